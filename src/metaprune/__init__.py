@@ -1,0 +1,81 @@
+"""metaprune: make any PyTorch network smaller and faster by learned pruning.
+
+Names are loaded when they are first used, so that `import metaprune` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metaprune.cost.budget import Budget as Budget
+    from metaprune.cost.closed_form import macs as macs
+    from metaprune.cost.closed_form import params as params
+    from metaprune.cost.latency import latency as latency
+    from metaprune.export.export import export as export
+    from metaprune.graph.errors import MetapruneError as MetapruneError
+    from metaprune.graph.graph import ChannelGraph as ChannelGraph
+    from metaprune.graph.plan import Plan as Plan
+    from metaprune.graph.term import Axis as Axis
+    from metaprune.methods.dhp.dhp import DHP as DHP
+    from metaprune.methods.magnitude.magnitude import Magnitude as Magnitude
+    from metaprune.methods.magnitude.magnitude import Random as Random
+    from metaprune.methods.magnitude.magnitude import Uniform as Uniform
+    from metaprune.session import Result as Result
+    from metaprune.session import load as load
+    from metaprune.session import prune as prune
+    from metaprune.surgery.mask import mask as mask
+    from metaprune.surgery.recalibrate import recalibrate as recalibrate
+    from metaprune.surgery.slice import slice as slice
+    from metaprune.surgery.slice import trace as trace
+    from metaprune.train.engine import Recipe as Recipe
+    from metaprune.train.engine import evaluate as evaluate
+    from metaprune.train.engine import fit as fit
+    from metaprune.train.task import Classification as Classification
+    from metaprune.train.task import Task as Task
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Axis": "graph.term",
+    "Budget": "cost.budget",
+    "ChannelGraph": "graph.graph",
+    "Classification": "train.task",
+    "DHP": "methods.dhp.dhp",
+    "Magnitude": "methods.magnitude.magnitude",
+    "MetapruneError": "graph.errors",
+    "Plan": "graph.plan",
+    "Random": "methods.magnitude.magnitude",
+    "Recipe": "train.engine",
+    "Result": "session",
+    "Task": "train.task",
+    "Uniform": "methods.magnitude.magnitude",
+    "evaluate": "train.engine",
+    "export": "export.export",
+    "fit": "train.engine",
+    "latency": "cost.latency",
+    "load": "session",
+    "macs": "cost.closed_form",
+    "mask": "surgery.mask",
+    "params": "cost.closed_form",
+    "prune": "session",
+    "recalibrate": "surgery.recalibrate",
+    "slice": "surgery.slice",
+    "trace": "surgery.slice",
+}
+"""Public name -> the module that defines it."""
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'metaprune' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"metaprune.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

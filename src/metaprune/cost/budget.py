@@ -1,0 +1,228 @@
+"""The budget: an upper bound on a cost, and the plan that keeps the most important channels within it."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metaprune.cost.closed_form import ClosedForm, macs_form, params_form
+from metaprune.graph.errors import BudgetError
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.plan import Plan
+from metaprune.graph.term import Concat, Product, Term, size
+
+__all__ = ["Allocation", "Budget"]
+
+FLOOR = 0.1
+"""No axis is cut below this share of its channels."""
+
+_CLOSE = 0.002
+"""A plan closer to its budget than this share of the dense cost is not improved further."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An upper bound on one cost.
+
+    A number up to 1 is the share that **stays** (0.5: half stays); a whole number above 1 is absolute.
+
+    Attributes:
+        macs: Multiply-accumulates of one example.
+        params: Number of parameters.
+        latency: Milliseconds, measured on the device and batch the network is pruned for (always absolute).
+        multiple_of: Widths are multiples of this, as hardware likes them; 1 leaves them free.
+    """
+
+    macs: float | None = None
+    params: float | None = None
+    latency: float | None = None
+    multiple_of: int = 8
+
+    def __post_init__(self) -> None:
+        given = {
+            name: value
+            for name in ("macs", "params", "latency")
+            if (value := getattr(self, name)) is not None
+        }
+        if len(given) != 1:
+            raise BudgetError(
+                f"budget: expected exactly one of macs, params, latency, got {list(given) or 'none'}"
+            )
+        [(name, value)] = given.items()
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value <= 0:
+            raise BudgetError(f"budget: expected {name} above 0, got {value!r}; 0.5 keeps half of it")
+        if name != "latency" and value > 1 and value != int(value):
+            raise BudgetError(f"budget: expected {name} as a share up to 1 or a whole number, got {value!r}")
+        if not isinstance(self.multiple_of, int) or self.multiple_of < 1:
+            raise BudgetError(
+                f"budget: expected multiple_of as a whole number from 1, got {self.multiple_of!r}"
+            )
+
+    @property
+    def cost(self) -> str:
+        """Which cost is bounded: "macs", "params" or "latency"."""
+        return next(name for name in ("macs", "params", "latency") if getattr(self, name) is not None)
+
+    @property
+    def value(self) -> float:
+        """The bound as it was given."""
+        return float(getattr(self, self.cost))
+
+    def __str__(self) -> str:
+        unit = {"macs": "MACs", "params": "parameters", "latency": "ms"}[self.cost]
+        if self.cost == "latency":
+            return f"{self.value:g} ms"
+        return f"{self.value:.3g} of the {unit}" if self.value <= 1 else f"{self.value:,.0f} {unit}"
+
+
+class Allocation:
+    """Plans for one graph within one budget.
+
+    Attributes:
+        graph: The channel graph.
+        limit: The largest cost allowed, absolute.
+        sizes: For each free axis, its channels.
+        steps: For each free axis, the step in which its width may change.
+        least: For each free axis, its smallest width.
+    """
+
+    def __init__(self, graph: ChannelGraph, budget: Budget) -> None:
+        """Check that the budget can be met.
+
+        Raises:
+            BudgetError: It cannot; the error names the smallest that can. Or it bounds latency, which must be
+                translated first.
+        """
+        if budget.cost == "latency":
+            raise BudgetError("allocation: a latency is measured, not computed; give macs or params")
+        self.graph = graph
+        self.budget = budget
+        self.form: ClosedForm = {"macs": macs_form, "params": params_form}[budget.cost](graph)
+        self.dense = self.form.at({})
+        self.limit = math.floor(budget.value * self.dense) if budget.value <= 1 else int(budget.value)
+        self.sizes = {name: axis.size for name, axis in graph.free.items()}
+        self.steps = alignment(graph, budget.multiple_of)
+        self.least = {
+            name: min(axis.size, _up(max(1, math.ceil(FLOOR * axis.size)), self.steps[name]))
+            for name, axis in graph.free.items()
+        }
+        smallest = self.form.at(self.least)
+        if self.limit < smallest:
+            finer = "" if budget.multiple_of == 1 else ", or allow finer widths with a smaller multiple_of"
+            raise BudgetError(
+                f"budget: {budget} cannot be met; the smallest possible is {smallest / self.dense:.4f} "
+                f"({smallest:,} of {self.dense:,} {budget.cost}, widths in multiples of {budget.multiple_of}); "
+                f"ask for at least that{finer}"
+            )
+
+    def plan(self, scores: Mapping[str, Tensor], limit: float | None = None) -> Plan:
+        """Keep the channels with the highest scores, over all axes together, within the budget.
+
+        Channels leave in blocks of their axis's step, the block with the smallest mean score first, until the budget is
+        met; then blocks that still fit come back, the best first, and exchanges close what is left of the gap.
+
+        Args:
+            scores: For each free axis, one score per channel, comparable between axes: shape (size,).
+            limit: Another bound on the cost, absolute, not below the smallest possible.
+
+        Returns:
+            A plan that costs at most the bound, and as little less as the steps of the widths allow.
+        """
+        bound = self.limit if limit is None else limit
+        order = {name: torch.argsort(scores[name].double().cpu(), stable=True) for name in self.graph.free}
+        blocks = [
+            block for name in order for block in self._blocks(name, scores[name].double().cpu()[order[name]])
+        ]
+        blocks.sort(key=lambda block: block.score)
+
+        def without(count: int) -> dict[str, int]:
+            return self.sizes | {block.axis: block.width for block in blocks[:count]}
+
+        gone = bisect.bisect_left(range(len(blocks)), -bound, key=lambda count: -self.form.at(without(count)))
+        widths = self._fill(without(gone), blocks[:gone], blocks, bound)
+        kept = {name: sorted(order[name][-width:].tolist()) for name, width in widths.items()}
+        return Plan({name: stays for name, stays in kept.items() if len(stays) < self.sizes[name]})
+
+    def _blocks(self, name: str, ascending: Tensor) -> list[_Block]:
+        """The blocks in which the channels of an axis may leave, the least important first."""
+        size, step, least = self.sizes[name], self.steps[name], self.least[name]
+        widths = sorted({*range(least, size, step), size}, reverse=True)
+        scores = [
+            float(ascending[size - wide : size - narrow].mean())
+            for wide, narrow in itertools.pairwise(widths)
+        ]
+        return [_Block(score, name, narrow) for score, narrow in zip(scores, widths[1:], strict=True)]
+
+    def _fill(
+        self, widths: dict[str, int], gone: list[_Block], blocks: list[_Block], bound: float
+    ) -> dict[str, int]:
+        """Use up what is left of the budget: add the best block that fits; else exchange two for better use."""
+        ladder: dict[str, list[int]] = {name: [size] for name, size in self.sizes.items()}
+        for block in blocks:
+            ladder[block.axis].append(block.width)
+        for block in reversed(gone):
+            wider = widths | {block.axis: _next(ladder[block.axis], widths[block.axis], -1)}
+            if self.form.at(wider) <= bound:
+                widths = wider
+        while bound - self.form.at(widths) > _CLOSE * self.dense:
+            best, exchanged = self.form.at(widths), None
+            for out, into in itertools.permutations(self.sizes, 2):
+                trial = widths | {
+                    out: _next(ladder[out], widths[out], +1),
+                    into: _next(ladder[into], widths[into], -1),
+                }
+                if best < (cost := self.form.at(trial)) <= bound:
+                    best, exchanged = cost, trial
+            if exchanged is None:
+                break
+            widths = exchanged
+        return widths
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Channels that leave together, and the width that is left."""
+
+    score: float
+    axis: str
+    width: int
+
+
+def _next(ladder: list[int], width: int, step: int) -> int:
+    """The next narrower (+1) or wider (-1) width of an axis, or the same at the end."""
+    return ladder[min(max(ladder.index(width) + step, 0), len(ladder) - 1)]
+
+
+def alignment(graph: ChannelGraph, multiple_of: int) -> dict[str, int]:
+    """For each free axis, the step of its width such that every tensor dimension stays a multiple of `multiple_of`.
+
+    The fastest-running factor of a product is aligned itself; the factors before it then need less.
+    """
+    steps = {name: 1 for name in graph.free}
+
+    def visit(term: Term, after: int) -> None:
+        if isinstance(term, Product):
+            for factor in reversed(term.factors):
+                visit(factor, after)
+                after *= size(factor)
+        elif isinstance(term, Concat):
+            for part in term.parts:
+                visit(part, after)
+        elif term.name in steps:
+            steps[term.name] = max(steps[term.name], multiple_of // math.gcd(multiple_of, after))
+
+    for dims in graph.tensors.values():
+        for dim in dims:
+            visit(dim, 1)
+    return steps
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step

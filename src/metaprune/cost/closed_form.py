@@ -1,0 +1,146 @@
+"""MACs and parameters as closed forms of the widths: exact for whole numbers, differentiable for any."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from metaprune.graph.graph import ChannelGraph, Operator
+from metaprune.graph.plan import Plan
+from metaprune.graph.term import Axis, Term, fold
+
+__all__ = ["ClosedForm", "layer_macs", "macs", "macs_form", "params", "params_form"]
+
+Monomials = Counter[tuple[str, ...]]
+
+
+class ClosedForm:
+    """A polynomial in the widths of the free axes.
+
+    Attributes:
+        axes: The names of the widths it depends on, in the graph's order.
+        monomials: Names multiplied together (sorted, repeated for powers) -> coefficient.
+        divisor: The value is divided by it (the examples in the batch) and rounded down.
+    """
+
+    def __init__(self, graph: ChannelGraph, products: Iterable[Sequence[Term]], divisor: int = 1) -> None:
+        self.axes = tuple(graph.free)
+        self.divisor = divisor
+        self.sizes = {name: axis.size for name, axis in graph.free.items()}
+        self.monomials: Monomials = Counter()
+        known: dict[Term, Monomials] = {}
+        for product in products:
+            for term in product:
+                if term not in known:
+                    known[term] = _expand(term, self.sizes)
+            self.monomials.update(_multiply([known[term] for term in product]))
+
+    def at(self, widths: Mapping[str, int]) -> int:
+        """The exact value at whole widths; axes that are not named are whole."""
+        counts, factors = self._table
+        whole = torch.tensor([*(widths.get(name, size) for name, size in self.sizes.items()), 1])
+        return int((counts * whole[factors].prod(1)).sum()) // self.divisor
+
+    @cached_property
+    def _table(self) -> tuple[Tensor, Tensor]:
+        """Coefficients, and the factors of each monomial as positions in (*axes, 1)."""
+        place = {name: index for index, name in enumerate(self.axes)}
+        degree = max(map(len, self.monomials), default=0)
+        factors = [
+            [place[name] for name in names] + [len(place)] * (degree - len(names)) for names in self.monomials
+        ]
+        counts = torch.tensor(list(self.monomials.values()), dtype=torch.int64)
+        return counts, torch.tensor(factors, dtype=torch.int64).reshape(len(counts), degree)
+
+    def __call__(self, widths: Tensor) -> Tensor:
+        """The value at real widths.
+
+        Args:
+            widths: Shape (axes,), one width per name in `axes`.
+
+        Returns:
+            A float64 scalar, differentiable in `widths`.
+        """
+        counts, factors = (table.to(widths.device) for table in self._table)
+        padded = torch.cat([widths.double(), widths.new_ones(1, dtype=torch.float64)])
+        return (counts * padded[factors].prod(1)).sum() / self.divisor
+
+
+def macs_form(graph: ChannelGraph) -> ClosedForm:
+    """Multiply-accumulates of one example (contractions only: norms, activations and biases are not counted)."""
+    return ClosedForm(
+        graph, [product for operator in graph.operators for product in operator.macs], graph.batch
+    )
+
+
+def params_form(graph: ChannelGraph) -> ClosedForm:
+    """Number of parameters; tied ones count once, buffers do not."""
+    return ClosedForm(graph, [graph.tensors[name] for name in graph.parameters])
+
+
+def macs(graph: ChannelGraph, plan: Plan | None = None) -> int:
+    """Multiply-accumulates of one example, before or after a plan.
+
+    Raises:
+        PlanError: The plan does not fit the graph.
+    """
+    return macs_form(graph).at(_widths(graph, plan))
+
+
+def params(graph: ChannelGraph, plan: Plan | None = None) -> int:
+    """Number of parameters, before or after a plan.
+
+    Raises:
+        PlanError: The plan does not fit the graph.
+    """
+    return params_form(graph).at(_widths(graph, plan))
+
+
+def layer_macs(graph: ChannelGraph, plan: Plan | None = None) -> dict[str, tuple[str, int]]:
+    """For each module that multiplies, its operator and the multiply-accumulates of one example."""
+    widths = _widths(graph, plan)
+    layers: dict[str, list[Operator]] = {}
+    for operator in graph.operators:
+        if operator.macs:
+            layers.setdefault(operator.layer or operator.name, []).append(operator)
+    return {
+        layer: (
+            operators[0].name.removeprefix("aten."),
+            ClosedForm(
+                graph, [product for operator in operators for product in operator.macs], graph.batch
+            ).at(widths),
+        )
+        for layer, operators in layers.items()
+    }
+
+
+def _widths(graph: ChannelGraph, plan: Plan | None) -> dict[str, int]:
+    if plan is None:
+        return {}
+    plan.check(graph)
+    return plan.widths
+
+
+def _expand(term: Term, free: Mapping[str, int]) -> Monomials:
+    def leaf(axis: Axis) -> Monomials:
+        return Counter({(axis.name,): 1}) if axis.name in free else Counter({(): axis.size})
+
+    return fold(term, leaf, _multiply, lambda parts: sum(parts, Counter()))
+
+
+def _multiply(factors: Sequence[Monomials]) -> Monomials:
+    result: Monomials = Counter({(): 1})
+    for factor in factors:
+        if len(factor) == 1 and () in factor:
+            result = Counter({names: count * factor[()] for names, count in result.items()})
+        else:
+            product: Monomials = Counter()
+            for names, count in result.items():
+                for more, times in factor.items():
+                    product[tuple(sorted(names + more))] += count * times
+            result = product
+    return result

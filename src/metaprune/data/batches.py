@@ -1,0 +1,86 @@
+"""Batches of images, augmented and normalised a whole batch at a time."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+__all__ = ["Batches"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Batches:
+    """Iterates over (images, labels): float (N, C, H, W), whole number (N,).
+
+    Order, crops and flips are drawn anew from torch's global random numbers in each pass, so whoever seeds
+    those (`fit` does, at each epoch) gets the same batches again.
+    """
+
+    images: Tensor | Callable[[list[int]], Tensor]  # uint8 (all, C, H, W), or indices -> uint8 (N, C, H, W)
+    labels: Tensor  # (all,)
+    batch_size: int
+    mean: Tensor  # (C,), of bytes
+    std: Tensor
+    shuffle: bool = False
+    pad: int = 0  # crop at random from the image with so many black pixels around it
+    flip: bool = False  # left and right, every other time
+    workers: int = 0  # processes that read images which are not in memory
+
+    def __len__(self) -> int:
+        """The number of batches; the last one may be small."""
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over all examples."""
+        total = len(self.labels)
+        order = torch.randperm(total) if self.shuffle else torch.arange(total)
+        indices = torch.split(order, self.batch_size)
+        for chosen, images in zip(indices, self._read(indices), strict=True):
+            yield self.prepare(images), self.labels[chosen]
+
+    def _read(self, indices: tuple[Tensor, ...]) -> Iterator[Tensor]:
+        if isinstance(self.images, Tensor):
+            yield from (self.images[chosen] for chosen in indices)
+        else:
+            loader: DataLoader[Tensor] = DataLoader(
+                _Reader(self.images),  # type: ignore[arg-type]
+                sampler=[chosen.tolist() for chosen in indices],
+                batch_size=None,
+                num_workers=self.workers,
+            )
+            yield from loader
+
+    def prepare(self, images: UInt8[Tensor, " n c h w"]) -> Float[Tensor, " n c h w"]:
+        """Augments and normalises."""
+        if self.pad or self.flip:
+            images = shift(images, self.pad, self.flip)
+        return (images.float() - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+
+
+def shift(images: UInt8[Tensor, " n c h w"], pad: int, flip: bool) -> UInt8[Tensor, " n c h w"]:
+    """Moves each image up to `pad` pixels each way, leaving black, and mirrors half of them if `flip`.
+
+    All of it in one gather, which takes a tenth of the time of slicing windows.
+    """
+    n, channels, height, width = images.shape
+    top, left = torch.randint(2 * pad + 1, (2, n, 1))
+    mirrored = torch.rand(n, 1) < (0.5 if flip else 0.0)
+    rows = torch.arange(height) + top  # (N, H)
+    columns = torch.where(mirrored, torch.arange(width).flip(0), torch.arange(width)) + left  # (N, W)
+    pixels = rows.unsqueeze(2) * (width + 2 * pad) + columns.unsqueeze(1)  # (N, H, W), into the padded image
+    padded = F.pad(images, (pad,) * 4).flatten(2)
+    return padded.gather(2, pixels.view(n, 1, -1).expand(-1, channels, -1)).view_as(images)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What a DataLoader asks for its items: here an item is a whole batch."""
+
+    read: Callable[[list[int]], Tensor]
+
+    def __getitem__(self, indices: list[int]) -> Tensor:
+        return self.read(indices)

@@ -1,0 +1,139 @@
+"""One call of an operator, as its rule sees it: arguments by name, dimensions as shapes, and what may be said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from metaprune.graph.unify import UNIT, Shape, Variable, fix, measure, unify
+
+__all__ = ["MADE", "RULES", "Call", "Dims", "constants", "rule"]
+
+Dims = tuple[Shape, ...]
+"""One shape per dimension of a tensor."""
+
+Rule = Callable[["Call"], Any]
+
+RULES: dict[str, Rule] = {}
+"""Operator name (as `aten.conv2d`, without overload or trailing underscore) -> its rule."""
+
+MADE = "its size is made by the code or by the example inputs"
+
+
+def rule(*operators: str) -> Callable[[Rule], Rule]:
+    """Register the rule of one or several operators of the `aten` namespace."""
+
+    def register(function: Rule) -> Rule:
+        for operator in operators:
+            if operator in RULES:
+                raise KeyError(f"operator {operator} has two rules")
+            RULES[operator] = function
+        return function
+
+    return register
+
+
+def constants(sizes: Sequence[int], reason: str = MADE) -> Dims:
+    """Dimensions that are nobody's channels."""
+    return tuple(UNIT if size == 1 else Variable(int(size), reason) for size in sizes)
+
+
+@dataclass
+class Call:
+    """A node of the exported program with its arguments bound to the operator's schema.
+
+    Attributes:
+        name: The operator, as `aten.conv2d`.
+        arguments: Every argument by its schema name, defaults filled in; tensors are `fx.Node`s.
+        dims: The dimensions of every value so far.
+        path: The module that called, as `layer1.0`.
+        owner: For each parameter or buffer node, its qualified name.
+        macs: Products of dimensions whose sizes, multiplied and summed, are its multiply-accumulates.
+        reads: For each tensor argument, the dimensions read across channels (summed or normalised over).
+        numbers: (qualified name of the tensor's module or the caller's, attribute) -> the dimension it must equal.
+        literal: Whether sizes of axes stand in its arguments as plain numbers, which code somewhere holds.
+        scale: The dimension whose size the operator turns into a scale, 1 / sqrt(size), on its first argument.
+    """
+
+    node: fx.Node
+    name: str
+    arguments: dict[str, Any]
+    dims: dict[fx.Node, Any]
+    path: str
+    owner: dict[fx.Node, str]
+    macs: list[Dims] = field(default_factory=list)
+    reads: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    numbers: dict[tuple[str, str], Shape] = field(default_factory=dict)
+    literal: bool = False
+    scale: Shape | None = None
+
+    def __getitem__(self, argument: str) -> Any:
+        return self.arguments[argument]
+
+    def get(self, argument: str, default: Any = None) -> Any:
+        """The argument, or `default` where this overload has none or it is None."""
+        value = self.arguments.get(argument)
+        return default if value is None else value
+
+    def tensor(self, argument: str) -> Dims:
+        """The dimensions of a tensor argument.
+
+        Raises:
+            LookupError: The argument is not a tensor that was seen before.
+        """
+        return self.of(self.arguments[argument])
+
+    def of(self, value: Any) -> Dims:
+        """The dimensions of a value that stands among the arguments."""
+        dims = self.dims.get(value) if isinstance(value, fx.Node) else None
+        if not isinstance(dims, tuple):
+            raise LookupError(f"{value!r} is no tensor")
+        return dims
+
+    def optional(self, argument: str) -> Dims | None:
+        """As `tensor`, or None where the argument was not given."""
+        return None if self.arguments.get(argument) is None else self.tensor(argument)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the (only) output, in the example."""
+        return tuple(int(size) for size in self.node.meta["val"].shape)
+
+    def operands(self) -> list[Dims]:
+        """The dimensions of every tensor argument, lists of tensors included."""
+        return [dims for node in self.node.all_input_nodes if isinstance(dims := self.dims.get(node), tuple)]
+
+    def dim(self, argument: str, rank: int, default: int | None = None) -> int:
+        """An argument that names a dimension, counted from the left."""
+        return int(self.get(argument, default)) % rank
+
+    def affine(self, channel: Shape, *arguments: str) -> None:
+        """Parameters or statistics with one entry per channel."""
+        for argument in arguments:
+            if (dims := self.optional(argument)) is not None and measure(dims[0]) == measure(channel):
+                unify(dims[0], channel)
+
+    def number(self, argument: str | None, **attributes: Shape) -> None:
+        """Attributes of the module that holds the tensor `argument` (or of the caller) that equal a dimension."""
+        node = self.arguments.get(argument) if argument else None
+        if node is not None and node not in self.owner:
+            return
+        path = self.owner[node].rpartition(".")[0] if node is not None else self.path
+        for attribute, shape in attributes.items():
+            self.numbers[path, attribute] = shape
+
+    def unknown(self, reason: str) -> Any:
+        """Fix every axis that the call touches; outputs are nobody's channels. Never a guess."""
+        for dims in self.operands():
+            for dim in dims:
+                fix(dim, reason)
+        values = self.node.meta.get("val")
+        several = values if isinstance(values, list | tuple) else [values]
+        result = [
+            constants(value.shape, reason) if isinstance(value, torch.Tensor) else None for value in several
+        ]
+        return result if several is values else result[0]

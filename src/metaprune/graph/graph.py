@@ -1,0 +1,111 @@
+"""The channel graph: what can be cut in a network, and what every tensor and operator is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from metaprune.graph.term import Axis, Term, axes_of, size
+
+__all__ = ["ChannelGraph", "Operator"]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the network, in order of execution.
+
+    Attributes:
+        name: As `aten.conv2d`.
+        path: The module whose `forward` called it.
+        layer: The module that holds its weight, or `path` where it has none.
+        where: File and line of the call.
+        outputs: The dimensions of every tensor it returns.
+        macs: Products of dimensions that, multiplied and summed, are its multiply-accumulates (of the whole batch).
+        scalars: The numbers among its arguments that enter the computation.
+        literal: Whether it was given the size of a free axis as a plain number, which code somewhere holds.
+        scale: The dimension whose size it turns into a scale by itself (attention).
+        statistics: The dimensions that it normalises or averages over.
+    """
+
+    name: str
+    path: str
+    layer: str
+    where: str
+    outputs: tuple[tuple[Term, ...], ...]
+    macs: tuple[tuple[Term, ...], ...] = ()
+    scalars: tuple[float, ...] = ()
+    literal: bool = False
+    scale: Term | None = None
+    statistics: tuple[Term, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """Axes, and every dimension of every tensor as a term over them. Made by `mp.trace`; prints as a table.
+
+    Attributes:
+        axes: Name -> axis, in order of execution. Axes with a reason in `fixed` must keep their size.
+        tensors: Qualified name of every parameter and buffer -> one term per dimension.
+        parameters: The names of the parameters, each tied one once.
+        operators: The operators in order of execution.
+        numbers: (module, attribute) -> the term whose size the attribute holds.
+        args: The example inputs it was traced with; the first dimension of the first tensor is the batch.
+        kwargs: The example keyword inputs.
+        batch: Examples in the example inputs.
+        ties: Pairs of axes made one, because one number in the code holds both sizes.
+    """
+
+    axes: Mapping[str, Axis]
+    tensors: Mapping[str, tuple[Term, ...]] = field(repr=False)
+    parameters: tuple[str, ...] = field(repr=False)
+    operators: tuple[Operator, ...] = field(repr=False)
+    numbers: Mapping[tuple[str, str], Term] = field(repr=False)
+    args: tuple[Any, ...] = field(repr=False)
+    kwargs: Mapping[str, Any] = field(repr=False)
+    batch: int = 1
+    ties: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    @property
+    def free(self) -> dict[str, Axis]:
+        """The axes that may be cut."""
+        return {name: axis for name, axis in self.axes.items() if axis.fixed is None}
+
+    def is_free(self, axis: Axis) -> bool:
+        """Whether the axis, met in a term, may be cut."""
+        known = self.axes.get(axis.name)
+        return known is not None and known.fixed is None
+
+    def fixing(self, reasons: Mapping[str, str]) -> ChannelGraph:
+        """The same graph with some axes fixed, each for its reason."""
+        axes = {name: replace(axis, fixed=reasons.get(name, axis.fixed)) for name, axis in self.axes.items()}
+        return replace(self, axes=axes)
+
+    def free_share(self) -> float:
+        """Share of the parameters (entries) that lie on at least one free axis."""
+        total = free = 0
+        for name in self.parameters:
+            count = 1
+            for term in self.tensors[name]:
+                count *= size(term)
+            total += count
+            free += count * any(self.is_free(axis) for term in self.tensors[name] for axis in axes_of(term))
+        return free / total if total else 0.0
+
+    def __str__(self) -> str:
+        """A table: axis, size, and its members or the reason why it is fixed."""
+        names = max([len(name) for name in self.axes], default=4)
+        lines = [f"{'axis':<{names}}  {'size':>6}  members, or why it is fixed"]
+        for name, axis in self.axes.items():
+            lines.append(f"{name:<{names}}  {axis.size:>6}  {_about(axis)}")
+        lines.append(
+            f"{len(self.free)} of {len(self.axes)} axes free; {self.free_share():.1%} of the parameters on them"
+        )
+        return "\n".join(lines)
+
+
+def _about(axis: Axis, most: int = 4) -> str:
+    if axis.fixed is not None:
+        return f"fixed: {axis.fixed}"
+    more = f" and {len(axis.members) - most} more" if len(axis.members) > most else ""
+    return ", ".join(axis.members[:most]) + more

@@ -1,0 +1,388 @@
+"""Dimension inference: walk the exported program once and unify what the operators say must be equal."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
+
+from metaprune.graph import rules as _rules
+from metaprune.graph.call import RULES, Call, Dims, constants
+from metaprune.graph.errors import TraceError
+from metaprune.graph.graph import ChannelGraph, Operator
+from metaprune.graph.rules.elementwise import pointwise
+from metaprune.graph.term import Axis, Concat, Product, Term, axes_of
+from metaprune.graph.unify import (
+    UNIT,
+    Factors,
+    Irreconcilable,
+    Shape,
+    Variable,
+    fix,
+    measure,
+    resolve,
+    unify,
+    variables,
+)
+
+__all__ = ["Inference", "infer", "inference_mode_of"]
+
+KERNEL = "it is a kernel's extent"
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_OWN_NAMES = {"weight", "bias"}
+assert _rules
+
+
+@dataclass
+class Inference:
+    """A channel graph together with the program it was read from.
+
+    Attributes:
+        graph: The channel graph.
+        program: The exported program.
+        dims: For each node of the program its terms (a tuple per tensor).
+        reads: For each node the dimensions that it reads across, per tensor argument.
+        nodes: The nodes of the graph's operators, in the same order.
+        owner: For each node that is a parameter or buffer, its qualified name.
+    """
+
+    graph: ChannelGraph
+    program: torch.export.ExportedProgram
+    dims: dict[fx.Node, Any]
+    reads: dict[fx.Node, dict[str, tuple[int, ...]]]
+    nodes: list[fx.Node]
+    owner: dict[fx.Node, str]
+
+
+@contextmanager
+def inference_mode_of(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; every module's own mode is restored afterwards, also after an error."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def infer(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    ties: Sequence[tuple[str, str]] = (),
+) -> Inference:
+    """Infer the channel graph of `model` from one export, in the mode the model is in.
+
+    Args:
+        model: Any module that `torch.export` can read; it may lie on the meta device. Left untouched.
+        args: Example inputs; the first dimension of the first tensor is the batch.
+        kwargs: Example keyword inputs.
+        ties: Pairs of axes (by the names they have without ties) that one number in the code holds: they become one.
+
+    Raises:
+        TraceError: `torch.export` cannot capture the model with these inputs.
+    """
+    kwargs = dict(kwargs or {})
+    program = _export(model, args, kwargs)
+    walk = _Walk(model, program)
+    walk.run(program.graph_module, walk.inputs())
+    named = {axis.name: variable for variable, axis in walk.name().items()} if ties else {}
+    for one, other in ties:
+        unify(named[one], named[other])
+    return walk.freeze(args, kwargs, tuple(ties))
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+    if not isinstance(model, nn.Module):
+        raise TraceError(
+            f"trace: expected a torch.nn.Module, got {type(model).__name__}; pass the network itself"
+        )
+    if not isinstance(args, tuple):
+        raise TraceError(f"trace: expected args as a tuple of inputs, got {type(args).__name__}; write (x,)")
+    buffers = dict(model.named_buffers())
+    silenced = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # what fails is told by the error, not by pages of log
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(model, args, kwargs, strict=False)
+    except Exception as error:
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
+        raise TraceError(
+            f"trace: torch.export could not read {type(model).__name__} with these inputs "
+            f"({type(error).__name__}: {reason}); check that model(*args, **kwargs) runs and is exportable"
+        ) from error
+    finally:
+        logging.disable(silenced)
+        for name, buffer in buffers.items():
+            path, _, attribute = name.rpartition(".")
+            owner = model.get_submodule(path)
+            if owner._buffers.get(attribute) is not buffer:
+                owner._buffers[attribute] = buffer
+
+
+@dataclass
+class _Walk:
+    model: nn.Module
+    program: torch.export.ExportedProgram
+    dims: dict[fx.Node, Any] = field(default_factory=dict)
+    owner: dict[fx.Node, str] = field(default_factory=dict)
+    calls: list[tuple[Call, list[Dims]]] = field(default_factory=list)
+    given: dict[str, Dims] = field(default_factory=dict)
+    shapes: dict[str, Dims] = field(default_factory=dict)
+
+    def inputs(self) -> list[Dims]:
+        """The dimensions of the program's placeholders; tied tensors share theirs."""
+        tensors = dict(self.model.named_parameters(remove_duplicate=False))
+        tensors |= dict(self.model.named_buffers(remove_duplicate=False))
+        by_identity: dict[int, Dims] = {}
+        for name, tensor in tensors.items():
+            fresh = tuple(UNIT if size == 1 else Variable(size) for size in tensor.shape)
+            self.shapes[name] = by_identity.setdefault(id(tensor), fresh)
+        result: list[Dims] = []
+        placeholders = [node for node in self.program.graph.nodes if node.op == "placeholder"]
+        for node, spec in zip(placeholders, self.program.graph_signature.input_specs, strict=True):
+            value = node.meta.get("val")
+            sizes = value.shape if isinstance(value, Tensor) else ()
+            if spec.kind in {InputKind.PARAMETER, InputKind.BUFFER} and spec.target in self.shapes:
+                self.owner[node] = str(spec.target)
+                result.append(self.shapes[str(spec.target)])
+            elif spec.kind == InputKind.USER_INPUT:
+                self.given[node.name] = constants(sizes, f"it is a size of the input {node.name!r}")
+                result.append(self.given[node.name])
+            else:
+                result.append(constants(sizes, "it is a size of a constant that the code holds"))
+        return result
+
+    def run(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+        """Walk one graph; returns the dimensions of what it returns."""
+        pending = iter(inputs)
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                self.dims[node] = next(pending)
+            elif node.op == "get_attr":
+                value = getattr(module, node.target, None)
+                self.dims[node] = constants(value.shape) if isinstance(value, Tensor) else None
+            elif node.op == "call_function":
+                self.dims[node] = self.call(module, node)
+            elif node.op == "output":
+                result = pytree.tree_map(lambda value: self.dims.get(value), node.args[0])
+                if module is self.program.graph_module:
+                    for value in node.all_input_nodes:
+                        for dim in self.dims.get(value) or ():
+                            fix(dim, "it is a size of the output")
+                return result
+        return None
+
+    def call(self, module: fx.GraphModule, node: fx.Node) -> Any:
+        """Apply the rule of one operator; where there is none, or it does not hold, fix what it touches."""
+        if node.target is operator.getitem:
+            source = self.dims.get(node.args[0])  # type: ignore[arg-type]
+            return source[node.args[1]] if source is not None else None  # type: ignore[index]
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            body = next((a for a in node.args if isinstance(a, fx.Node) and a.op == "get_attr"), None)
+            if body is not None and node.target.name().startswith("wrap"):
+                operands = [self.dims.get(a) for a in node.args[node.args.index(body) + 1 :]]  # type: ignore[arg-type]
+                return self.run(getattr(module, str(body.target)), operands)
+        call = self.bind(node)
+        rule = RULES.get(call.name)
+        if rule is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
+            rule = pointwise
+        try:
+            result = rule(call) if rule else call.unknown(f"the operator {call.name} is not understood")
+        except (Irreconcilable, LookupError, ValueError, TypeError) as error:
+            call.macs.clear()
+            result = call.unknown(f"{call.name} at {_where(node)} is not understood: {error}")
+        if not _fits(result, node.meta.get("val")):
+            raise TraceError(
+                f"trace: the rule of {call.name} does not fit its output at {_where(node)}; report this"
+            )
+        self.calls.append((call, _tensors(result)))
+        return result
+
+    def bind(self, node: fx.Node) -> Call:
+        """Name the arguments after the operator's schema."""
+        arguments: dict[str, Any] = {}
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None:
+            for index, argument in enumerate(schema.arguments):
+                default = argument.default_value if argument.has_default_value() else None
+                given = node.args[index] if index < len(node.args) else default
+                arguments[argument.name] = node.kwargs.get(argument.name, given)
+        name = getattr(node.target, "overloadpacket", node.target)
+        stack = node.meta.get("nn_module_stack") or {}
+        path = next(reversed(stack.values()))[0] if stack else ""
+        return Call(node, str(name).rstrip("_"), arguments, self.dims, path, self.owner)
+
+    def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any], ties: tuple[tuple[str, str], ...]) -> Inference:
+        """Turn what is left of the variables into named axes, and shapes into terms."""
+        self.fix_unread()
+        axes = self.name()
+        leaves: dict[Variable, Axis] = axes | {}
+
+        def term(shape: Shape) -> Term:
+            shape = resolve(shape)
+            if isinstance(shape, Variable):
+                return leaves.setdefault(shape, Axis("", shape.size, shape.fixed or "no tensor holds it"))
+            inner = tuple(term(part) for part in shape.of)
+            return Product(inner) if isinstance(shape, Factors) else Concat(inner)
+
+        def terms(dims: Dims) -> tuple[Term, ...]:
+            return tuple(term(dim) for dim in dims)
+
+        modules = dict(self.model.named_modules())
+        numbers: dict[tuple[str, str], Term] = {}
+        operators: list[Operator] = []
+        for call, outputs in self.calls:
+            exact = {key: dim for key, dim in call.numbers.items() if _held(modules, *key) == measure(dim)}
+            numbers |= {key: term(dim) for key, dim in exact.items()}
+            operators.append(
+                Operator(
+                    name=call.name,
+                    path=call.path,
+                    layer=self.layer(call),
+                    where=_where(call.node),
+                    outputs=tuple(terms(dims) for dims in outputs),
+                    macs=tuple(terms(dims) for dims in call.macs),
+                    scalars=_scalars(call),
+                    literal=call.literal and not exact,
+                    scale=None if call.scale is None else term(call.scale),
+                    statistics=()
+                    if call.macs
+                    else terms(tuple(call.tensor(a)[i] for a, over in call.reads.items() for i in over)),
+                )
+            )
+        parameters = dict(self.model.named_parameters())
+        inputs = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        graph = ChannelGraph(
+            axes={axis.name: axis for axis in axes.values()},
+            tensors={name: terms(dims) for name, dims in self.shapes.items()},
+            parameters=tuple(parameters),
+            operators=tuple(operators),
+            numbers=numbers,
+            args=args,
+            kwargs=kwargs,
+            batch=inputs[0].shape[0] if inputs and inputs[0].ndim else 1,
+            ties=ties,
+        )
+        dims = {
+            node: tuple(map(terms, value)) if isinstance(value, list) else terms(value)
+            for node, value in self.dims.items()
+            if value is not None
+        }
+        nodes = [call.node for call, _ in self.calls]
+        reads = {call.node: call.reads for call, _ in self.calls}
+        return Inference(graph, self.program, dims, reads, nodes, self.owner)
+
+    def fix_unread(self) -> None:
+        """What no operator returned was not read: cutting it could not be checked."""
+        seen = {
+            variable
+            for _, outputs in self.calls
+            for dims in outputs
+            for dim in dims
+            for variable in variables(dim)
+        }
+        for dims in self.shapes.values():
+            for dim in dims:
+                for variable in variables(dim):
+                    if variable not in seen and variable.fixed is None:
+                        variable.fixed = "the traced forward pass does not read it"
+
+    def layer(self, call: Call) -> str:
+        """The module that holds the weight of a call, or the caller."""
+        for value in call.arguments.values():
+            if isinstance(value, fx.Node) and value in self.owner:
+                return _module(self.owner[value])
+        return call.path
+
+    def name(self) -> dict[Variable, Axis]:
+        """Name variables after the first tensor in order of execution that holds them; collect their members."""
+        members: dict[Variable, list[str]] = {}
+        for tensor, dims in self.shapes.items():
+            for position, dim in enumerate(dims):
+                for variable in dict.fromkeys(variables(dim)):
+                    members.setdefault(variable, []).append(f"{tensor}:{position}")
+        order = dict.fromkeys(
+            self.owner[node]
+            for call, _ in self.calls
+            for node in call.node.all_input_nodes
+            if node in self.owner
+        )
+        axes: dict[Variable, Axis] = {}
+        for given, dims in self.given.items():
+            for position, dim in enumerate(dims):
+                for variable in members.keys() & set(variables(dim)):
+                    axes[variable] = Axis(
+                        f"{given}:{position}", variable.size, variable.fixed, tuple(members[variable])
+                    )
+        for tensor in order | dict.fromkeys(self.shapes):
+            held = dict.fromkeys(
+                v for dim in self.shapes[tensor] for v in variables(dim) if v.fixed != KERNEL
+            )
+            unnamed = [variable for variable in held if variable not in axes]
+            taken = {axis.name for axis in axes.values()}
+            for index, variable in enumerate(unnamed):
+                name = _module(tensor) if len(unnamed) == 1 else f"{_module(tensor)}[{index}]"
+                name = name if name not in taken else f"{tensor}[{index}]"
+                axes[variable] = Axis(name, variable.size, variable.fixed, tuple(members[variable]))
+        return axes
+
+
+def _module(tensor: str) -> str:
+    path, _, attribute = tensor.rpartition(".")
+    return path if path and attribute in _OWN_NAMES else tensor
+
+
+def _held(modules: Mapping[str, nn.Module], path: str, attribute: str) -> Any:
+    """The number that a module holds under an attribute (`normalized_shape.0`: inside a tuple)."""
+    name, _, index = attribute.partition(".")
+    value = getattr(modules.get(path), name, None)
+    return value[int(index)] if index and isinstance(value, list | tuple) else value
+
+
+def _where(node: fx.Node) -> str:
+    """File and line of the innermost call that is not PyTorch's own."""
+    frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
+    return f"{frames[-1]['file']}:{frames[-1]['line']}" if frames else node.name
+
+
+def _tensors(result: Any) -> list[Dims]:
+    if isinstance(result, tuple):
+        return [result]
+    return [dims for dims in result if isinstance(dims, tuple)] if isinstance(result, list) else []
+
+
+def _fits(result: Any, value: Any) -> bool:
+    """Whether the dimensions a rule gave have the sizes of the example."""
+    if isinstance(value, Tensor):
+        return isinstance(result, tuple) and [measure(dim) for dim in result] == [
+            int(size) for size in value.shape
+        ]
+    if isinstance(value, list | tuple):
+        return isinstance(result, list | tuple) and all(map(_fits, result, value))
+    return True
+
+
+def _scalars(call: Call) -> tuple[float, ...]:
+    """Numbers that a pointwise operator computes with, or a scale that was given."""
+    if torch.Tag.pointwise in getattr(call.node.target, "tags", ()):
+        values = [
+            v for v in call.arguments.values() if isinstance(v, int | float) and not isinstance(v, bool)
+        ]
+        return tuple(float(value) for value in values)
+    scale = call.arguments.get("scale")
+    return (float(scale),) if isinstance(scale, int | float) else ()

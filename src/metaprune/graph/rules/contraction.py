@@ -1,0 +1,185 @@
+"""Contractions: contracted dimensions are equal, the others pass on. They carry the multiply-accumulates."""
+
+from __future__ import annotations
+
+from metaprune.graph.call import Call, Dims, constants, rule
+from metaprune.graph.rules.elementwise import broadcast
+from metaprune.graph.unify import (
+    UNIT,
+    Factors,
+    Irreconcilable,
+    Shape,
+    fix,
+    measure,
+    resolve,
+    split_right,
+    unify,
+)
+
+__all__ = []
+
+
+@rule("aten.linear")
+def linear(call: Call) -> Dims:
+    """y = x W^T + b over the last dimension, W of shape (out, in)."""
+    *rest, inner = call.tensor("input")
+    outer, columns = call.tensor("weight")
+    unify(inner, columns)
+    call.affine(outer, "bias")
+    call.reads["input"] = (len(rest),)
+    call.macs.append((*rest, outer, columns))
+    call.number("weight", in_features=columns, out_features=outer)
+    return (*rest, resolve(outer))
+
+
+@rule("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.convolution")
+def convolution(call: Call) -> Dims:
+    """W of shape (out, in / groups, *kernel): in = G x i and out = G x o share G; depthwise is i = 1."""
+    if call.get("transposed", False):
+        return transposed(call)
+    batch, inner, *space = call.tensor("input")
+    outer, columns, *kernel = call.tensor("weight")
+    groups = call.get("groups", 1)
+    if groups == 1:
+        unify(inner, columns)
+    else:
+        shared, per_group = split_right(inner, measure(inner) // groups)
+        unify(per_group, columns)
+        of_output, _ = split_right(outer, measure(outer) // groups)
+        unify(shared, of_output)
+        call.number("weight", groups=shared)
+    return _convolved(call, batch, inner, outer, space, kernel, columns, call.shape[2:])
+
+
+@rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
+def transposed(call: Call) -> Dims:
+    """W of shape (in, out / groups, *kernel)."""
+    batch, inner, *space = call.tensor("input")
+    rows, columns, *kernel = call.tensor("weight")
+    groups = call.get("groups", 1)
+    unify(inner, rows)
+    if groups == 1:
+        outer: Shape = columns
+    else:
+        shared, _ = split_right(rows, measure(rows) // groups)
+        outer = resolve(Factors((shared, columns)))
+        call.number("weight", groups=shared)
+    positions = call.tensor("input")[2:]
+    return _convolved(call, batch, inner, outer, space, kernel, columns, tuple(map(measure, positions)))
+
+
+def _convolved(
+    call: Call,
+    batch: Shape,
+    inner: Shape,
+    outer: Shape,
+    space: list[Shape],
+    kernel: list[Shape],
+    columns: Shape,
+    positions: tuple[int, ...],
+) -> Dims:
+    """`positions`: where the kernel is applied (the output of a convolution, the input of a transposed one)."""
+    for dim in space:
+        fix(dim, "a kernel runs over it")
+    for dim in kernel:
+        fix(dim, "it is a kernel's extent")
+    call.affine(outer, "bias")
+    call.reads["input"] = (1,)
+    rows = inner if "transpose" in call.name or call.get("transposed", False) else outer
+    call.macs.append((batch, rows, columns, *kernel, *constants(positions)))
+    call.number("weight", in_channels=inner, out_channels=outer)
+    return (batch, resolve(outer), *constants(call.shape[2:]))
+
+
+@rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
+def matmul(call: Call) -> Dims:
+    """Batched matrix product, with PyTorch's treatment of vectors."""
+    left = call.tensor("self")
+    right_name = next(name for name in ("other", "mat2", "vec", "tensor") if name in call.arguments)
+    right = call.tensor(right_name)
+    rows, columns = left[-2:-1], right[-1:] if len(right) > 1 else ()
+    inner = right[-2] if len(right) > 1 else right[0]
+    unify(left[-1], inner)
+    call.reads["self"] = (len(left) - 1,)
+    call.reads[right_name] = (max(len(right) - 2, 0),)
+    batch = broadcast([left[:-2], right[:-2]])
+    call.macs.append((*batch, *rows, inner, *columns))
+    return (*batch, *rows, *columns)
+
+
+@rule("aten.addmm", "aten.baddbmm")
+def addmm(call: Call) -> Dims:
+    """A product added to a matrix."""
+    left_name, right_name = ("mat1", "mat2") if "mat1" in call.arguments else ("batch1", "batch2")
+    left, right = call.tensor(left_name), call.tensor(right_name)
+    unify(left[-1], right[-2])
+    call.reads[left_name], call.reads[right_name] = (len(left) - 1,), (len(right) - 2,)
+    batch = broadcast([left[:-2], right[:-2]])
+    call.macs.append((*batch, left[-2], left[-1], right[-1]))
+    return broadcast([call.tensor("self"), (*batch, left[-2], right[-1])])
+
+
+@rule("aten.einsum")
+def einsum(call: Call) -> Dims:
+    """Equal letters are equal dimensions; letters that are not in the output are contracted."""
+    equation = call["equation"].replace(" ", "")
+    operands = [call.of(node) for node in call["tensors"]]
+    if "->" not in equation or len(operands) > 2:
+        raise Irreconcilable(f"einsum {equation!r} without an output, or with more than two operands")
+    left, output = equation.split("->")
+    subscripts = [_letters(s, len(dims)) for s, dims in zip(left.split(","), operands, strict=True)]
+    letters: dict[str, Shape] = {}
+    for subscript, dims in zip(subscripts, operands, strict=True):
+        if len(set(subscript)) < len(subscript):
+            raise Irreconcilable(f"einsum {equation!r} takes a diagonal")
+        for letter, dim in zip(subscript, dims, strict=True):
+            if measure(letters.setdefault(letter, dim)) == 1:
+                letters[letter] = dim
+            elif measure(dim) > 1:
+                unify(letters[letter], dim)
+    result = _letters(output, len(call.shape))
+    for index, subscript in enumerate(subscripts):
+        call.reads[f"tensors.{index}"] = tuple(
+            i for i, letter in enumerate(subscript) if letter not in result
+        )
+    if len(operands) == 2:
+        call.macs.append(tuple(letters.values()))
+    return tuple(resolve(letters[letter]) for letter in result)
+
+
+def _letters(subscript: str, rank: int) -> list[str]:
+    """One letter per dimension; those of an ellipsis are numbered from the right."""
+    before, dots, after = subscript.partition("...")
+    hidden = rank - len(before) - len(after) if dots else 0
+    return [*before, *(f"...{i}" for i in range(hidden, 0, -1)), *after]
+
+
+@rule("aten.bilinear")
+def bilinear(call: Call) -> Dims:
+    """y_o = x1^T W_o x2 + b_o, W of shape (out, in1, in2)."""
+    *rest, first = call.tensor("input1")
+    *other, second = call.tensor("input2")
+    outer, rows, columns = call.tensor("weight")
+    unify(first, rows)
+    unify(second, columns)
+    call.affine(outer, "bias")
+    call.reads["input1"], call.reads["input2"] = (len(rest),), (len(other),)
+    call.number("weight", in1_features=rows, in2_features=columns, out_features=outer)
+    lead = broadcast([tuple(rest), tuple(other)])
+    call.macs.append((*lead, outer, rows, columns))
+    return (*lead, resolve(outer))
+
+
+@rule("aten.embedding")
+def embedding(call: Call) -> Dims:
+    """Rows are chosen by the data; columns pass on."""
+    rows, columns = call.tensor("weight")
+    fix(rows, "its rows are chosen by the input (a vocabulary)")
+    call.number("weight", num_embeddings=rows, embedding_dim=columns)
+    return (*call.tensor("indices"), resolve(columns))
+
+
+@rule("aten.one_hot")
+def one_hot(call: Call) -> Dims:
+    """Classes chosen by the data."""
+    return (*call.tensor("self"), constants(call.shape[-1:])[0] if call.shape[-1] > 1 else UNIT)

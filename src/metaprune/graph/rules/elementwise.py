@@ -1,0 +1,95 @@
+"""Elementwise operators: the operands' dimensions are equal; a broadcast dimension of size 1 says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metaprune.graph.call import Call, Dims, constants, rule
+from metaprune.graph.unify import UNIT, Shape, measure, resolve, unify
+
+__all__ = ["broadcast", "pointwise"]
+
+
+def broadcast(operands: Sequence[Dims], rank: int | None = None) -> Dims:
+    """Line dimensions up from the right and make them equal."""
+    rank = max((len(dims) for dims in operands), default=0) if rank is None else rank
+    result: list[Shape] = []
+    for position in range(-rank, 0):
+        seen = [dims[position] for dims in operands if len(dims) >= -position and measure(dims[position]) > 1]
+        for other in seen[1:]:
+            unify(seen[0], other)
+        result.append(resolve(seen[0]) if seen else UNIT)
+    return tuple(result)
+
+
+@rule(
+    *("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.native_dropout", "aten.rrelu"),
+    *(
+        "aten.to",
+        "aten.type_as",
+        "aten.contiguous",
+        "aten.clone",
+        "aten.detach",
+        "aten.alias",
+        "aten._to_copy",
+    ),
+    *(
+        "aten.expand_as",
+        "aten.zeros_like",
+        "aten.ones_like",
+        "aten.full_like",
+        "aten.empty_like",
+        "aten.masked_fill",
+    ),
+    *("aten.rand_like", "aten.randn_like", "aten.softplus", "aten.lift_fresh_copy", "aten.view_as"),
+    *(
+        "aten.hardswish",
+        "aten.hardsigmoid",
+        "aten.hardtanh",
+        "aten.relu6",
+        "aten.leaky_relu",
+        "aten.elu",
+        "aten.selu",
+    ),
+    *("aten.celu", "aten.mish", "aten.silu", "aten.log_sigmoid", "aten.threshold", "aten.real", "aten.imag"),
+    *("aten.lift_fresh", "aten._assert_tensor_metadata", "aten.bernoulli", "aten.detach_", "aten.where"),
+)
+def pointwise(call: Call) -> Dims | None:
+    """Also the rule of every operator that carries PyTorch's `pointwise` tag."""
+    return broadcast(call.operands()) if call.node.meta.get("val") is not None else None
+
+
+@rule("aten.prelu")
+def prelu(call: Call) -> Dims:
+    """One slope, or one per channel (dimension 1)."""
+    dims, slopes = call.tensor("self"), call.tensor("weight")
+    if measure(slopes[0]) > 1:
+        unify(slopes[0], dims[1])
+        call.number("weight", num_parameters=slopes[0])
+    return dims
+
+
+@rule(
+    *("aten.arange", "aten.zeros", "aten.ones", "aten.full", "aten.empty", "aten.eye", "aten.linspace"),
+    *("aten.scalar_tensor", "aten.rand", "aten.randn", "aten.randint"),
+)
+def factory(call: Call) -> Dims:
+    """Tensors made by the code: their sizes are in the code."""
+    return constants(call.shape)
+
+
+@rule("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
+def factory_like(call: Call) -> Dims:
+    """Tensors made by the code after another's dtype and device."""
+    return constants(call.shape)
+
+
+@rule("aten.glu")
+def glu(call: Call) -> Dims:
+    """The first half of a dimension is gated by the second."""
+    from metaprune.graph.rules.layout import equal_pieces
+
+    dims = list(call.tensor("self"))
+    dim = call.dim("dim", len(dims), -1)
+    dims[dim] = equal_pieces(dims[dim], 2)
+    return tuple(dims)

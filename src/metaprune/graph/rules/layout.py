@@ -1,0 +1,311 @@
+"""Layout: operators that move, split and join dimensions without computing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from metaprune.graph.call import Call, Dims, constants, rule
+from metaprune.graph.rules.elementwise import broadcast
+from metaprune.graph.unify import (
+    UNIT,
+    Factors,
+    Parts,
+    Shape,
+    Variable,
+    cut,
+    factor,
+    fix,
+    measure,
+    resolve,
+    split_right,
+    unify,
+    variables,
+)
+
+__all__ = ["equal_pieces"]
+
+_LAST = 2**62  # slices that run to the end carry a huge stop
+
+
+def equal_pieces(dim: Shape, count: int) -> Shape:
+    """One of `count` equal pieces of a dimension: the pieces keep the same channels, or could not stay equal."""
+    pieces, piece = split_right(dim, measure(dim) // count)
+    fix(pieces, "it counts the pieces of a split")
+    return resolve(piece)
+
+
+@rule(
+    "aten.view", "aten.reshape", "aten._unsafe_view", "aten.unflatten", "aten.flatten", "aten._reshape_copy"
+)
+def reshape(call: Call) -> Dims:
+    """Row-major: an axis that is split becomes a product, axes that are joined too."""
+    result = factor(call.tensor("self"), call.shape)
+    sizes = call.get("size", call.get("shape", call.get("sizes")))
+    if sizes is not None:
+        named = result[-len(sizes) :] if call.name != "aten.unflatten" else result
+        call.literal = any(
+            size != -1 and any(variable.fixed is None for variable in variables(dim))
+            for size, dim in zip(sizes, named, strict=call.name != "aten.unflatten")
+        )
+    return tuple(result)
+
+
+@rule("aten.permute")
+def permute(call: Call) -> Dims:
+    """Dimensions in another order."""
+    dims = call.tensor("self")
+    return tuple(dims[dim] for dim in call["dims"])
+
+
+@rule("aten.transpose", "aten.swapaxes", "aten.swapdims")
+def transpose(call: Call) -> Dims:
+    """Two dimensions change places."""
+    dims = list(call.tensor("self"))
+    first, second = (value for name, value in call.arguments.items() if name != "self")
+    dims[first], dims[second] = dims[second], dims[first]
+    return tuple(dims)
+
+
+@rule("aten.t", "aten.numpy_T", "aten.mT", "aten.adjoint", "aten.mH")
+def matrix_transpose(call: Call) -> Dims:
+    """The last two dimensions change places."""
+    dims = call.tensor("self")
+    return dims if len(dims) < 2 else (*dims[:-2], dims[-1], dims[-2])
+
+
+@rule("aten.movedim", "aten.moveaxis")
+def movedim(call: Call) -> Dims:
+    """Dimensions are moved to new places."""
+    dims = call.tensor("self")
+    rank = len(dims)
+    source, target = (
+        [int(dim) % rank for dim in (given if isinstance(given, list | tuple) else [given])]
+        for given in (call["source"], call["destination"])
+    )
+    order = [dim for dim in range(rank) if dim not in source]
+    for place, dim in sorted(zip(target, source, strict=True)):
+        order.insert(place, dim)
+    return tuple(dims[dim] for dim in order)
+
+
+@rule("aten.squeeze")
+def squeeze(call: Call) -> Dims:
+    """Dimensions of size 1 go."""
+    dims = call.tensor("self")
+    given = call.get("dim", list(range(len(dims))))
+    gone = {int(dim) % len(dims) for dim in (given if isinstance(given, list | tuple) else [given])}
+    return tuple(dim for i, dim in enumerate(dims) if i not in gone or measure(dim) > 1)
+
+
+@rule("aten.unsqueeze")
+def unsqueeze(call: Call) -> Dims:
+    """A dimension of size 1 comes."""
+    dims = call.tensor("self")
+    place = call.dim("dim", len(dims) + 1)
+    return (*dims[:place], UNIT, *dims[place:])
+
+
+@rule("aten.expand")
+def expand(call: Call) -> Dims:
+    """Dimensions of size 1 are repeated: a new axis of equal channels."""
+    shape, dims = call.shape, call.tensor("self")
+    result: list[Shape] = list(constants(shape[: len(shape) - len(dims)]))
+    for size, dim in zip(shape[len(shape) - len(dims) :], dims, strict=True):
+        if measure(dim) == size:
+            result.append(dim)
+        else:
+            result.append(Variable(size))
+            call.literal = True
+    sizes = call["size"]
+    call.literal |= any(
+        size != -1 and any(variable.fixed is None for variable in variables(dim))
+        for size, dim in zip(sizes, result, strict=True)
+    )
+    return tuple(result)
+
+
+@rule("aten.repeat", "aten.tile")
+def repeat(call: Call) -> Dims:
+    """Whole dimensions one after the other."""
+    shape, dims = call.shape, call.tensor("self")
+    padded = [UNIT] * (len(shape) - len(dims)) + list(dims)
+    call.literal = True
+    return tuple(
+        resolve(Factors((Variable(size // measure(dim)), dim)))
+        for size, dim in zip(shape, padded, strict=True)
+    )
+
+
+@rule("aten.repeat_interleave")
+def repeat_interleave(call: Call) -> object:
+    """Each entry several times in a row."""
+    if not isinstance(call.get("repeats"), int):
+        return call.unknown("repeat_interleave with a tensor of counts is not understood")
+    dims = list(call.tensor("self"))
+    if call.get("dim") is None:
+        dims = [resolve(Factors(tuple(dims)))]
+    dim = call.dim("dim", len(dims), 0)
+    dims[dim] = resolve(Factors((dims[dim], Variable(call["repeats"]))))
+    call.literal = True
+    return tuple(dims)
+
+
+@rule("aten.cat", "aten.concat", "aten.concatenate")
+def concatenate(call: Call) -> Dims:
+    """One dimension is a concatenation, the others are equal."""
+    operands = [call.of(node) for node in call["tensors"]]
+    operands = [dims for dims in operands if not (len(dims) == 1 and measure(dims[0]) == 0)]
+    dim = call.dim("dim", len(operands[0]), 0)
+    others = broadcast([(*dims[:dim], UNIT, *dims[dim + 1 :]) for dims in operands])
+    joined = resolve(Parts(tuple(dims[dim] for dims in operands)))
+    return (*others[:dim], joined, *others[dim + 1 :])
+
+
+@rule("aten.stack")
+def stack(call: Call) -> Dims:
+    """A new dimension counts the tensors."""
+    dims = broadcast([call.of(node) for node in call["tensors"]])
+    place = call.dim("dim", len(dims) + 1, 0)
+    count = constants([len(call["tensors"])], "it counts stacked tensors")
+    return (*dims[:place], *count, *dims[place:])
+
+
+@rule("aten.pad", "aten.constant_pad_nd")
+def pad(call: Call) -> object:
+    """Zeros before and after: a concatenation with channels that nobody fills."""
+    dims = list(call.tensor("self"))
+    amounts: Sequence[int] = call["pad"]
+    for place in range(len(amounts) // 2):
+        dim = len(dims) - 1 - place
+        before, after = amounts[2 * place], amounts[2 * place + 1]
+        if not before and not after:
+            continue
+        if before < 0 or after < 0 or call.get("mode", "constant") != "constant" or call.get("value", 0):
+            fix(dims[dim], "padding that is not with zeros mixes it")
+        if all(variable.fixed for variable in variables(dims[dim])):
+            dims[dim] = constants([call.shape[dim]])[0]
+        else:
+            sides = [Variable(before), dims[dim], Variable(after)]
+            dims[dim] = resolve(Parts(tuple(side for side in sides if measure(side))))
+            call.literal = True
+    return tuple(dims)
+
+
+@rule(
+    "aten.split",
+    "aten.split_with_sizes",
+    "aten.chunk",
+    "aten.unsafe_chunk",
+    "aten.unsafe_split",
+    "aten.tensor_split",
+)
+def split(call: Call) -> list[Dims]:
+    """Pieces of one size stay equal; pieces whose sizes were listed are a concatenation."""
+    dims = call.tensor("self")
+    dim = call.dim("dim", len(dims), 0)
+    sizes = [int(value.shape[dim]) for value in call.node.meta["val"]]
+    call.literal = "chunk" not in call.name
+    if (
+        len(set(sizes)) == 1
+        and call.name != "aten.split_with_sizes"
+        and not isinstance(call.get("split_size"), list)
+    ):
+        pieces: list[Shape] = [equal_pieces(dims[dim], len(sizes))] * len(sizes)
+    else:
+        bounds = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+        pieces = cut(dims[dim], bounds)
+    return [(*dims[:dim], piece, *dims[dim + 1 :]) for piece in pieces]
+
+
+@rule("aten.slice", "aten.narrow")
+def slice_(call: Call) -> Dims:
+    """A dimension is cut at two positions; a stride picks single entries and fixes it."""
+    dims = call.tensor("self")
+    dim = call.dim("dim", len(dims), 0)
+    total = measure(dims[dim])
+    start = call.get("start", 0)
+    start = max(start + total, 0) if start < 0 else min(start, total)
+    stop = start + call["length"] if "length" in call.arguments else call.get("end", _LAST)
+    stop = stop + total if stop < 0 else min(stop, total)
+    if call.get("step", 1) != 1:
+        fix(dims[dim], "a strided slice picks single entries of it")
+        piece: Shape = constants([call.shape[dim]])[0]
+    elif (start, stop) == (0, total):
+        piece = dims[dim]
+    else:
+        call.literal = any(variable.fixed is None for variable in variables(dims[dim]))
+        pieces = cut(dims[dim], [bound for bound in (start, stop) if 0 < bound < total])
+        piece = pieces[1 if start else 0]
+    return (*dims[:dim], resolve(piece), *dims[dim + 1 :])
+
+
+@rule("aten.select")
+def select(call: Call) -> Dims:
+    """One entry of a dimension, which is fixed."""
+    dims = call.tensor("self")
+    dim = call.dim("dim", len(dims))
+    fix(dims[dim], "single entries of it are picked by position")
+    return (*dims[:dim], *dims[dim + 1 :])
+
+
+@rule("aten.unbind")
+def unbind(call: Call) -> list[Dims]:
+    """Every entry of a dimension, which is fixed."""
+    dims = call.tensor("self")
+    dim = call.dim("dim", len(dims), 0)
+    fix(dims[dim], "its entries are taken apart by position")
+    return [(*dims[:dim], *dims[dim + 1 :])] * len(call.node.meta["val"])
+
+
+@rule("aten.index_select")
+def index_select(call: Call) -> Dims:
+    """Entries picked by position: the dimension is fixed."""
+    dims = call.tensor("self")
+    dim = call.dim("dim", len(dims))
+    fix(dims[dim], "single entries of it are picked by position")
+    return (*dims[:dim], *constants([call.shape[dim]]), *dims[dim + 1 :])
+
+
+@rule("aten.index")
+def index(call: Call) -> object:
+    """Entries picked by tensors of positions: the dimensions picked from are fixed."""
+    dims = call.tensor("self")
+    given = {place: node for place, node in enumerate(call["indices"]) if node is not None}
+    places = sorted(given)
+    adjacent = places == list(range(places[0], places[-1] + 1))
+    if not adjacent or any(node.meta["val"].dtype == torch.bool for node in given.values()):
+        return call.unknown(f"{call.name} with these indices is not understood")
+    for place in places:
+        fix(dims[place], "single entries of it are picked by position")
+    picked = broadcast([call.of(node) for node in given.values()])
+    return (*dims[: places[0]], *picked, *dims[places[-1] + 1 :])
+
+
+@rule("aten.unfold", "aten.diagonal", "aten.im2col", "aten.col2im")
+def window(call: Call) -> object:
+    """Views that mix positions."""
+    return call.unknown(f"{call.name} is not understood")
+
+
+@rule("aten.broadcast_to")
+def broadcast_to(call: Call) -> Dims:
+    """As expand."""
+    return expand(call)
+
+
+@rule("aten.meshgrid", "aten.sym_size", "aten.item")
+def made(call: Call) -> object:
+    """Sizes and positions: nobody's channels."""
+    return call.unknown(f"{call.name} makes numbers of it")
+
+
+@rule("aten.copy")
+def copy(call: Call) -> Dims:
+    """Written over, in place: source and destination are equal."""
+    destination, source = call.tensor("self"), call.tensor("src")
+    for ours, theirs in zip(reversed(destination), reversed(source), strict=False):
+        if measure(theirs) > 1:
+            unify(ours, theirs)
+    return destination

@@ -1,0 +1,99 @@
+"""Reductions drop a dimension, or normalise over it: over the living channels, in the mask and in the cut alike."""
+
+from __future__ import annotations
+
+from metaprune.graph.call import Call, Dims, rule
+from metaprune.graph.rules.elementwise import broadcast
+from metaprune.graph.unify import UNIT, fix
+
+__all__ = []
+
+
+def _dims(call: Call, rank: int) -> tuple[int, ...]:
+    given = call.get("dim")
+    if given is None or given == []:
+        return tuple(range(rank))
+    return tuple(int(dim) % rank for dim in (given if isinstance(given, list | tuple) else [given]))
+
+
+@rule(
+    *(
+        "aten.mean",
+        "aten.sum",
+        "aten.amax",
+        "aten.amin",
+        "aten.var",
+        "aten.std",
+        "aten.logsumexp",
+        "aten.prod",
+    ),
+    *("aten.linalg_vector_norm", "aten.norm", "aten.all", "aten.any"),
+)
+def reduce(call: Call) -> Dims:
+    """One tensor out, without the reduced dimensions (or with 1 in their place)."""
+    argument = "self" if "self" in call.arguments else "x"
+    dims = call.tensor(argument)
+    over = _dims(call, len(dims))
+    call.reads[argument] = over
+    if call.get("keepdim", False):
+        return tuple(UNIT if i in over else dim for i, dim in enumerate(dims))
+    return tuple(dim for i, dim in enumerate(dims) if i not in over)
+
+
+@rule("aten.cosine_similarity")
+def cosine_similarity(call: Call) -> Dims:
+    """x1 · x2 / (|x1| |x2|) over a dimension."""
+    dims = list(broadcast([call.tensor("x1"), call.tensor("x2")]))
+    dim = call.dim("dim", len(dims), 1)
+    for argument in ("x1", "x2"):
+        call.reads[argument] = (dim - len(dims) + len(call.tensor(argument)),)
+    return (*dims[:dim], *dims[dim + 1 :])
+
+
+@rule("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax", "aten.softmin")
+def softmax(call: Call) -> Dims:
+    """Normalised over a dimension that stays."""
+    dims = call.tensor("self")
+    call.reads["self"] = (call.dim("dim", len(dims)),)
+    return dims
+
+
+@rule("aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.var_mean", "aten.std_mean", "aten.median")
+def reduce_several(call: Call) -> object:
+    """Reductions whose result may be positions: what they run over is fixed."""
+    dims = call.operands()[0]
+    if call.get("other") is not None:
+        return call.unknown(f"{call.name} of two tensors is not understood")
+    over = _dims(call, len(dims))
+    for dim in over:
+        fix(dims[dim], f"{call.name} runs over it")
+    left = tuple(dim for i, dim in enumerate(dims) if i not in over)
+    if call.get("keepdim", False):
+        left = tuple(UNIT if i in over else dim for i, dim in enumerate(dims))
+    values = call.node.meta["val"]
+    return [left] * len(values) if isinstance(values, list | tuple) else left
+
+
+@rule(
+    "aten.cumsum",
+    "aten.cumprod",
+    "aten.sort",
+    "aten.argsort",
+    "aten.flip",
+    "aten.roll",
+    "aten.triu",
+    "aten.tril",
+)
+def ordered(call: Call) -> object:
+    """Operators to which the order of a dimension matters: it is fixed, the others pass on."""
+    dims = call.operands()[0]
+    given = call.get("dims", call.get("dim", [-2, -1] if call.name in {"aten.triu", "aten.tril"} else -1))
+    over = (
+        given
+        if isinstance(given, list | tuple) and given
+        else ([given] if isinstance(given, int) else range(len(dims)))
+    )
+    for dim in over:
+        fix(dims[dim], f"{call.name} depends on the order of its entries")
+    values = call.node.meta["val"]
+    return [dims] * len(values) if isinstance(values, list | tuple) else dims

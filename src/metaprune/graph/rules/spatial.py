@@ -1,0 +1,59 @@
+"""Pooling and resizing: batch and channels pass on, the picture gets a new size."""
+
+from __future__ import annotations
+
+from metaprune.graph.call import Call, Dims, constants, rule
+from metaprune.graph.unify import Factors, Variable, fix, measure, resolve, split_right
+
+__all__ = []
+
+_POOLS = [
+    f"aten.{kind}_pool{n}d" for n in (1, 2, 3) for kind in ("max", "avg", "adaptive_avg", "adaptive_max")
+]
+_RESIZES = ["nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d", "trilinear3d"]
+
+
+@rule(
+    *_POOLS,
+    *(f"aten.max_pool{n}d_with_indices" for n in (1, 2, 3)),
+    *(f"aten.upsample_{kind}" for kind in _RESIZES),
+    *(f"aten.upsample_{kind}_vec" for kind in _RESIZES),
+    "aten._upsample_nearest_exact2d",
+)
+def resize(call: Call) -> object:
+    """The last dimensions are a picture of another size."""
+    dims = call.operands()[0]
+    values = call.node.meta["val"]
+    first = values[0] if isinstance(values, list | tuple) else values
+    space = int(next(digit for digit in call.name if digit.isdigit()))
+    for dim in dims[-space:]:
+        fix(dim, f"{call.name} runs over it")
+    result = (*dims[:-space], *constants(first.shape[-space:]))
+    return [result] * len(values) if isinstance(values, list | tuple) else result
+
+
+@rule("aten.pixel_shuffle")
+def pixel_shuffle(call: Call) -> Dims:
+    """(c r r, H, W) -> (c, H r, W r)."""
+    *batch, channel, _, _ = call.tensor("self")
+    left, inside = split_right(channel, int(call["upscale_factor"]) ** 2)
+    fix(inside, "pixel shuffle spreads it over the picture")
+    return (*batch, left, *constants(call.shape[-2:]))
+
+
+@rule("aten.pixel_unshuffle")
+def pixel_unshuffle(call: Call) -> Dims:
+    """(c, H r, W r) -> (c r r, H, W)."""
+    *batch, channel, _, _ = call.tensor("self")
+    factor = Variable(int(call["downscale_factor"]) ** 2, "pixel unshuffle gathers it from the picture")
+    return (*batch, resolve(Factors((channel, factor))), *constants(call.shape[-2:]))
+
+
+@rule("aten.channel_shuffle")
+def channel_shuffle(call: Call) -> Dims:
+    """Groups x rest, transposed to rest x groups (dimension 1)."""
+    batch, channel, *space = call.tensor("self")
+    groups, rest = split_right(channel, measure(channel) // int(call["groups"]))
+    call.number(None, groups=groups)
+    call.literal = True
+    return (batch, resolve(Factors((rest, groups))), *space)

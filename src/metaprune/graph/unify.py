@@ -1,0 +1,272 @@
+"""Unification: what must be equal becomes one; what stays free may be cut.
+
+During inference a dimension is made of variables. A variable of n channels is free, or bound to a product or a
+concatenation of smaller ones. `unify` is the whole of the theory; the rules of the operators only call it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "UNIT",
+    "Factors",
+    "Irreconcilable",
+    "Parts",
+    "Shape",
+    "Variable",
+    "cut",
+    "factor",
+    "fix",
+    "measure",
+    "resolve",
+    "split_right",
+    "unify",
+    "variables",
+]
+
+
+class Irreconcilable(Exception):  # noqa: N818  (a control-flow signal that never leaves the package)
+    """Two dimensions that must be equal cannot be written with common axes."""
+
+
+class Variable:
+    """An unknown of `size` channels: free, fixed (with the reason), or bound to another shape."""
+
+    __slots__ = ("bound", "fixed", "size")
+
+    def __init__(self, size: int, fixed: str | None = None) -> None:
+        self.size = size
+        self.fixed = fixed
+        self.bound: Shape | None = None
+
+    def __repr__(self) -> str:
+        return f"{'!' if self.fixed else '?'}{self.size}" if self.bound is None else repr(self.bound)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A product, row-major."""
+
+    of: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A concatenation."""
+
+    of: tuple[Shape, ...]
+
+
+Shape = Variable | Factors | Parts
+UNIT = Factors(())
+"""The dimension of size 1: it has no channels to cut, and broadcasts."""
+
+_MOST_COPIES = 64  # a fixed leading factor is written out as a concatenation up to this many times
+
+
+def measure(shape: Shape) -> int:
+    """Number of entries of a dimension."""
+    if isinstance(shape, Variable):
+        return shape.size
+    sizes = [measure(inner) for inner in shape.of]
+    return math.prod(sizes) if isinstance(shape, Factors) else sum(sizes)
+
+
+def resolve(shape: Shape) -> Shape:
+    """Follow bindings to a normal form: flat, without units in products, a leading concatenation distributed."""
+    if isinstance(shape, Variable):
+        if shape.size == 1:
+            return UNIT
+        if shape.bound is None:
+            return shape
+        shape.bound = resolve(shape.bound)
+        return shape.bound
+    if isinstance(shape, Parts):
+        return _parts([resolve(part) for part in shape.of])
+    return _product([resolve(inner) for inner in shape.of])
+
+
+def _parts(resolved: Sequence[Shape]) -> Shape:
+    flat: list[Shape] = []
+    for part in resolved:
+        flat.extend(part.of if isinstance(part, Parts) else (part,))
+    return flat[0] if len(flat) == 1 else Parts(tuple(flat))
+
+
+def _product(resolved: Sequence[Shape]) -> Shape:
+    flat: list[Shape] = []
+    for inner in resolved:
+        flat.extend(inner.of if isinstance(inner, Factors) else (inner,))
+    if len(flat) == 1:
+        return flat[0]
+    if flat and isinstance(flat[0], Parts):
+        return _parts([_product([part, *flat[1:]]) for part in flat[0].of])
+    return Factors(tuple(flat))
+
+
+def variables(shape: Shape) -> Iterator[Variable]:
+    """The unbound variables of a shape, left to right."""
+    shape = resolve(shape)
+    if isinstance(shape, Variable):
+        yield shape
+    else:
+        for inner in shape.of:
+            yield from variables(inner)
+
+
+def fix(shape: Shape, reason: str) -> None:
+    """Forbid to cut anything in `shape`; the first reason given stays."""
+    for variable in variables(shape):
+        variable.fixed = variable.fixed or reason
+
+
+def unify(left: Shape, right: Shape) -> None:
+    """Make two dimensions equal, channel by channel.
+
+    Raises:
+        Irreconcilable: They have no common refinement; the caller fixes what it touches.
+    """
+    left, right = resolve(left), resolve(right)
+    if left == right:
+        return
+    if measure(left) != measure(right):
+        raise Irreconcilable(f"sizes {measure(left)} and {measure(right)} differ")
+    if isinstance(right, Variable) and (not isinstance(left, Variable) or left.fixed):
+        left, right = right, left
+    if isinstance(left, Variable):
+        if left.fixed:
+            fix(right, left.fixed)
+        left.bound = right
+    elif isinstance(left, Factors) and isinstance(right, Factors):
+        _unify_factors(left, right)
+    else:
+        bounds = sorted({*_bounds(left), *_bounds(right)})
+        for one, other in zip(cut(left, bounds), cut(right, bounds), strict=True):
+            unify(one, other)
+
+
+def _unify_factors(left: Factors, right: Factors) -> None:
+    ours: Shape = left
+    theirs: Shape = right
+    while measure(ours) > 1:
+        step = min(measure(_last(ours)), measure(_last(theirs)))
+        ours, our_tail = split_right(ours, step)
+        theirs, their_tail = split_right(theirs, step)
+        unify(our_tail, their_tail)
+        ours, theirs = resolve(ours), resolve(theirs)
+
+
+def _last(shape: Shape) -> Shape:
+    return shape.of[-1] if isinstance(shape, Factors) else shape
+
+
+def _bounds(shape: Shape) -> list[int]:
+    """Inner boundaries of a concatenation."""
+    bounds, total = [], 0
+    for part in shape.of if isinstance(shape, Parts) else (shape,):
+        total += measure(part)
+        bounds.append(total)
+    return bounds[:-1]
+
+
+def split_right(shape: Shape, size: int) -> tuple[Shape, Shape]:
+    """Write `shape` as head x tail with a tail of `size` entries (the fast-running ones).
+
+    Raises:
+        Irreconcilable: The factors do not divide.
+    """
+    shape = resolve(shape)
+    total = measure(shape)
+    if size == 1:
+        return shape, UNIT
+    if size == total:
+        return UNIT, shape
+    if total % size:
+        raise Irreconcilable(f"{total} channels are no multiple of {size}")
+    if isinstance(shape, Variable):
+        head, tail = Variable(total // size, shape.fixed), Variable(size, shape.fixed)
+        shape.bound = Factors((head, tail))
+        return head, tail
+    if isinstance(shape, Factors):
+        *rest, last = shape.of
+        if size % measure(last) == 0:
+            head, tail = split_right(Factors(tuple(rest)), size // measure(last))
+            return head, resolve(Factors((tail, last)))
+        if measure(last) % size == 0:
+            head, tail = split_right(last, size)
+            return resolve(Factors((*rest, head))), tail
+        raise Irreconcilable(f"factors of {measure(last)} and {size} channels do not divide")
+    return _split_parts(shape, size)
+
+
+def _split_parts(shape: Parts, size: int) -> tuple[Shape, Shape]:
+    if all(measure(part) % size == 0 for part in shape.of):
+        heads, tails = zip(*(split_right(part, size) for part in shape.of), strict=True)
+        for tail in tails[1:]:
+            unify(tails[0], tail)
+        if any(measure(head) > 1 for head in heads):
+            return resolve(Parts(heads)), resolve(tails[0])
+        return Variable(len(heads), "it counts the parts of a concatenation"), resolve(tails[0])
+    pieces = cut(shape, list(range(size, measure(shape), size)))
+    for piece in pieces[1:]:
+        unify(pieces[0], piece)
+    return Variable(len(pieces), "it counts the parts of a concatenation"), resolve(pieces[0])
+
+
+def cut(shape: Shape, bounds: Sequence[int]) -> list[Shape]:
+    """Write `shape` as a concatenation with boundaries at `bounds` (ascending, inside); the pieces between them.
+
+    Raises:
+        Irreconcilable: A boundary falls inside the channels of a factor.
+    """
+    shape = resolve(shape)
+    if not bounds:
+        return [shape]
+    ends = [*bounds, measure(shape)]
+    sizes = [end - start for start, end in zip([0, *bounds], ends, strict=True)]
+    if isinstance(shape, Variable):
+        pieces = tuple(Variable(size, shape.fixed) for size in sizes)
+        shape.bound = Parts(pieces)
+        return [resolve(piece) for piece in pieces]
+    if isinstance(shape, Parts):
+        return _cut_parts(shape, ends)
+    lead, *rest = shape.of
+    block = measure(Factors(tuple(rest)))
+    if all(bound % block == 0 for bound in bounds):
+        heads = cut(lead, [bound // block for bound in bounds])
+        return [resolve(Factors((head, *rest))) for head in heads]
+    if measure(lead) > _MOST_COPIES:
+        raise Irreconcilable(f"a boundary falls inside a block of {block} channels")
+    fix(lead, f"a slice falls inside its blocks of {block} channels")
+    return _cut_parts(Parts((resolve(Factors(tuple(rest))),) * measure(lead)), ends)
+
+
+def _cut_parts(shape: Parts, ends: Sequence[int]) -> list[Shape]:
+    pieces: list[list[Shape]] = [[] for _ in ends]
+    start = 0
+    for part in shape.of:
+        stop = start + measure(part)
+        inner = [end - start for end in ends if start < end < stop]
+        position = start
+        for piece in cut(part, inner):
+            pieces[next(i for i, end in enumerate(ends) if position < end)].append(piece)
+            position += measure(piece)
+        start = stop
+    return [resolve(Parts(tuple(piece))) for piece in pieces]
+
+
+def factor(shapes: Sequence[Shape], sizes: Sequence[int]) -> list[Shape]:
+    """Lay the dimensions `shapes` out anew in `sizes`, as `reshape` does.
+
+    Raises:
+        Irreconcilable: The old and the new sizes do not divide.
+    """
+    pending: Shape = resolve(Factors(tuple(shapes)))
+    result: list[Shape] = []
+    for size in reversed(sizes):
+        pending, tail = split_right(pending, size)
+        result.append(tail)
+    return [resolve(shape) for shape in reversed(result)]

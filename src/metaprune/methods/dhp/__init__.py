@@ -1,0 +1,1 @@
+"""DHP: differentiable meta pruning via hypernetworks."""

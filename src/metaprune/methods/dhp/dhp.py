@@ -1,0 +1,269 @@
+"""DHP: differentiable meta pruning via hypernetworks.
+
+Source: Li, Gu, Zhang, Van Gool, Timofte, DHP: Differentiable Meta Pruning via HyperNetworks, ECCV 2020,
+arXiv 2003.13683. One latent vector per channel axis generates the weights of all layers that hold the axis; l1 and
+proximal steps make the latents sparse, for all layers together.
+
+Departures, with reasons:
+    The gate form is the default. The paper's hypernetwork is affine in the outer product of two latents, so the gate
+    W = v_out v_in^T * A computes the same functions (`hypernet.collapse`) at a tenth of the memory.
+    It may start from a trained network, which it reproduces at step 0; the latents start from the channels' saliency.
+    All tensors of an axis are gated, norms and biases included: a channel whose latent is zero is silent, and the cut
+    changes nothing.
+    The search has a stated length. The share of the budget's cost still allowed falls along a ramp; the latents that
+    the ranking puts outside it are doomed, and their proximal threshold grows such that they reach zero in time. The
+    others only feel the paper's small threshold. (A controller that steers one threshold by the ratio overshoots.)
+    One learning-rate schedule spans the search and the fine-tuning.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from metaprune.cost.budget import Allocation
+from metaprune.graph.errors import MetapruneError
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.plan import Plan
+from metaprune.graph.term import axes_of
+from metaprune.methods.dhp.hypernet import Generated, Latents
+from metaprune.methods.method import Found, Problem
+from metaprune.methods.saliency import group_norms
+from metaprune.train.engine import fit
+
+__all__ = ["DHP", "initial_latents", "loud_axes", "proximal_step", "share_allowed"]
+
+
+@dataclass(frozen=True)
+class DHP:
+    """Search with latent vectors, then cut where they are zero.
+
+    Attributes:
+        search: Share of the recipe's epochs spent searching; the rest is fine-tuning.
+        form: "gate", or the paper's "hypernetwork".
+        embedding: m, the hypernetwork's embedding dimension.
+        offsets: Whether the hypernetwork has the paper's biases; the cut then is not exact.
+        scratch: Whether the hypernetwork and the latents start at random, as in the paper.
+        sparsity: lambda, the l1 weight of every latent.
+        power: Latents start at the channels' relative group norm to this power.
+        latent_lr: Learning rate of the latents, as a share of the recipe's.
+        ramp: Share of the search after which the budget holds.
+        decay: Share of the search in which a doomed latent reaches zero.
+    """
+
+    search: float = 0.4
+    form: Literal["gate", "hypernetwork"] = "gate"
+    embedding: int = 8
+    offsets: bool = False
+    scratch: bool = False
+    sparsity: float = 2e-4
+    power: float = 0.5
+    latent_lr: float = 0.1
+    ramp: float = 0.8
+    decay: float = 0.1
+
+    name: ClassVar[str] = "DHP"
+    reference: ClassVar[str] = "Li et al., DHP: Differentiable Meta Pruning via HyperNetworks, ECCV 2020"
+
+    def __post_init__(self) -> None:
+        for name in ("search", "ramp", "decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise MetapruneError(f"DHP: expected {name} in (0, 1], got {getattr(self, name)!r}")
+        if self.ramp + self.decay > 1:
+            raise MetapruneError(f"DHP: expected ramp + decay up to 1, got {self.ramp} + {self.decay}")
+        if self.form not in ("gate", "hypernetwork"):
+            raise MetapruneError(f"DHP: expected form 'gate' or 'hypernetwork', got {self.form!r}")
+        if self.form == "gate" and (self.offsets or self.scratch):
+            raise MetapruneError(
+                "DHP: offsets and scratch belong to form='hypernetwork'; leave them out for the gate"
+            )
+
+    def find(self, problem: Problem) -> Found:
+        """Search: train weights and latents together while the budget's ramp dooms latents; fold, and read the plan."""
+        settled = loud_axes(problem.graph)
+        graph = problem.graph.fixing(settled)
+        allocation = Allocation(graph, problem.budget)
+        generated = self.generate(problem.model, graph, problem.recipe.seed)
+        search = Search(self, generated.latents, allocation)
+        epochs = min(max(1, round(self.search * problem.recipe.epochs)), problem.recipe.epochs)
+        history = fit(
+            generated,
+            problem.task,
+            problem.recipe,
+            stop=epochs,
+            name="search",
+            after_step=search,
+            state=search,
+            parameters=self.groups(generated, problem),
+            checkpoint=problem.checkpoint,
+            progress=problem.progress,
+        )
+        plan = search.plan()
+        return Found(
+            plan=plan,
+            model=generated.fold(),
+            epochs=epochs,
+            exact=not self.offsets,
+            history=search.annotate(history, epochs),
+            settled=tuple(settled.items()),
+        )
+
+    def generate(self, model: nn.Module, graph: ChannelGraph, seed: int = 0) -> Generated:
+        """The network as a function of latent vectors; `model` is copied.
+
+        Raises:
+            MetapruneError: No axis is free.
+        """
+        if not graph.free:
+            raise MetapruneError(
+                "DHP: the graph has no free axis that gates can silence; print the graph to see why"
+            )
+        network = copy.deepcopy(model)
+        device = next(network.parameters()).device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            start = (
+                {name: torch.randn(axis.size) for name, axis in graph.free.items()}
+                if self.scratch
+                else initial_latents(group_norms(network, graph), self.power)
+            )
+            return Generated(
+                network,
+                graph,
+                Latents(start).to(device),
+                embedding=self.embedding if self.form == "hypernetwork" else None,
+                offsets=self.offsets,
+                scratch=self.scratch,
+            )
+
+    def groups(self, generated: Generated, problem: Problem) -> list[dict[str, Any]]:
+        """Optimizer groups: weights with decay, norms and biases without, latents with their own rate and no momentum."""
+        latents = set(generated.latents.parameters())
+        rest = [p for p in generated.parameters() if p.requires_grad and p not in latents]
+        rate = problem.recipe.lr * self.latent_lr
+        group: dict[str, Any] = {"params": list(latents_in_order(generated)), "lr": rate, "weight_decay": 0.0}
+        return [
+            {"params": [p for p in rest if p.ndim >= 2]},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+            group,
+        ]
+
+
+def latents_in_order(generated: Generated) -> list[nn.Parameter]:
+    """The latent vectors, in the graph's order."""
+    return list(generated.latents.vectors)
+
+
+def loud_axes(graph: ChannelGraph) -> dict[str, str]:
+    """Axes on which zero is not silence: an operator averages or normalises over them, so the dead would be counted."""
+    return {
+        axis.name: f"{operator.name} at {operator.where} runs over it, which gates cannot hide"
+        for operator in graph.operators
+        for term in operator.statistics
+        for axis in axes_of(term)
+        if graph.is_free(axis)
+    }
+
+
+def initial_latents(norms: Mapping[str, Tensor], power: float) -> dict[str, Tensor]:
+    """z_c = (s_c)^power with s the relative group norm, kept inside [0.1, 10]: latents differ from the start.
+
+    Equal latents would shrink in lockstep and empty a whole axis at once.
+    """
+    return {name: norm.pow(power).clamp(0.1, 10.0) for name, norm in norms.items()}
+
+
+def proximal_step(latent: Tensor, threshold: Tensor | float) -> Tensor:
+    """prox of the l1 norm: sign(z) max(|z| - threshold, 0), elementwise (DHP, eq. 10)."""
+    return latent.sign() * (latent.abs() - threshold).clamp(min=0)
+
+
+def share_allowed(progress: float, target: float) -> float:
+    """Share of the cost still allowed at `progress` in [0, 1] of the ramp: from 1 to `target`, steadily."""
+    return 1 - (1 - target) * min(max(progress, 0.0), 1.0)
+
+
+@dataclass
+class Search:
+    """What happens after each optimizer step of the search; its state goes into checkpoints.
+
+    Attributes:
+        method: The hyper-parameters.
+        latents: The latent vectors, changed in place.
+        allocation: The budget.
+        due: For each axis and channel, the step at which its latent is zero; 0 for those that live.
+        shares: Share of the cost left at the end of each stretch of the search: pairs of (progress, share).
+    """
+
+    method: DHP
+    latents: Latents
+    allocation: Allocation
+    due: dict[str, Tensor] = field(default_factory=dict)
+    shares: list[list[float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.due = {name: torch.zeros(len(z), dtype=torch.int64) for name, z in self.latents.named().items()}
+
+    @torch.no_grad()
+    def __call__(self, step: int, steps: int, lr: float) -> None:
+        """Doom what the ramp no longer allows, and take the proximal step.
+
+        Args:
+            step: Optimizer steps taken, from 1.
+            steps: Their number in the whole search.
+            lr: The learning rate of the recipe's schedule at this step.
+        """
+        every, decay = max(1, steps // 100), max(1, int(self.method.decay * steps))
+        if step % every == 0 and step <= steps - decay:
+            self.doom(step, steps, min(step + decay, steps))
+        for name, z in self.latents.named().items():
+            due = self.due[name].to(z.device)
+            left = (due - step).clamp(min=0) + 1
+            threshold = torch.where(
+                due > 0, z.abs() / left, lr * self.method.latent_lr * self.method.sparsity
+            )
+            z.copy_(proximal_step(z, threshold))
+        if step % every == 0 or step == steps:
+            self.shares.append([step / steps, self.share()])
+
+    def doom(self, step: int, steps: int, due: int) -> None:
+        """Rank the latents; those outside the cost allowed when they could be gone become due."""
+        target = self.allocation.limit / self.allocation.dense
+        allowed = share_allowed(due / (self.method.ramp * steps + self.method.decay * steps), target)
+        scores = {name: z.detach().abs() for name, z in self.latents.named().items()}
+        plan = self.allocation.plan(scores, limit=max(allowed * self.allocation.dense, self.allocation.limit))
+        for name, before in self.due.items():
+            doomed = torch.ones(len(before), dtype=torch.bool)
+            doomed[list(plan.kept.get(name, range(len(before))))] = False
+            gone = (before > 0) & (before <= step)
+            fresh = torch.where(before > 0, before, due)
+            self.due[name] = torch.where(doomed | gone, fresh, 0)
+
+    def share(self) -> float:
+        """Share of the cost that the living latents leave."""
+        return self.allocation.form.at(self.plan().widths) / self.allocation.dense
+
+    def plan(self) -> Plan:
+        """The channels whose latents are not zero."""
+        kept = {
+            name: torch.nonzero(z.detach().cpu())[:, 0].tolist() for name, z in self.latents.named().items()
+        }
+        return Plan({name: stays for name, stays in kept.items() if len(stays) < self.allocation.sizes[name]})
+
+    def annotate(self, history: Any, epochs: int) -> Any:
+        """The history with the share of the cost left at the end of each epoch."""
+        return history
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return {"due": dict(self.due), "shares": self.shares}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """From a checkpoint."""
+        self.due = {name: due.clone() for name, due in state["due"].items()}
+        self.shares = [list(pair) for pair in state["shares"]]

@@ -1,0 +1,210 @@
+"""The modules of DHP: latent vectors, and the two ways in which they generate a network's weights.
+
+Notation: z, the latent vector of an axis; v, the latent of a tensor dimension (a term over axes: outer products and
+concatenations of z); W, a generated parameter; A, the free weight behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.term import Term, axes_of, fold, size
+
+__all__ = ["Generated", "HyperNetwork", "Latents", "collapse"]
+
+
+class Latents(nn.Module):
+    """One latent vector per free axis: a channel whose latent is zero is dead.
+
+    Args:
+        start: Axis name -> the latents to start from, shape (size,), none of them zero.
+    """
+
+    def __init__(self, start: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.names = tuple(start)
+        self.vectors = nn.ParameterList([nn.Parameter(vector.float().clone()) for vector in start.values()])
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Axis name -> latent vector."""
+        return dict(zip(self.names, self.vectors, strict=True))
+
+    def touches(self, term: Term) -> bool:
+        """Whether any axis of the term has a latent vector."""
+        return any(axis.name in self.names for axis in axes_of(term))
+
+    def of(self, term: Term) -> Tensor:
+        """The latent of a tensor dimension: outer products over products, concatenations over concatenations.
+
+        Returns:
+            Shape (size of the term,); ones where an axis has no latent vector.
+        """
+        known = self.named()
+
+        def product(factors: Sequence[Tensor]) -> Tensor:
+            result = factors[0]
+            for factor in factors[1:]:
+                result = torch.outer(result, factor).flatten()
+            return result
+
+        device = self.vectors[0].device if self.names else None
+        return fold(
+            term,
+            lambda axis: known[axis.name] if axis.name in known else torch.ones(axis.size, device=device),
+            lambda factors: product(factors) if factors else torch.ones(1, device=device),
+            torch.cat,
+        )
+
+
+class HyperNetwork(nn.Module):
+    """The paper's hypernetwork of one weight: W = <w2, Z w1 + b1> + b2 with Z = v_out v_in^T + b0 (DHP, section 3).
+
+    Every location (out, in) has its own m-dimensional embedding; the network is affine in Z, so it spans the same
+    functions as the gate (`collapse`).
+
+    Args:
+        shape: Of the weight, (out, in, *kernel).
+        embedding: m, the dimension of the embedding.
+        offsets: Whether to have the paper's biases b0, b1, b2. With them a dead channel still speaks, and the cut is
+            not exact.
+    """
+
+    def __init__(self, shape: Sequence[int], embedding: int = 8, offsets: bool = False) -> None:
+        super().__init__()
+        rows, columns, *kernel = shape
+        self.shape = tuple(shape)
+        taps = math.prod(kernel)
+        self.weight1 = nn.Parameter(torch.empty(rows, columns, embedding).uniform_(-(3**0.5), 3**0.5))
+        bound = (3 / (embedding * columns * taps)) ** 0.5
+        self.weight2 = nn.Parameter(torch.empty(rows, columns, taps, embedding).uniform_(-bound, bound))
+        self.offsets = nn.ParameterList(
+            [
+                torch.zeros(rows, columns),
+                torch.zeros(rows, columns, embedding),
+                torch.zeros(rows, columns, taps),
+            ]
+            if offsets
+            else []
+        )
+
+    def forward(self, v_out: Tensor, v_in: Tensor) -> Tensor:
+        """Generate the weight from the latents of its two channel dimensions, shapes (out,) and (in,)."""
+        latent = torch.outer(v_out, v_in)
+        if self.offsets:
+            latent = latent + self.offsets[0]
+        embedded = latent[..., None] * self.weight1
+        if self.offsets:
+            embedded = embedded + self.offsets[1]
+        explicit = torch.einsum("oikm,oim->oik", self.weight2, embedded)
+        if self.offsets:
+            explicit = explicit + self.offsets[2]
+        return explicit.reshape(self.shape)
+
+    @torch.no_grad()
+    def reproduce(self, weight: Tensor, v_out: Tensor, v_in: Tensor) -> None:
+        """Set w2 such that the given latents generate `weight`, with the least norm: w2 = W w1^T / (Z |w1|^2)."""
+        target = weight.reshape(*self.weight1.shape[:2], -1, 1)
+        latent = torch.outer(v_out, v_in)[..., None, None]
+        direction = self.weight1[:, :, None, :]
+        self.weight2.copy_(target * direction / (latent * direction.square().sum(-1, keepdim=True)))
+
+
+def collapse(hypernetwork: HyperNetwork) -> tuple[Tensor, Tensor]:
+    """The gate that computes the same: W = v_out v_in^T * A + C, elementwise.
+
+    Returns:
+        A and C, both of the weight's shape.
+    """
+    w1, w2 = hypernetwork.weight1, hypernetwork.weight2
+    free = torch.einsum("oikm,oim->oik", w2, w1)
+    fixed = torch.zeros_like(free)
+    if hypernetwork.offsets:
+        b0, b1, b2 = hypernetwork.offsets
+        fixed = torch.einsum("oikm,oim->oik", w2, b0[..., None] * w1 + b1) + b2
+    return free.reshape(hypernetwork.shape), fixed.reshape(hypernetwork.shape)
+
+
+class Generated(nn.Module):
+    """A network whose parameters are generated from latent vectors; it is called like the network itself.
+
+    Each parameter is A times the latents of its dimensions. In the hypernetwork form, weights of two channel dimensions
+    come from a `HyperNetwork` each. At the start it computes exactly what `network` did.
+
+    Args:
+        network: The network, taken over: its parameters become the free weights A.
+        graph: Its channel graph.
+        latents: The latent vectors.
+        embedding: m of the paper's hypernetwork, or None for the gate form.
+        offsets: See `HyperNetwork`.
+        scratch: Whether hypernetworks start from the paper's random weights instead of the network's.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        graph: ChannelGraph,
+        latents: Latents,
+        embedding: int | None = None,
+        offsets: bool = False,
+        scratch: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.latents = latents
+        parameters = dict(network.named_parameters())
+        self.terms = {
+            name: graph.tensors[name] for name in parameters if any(map(latents.touches, graph.tensors[name]))
+        }
+        self.hypernetworks = nn.ModuleDict()
+        with torch.no_grad():
+            for name, terms in self.terms.items():
+                tensor = parameters[name]
+                if embedding is not None and tensor.ndim >= 2 and all(size(term) > 1 for term in terms[:2]):
+                    hyper = HyperNetwork(tensor.shape, embedding, offsets).to(tensor.device)
+                    if not scratch:
+                        hyper.reproduce(tensor, latents.of(terms[0]), latents.of(terms[1]))
+                    self.hypernetworks[name.replace(".", "/")] = hyper
+                    tensor.requires_grad_(False)
+                else:
+                    tensor.div_(self.gate(terms))
+
+    def gate(self, terms: Sequence[Term]) -> Tensor | float:
+        """The product of the latents of all dimensions, broadcast to the tensor's shape."""
+        result: Tensor | float = 1.0
+        for dim, term in enumerate(terms):
+            if self.latents.touches(term):
+                result = result * self.latents.of(term).reshape(-1, *[1] * (len(terms) - dim - 1))
+        return result
+
+    def parameters_generated(self) -> dict[str, Tensor]:
+        """Every generated parameter by name: W = A * prod_a v_a, or the hypernetwork's."""
+        parameters = dict(self.network.named_parameters())
+        result = {}
+        for name, terms in self.terms.items():
+            key = name.replace(".", "/")
+            if key in self.hypernetworks:
+                result[name] = self.hypernetworks[key](self.latents.of(terms[0]), self.latents.of(terms[1]))
+            else:
+                result[name] = parameters[name] * self.gate(terms)
+        return result
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Generate the weights and run the network."""
+        return functional_call(self.network, self.parameters_generated(), args, kwargs)
+
+    @torch.no_grad()
+    def fold(self) -> nn.Module:
+        """The network with the generated weights written into it; the latents are used up."""
+        generated = self.parameters_generated()
+        for name, parameter in self.network.named_parameters():
+            if name in generated:
+                parameter.copy_(generated[name])
+                parameter.requires_grad_(True)
+        return self.network

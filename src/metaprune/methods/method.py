@@ -1,0 +1,74 @@
+"""The contract of a method: what it is given, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+from torch import nn
+
+from metaprune.cost.budget import Budget
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.plan import Plan
+from metaprune.train.engine import Recipe
+from metaprune.train.history import History
+from metaprune.train.task import Task
+
+__all__ = ["Found", "Method", "Problem"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method is given.
+
+    Attributes:
+        model: The dense network; a method works on a copy.
+        graph: Its channel graph.
+        budget: What the plan may cost (MACs or parameters).
+        task: Data, loss and metric.
+        recipe: How to train; its schedule spans the search and the fine-tuning.
+        checkpoint: The folder for the method's own checkpoints, or None.
+        progress: Whether to show progress.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    budget: Budget
+    task: Task
+    recipe: Recipe
+    checkpoint: Path | None = None
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method gives back.
+
+    Attributes:
+        plan: The channels that stay, within the budget.
+        model: The network to cut, at full width; its weights may have been trained.
+        epochs: How many epochs of the recipe's schedule were used.
+        exact: Whether cutting changes nothing (the network already ignores what the plan removes).
+        history: The epochs used.
+        settled: Axes that the method leaves whole, each with the reason.
+    """
+
+    plan: Plan
+    model: nn.Module
+    epochs: int = 0
+    exact: bool = False
+    history: History = ()
+    settled: tuple[tuple[str, str], ...] = ()
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A way to decide which channels stay. Its fields are its hyper-parameters."""
+
+    name: ClassVar[str]
+    reference: ClassVar[str]
+
+    def find(self, problem: Problem) -> Found:
+        """Decide. The model given is left untouched."""
+        ...

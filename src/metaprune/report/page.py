@@ -1,0 +1,63 @@
+"""The report as one self-contained HTML page: it loads nothing, so that it works offline and for years."""
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+from metaprune.report import picture, words
+from metaprune.report.report import AxisRow, Report
+
+__all__ = ["render"]
+
+FEW_AXES, FEW_LAYERS, MOST_CELLS = 24, 32, 128
+
+
+def render(report: Report) -> str:
+    """Write the page. Every string of the report is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    templates = Path(__file__).parent / "templates"
+    jinja = Environment(
+        loader=FileSystemLoader(templates),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    cells = len(report.axes) <= FEW_AXES and all(axis.before <= MOST_CELLS for axis in report.axes)
+    shares = picture.shares(report)
+    script = (templates / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return jinja.get_template("page.html.j2").render(
+        report=report,
+        words=words,
+        script=script,
+        script_hash=f"sha256-{digest}",
+        strips=[picture.strip(axis.before, axis.kept) for axis in report.axes] if cells else None,
+        few_layers=len(report.layers) <= FEW_LAYERS,
+        widths=picture.skyline([(a.name, a.before, a.after, _width(a), bool(a.fixed)) for a in report.axes]),
+        shares=shares,
+        layers=picture.skyline(
+            [
+                (layer.name, before, after, f"{layer.name}: {before:.1f} % to {after:.1f} %", False)
+                for layer, (before, after) in zip(report.layers, shares, strict=True)
+            ]
+        ),
+        curves=picture.curves(report),
+        fixed=_by_reason(report.axes),
+        whole=[axis for axis in report.axes if axis.fixed is None and axis.after == axis.before],
+    )
+
+
+def _width(axis: AxisRow) -> str:
+    if axis.fixed is not None:
+        return f"{axis.name}: {axis.before} channels, fixed ({axis.fixed})"
+    return f"{axis.name}: {axis.before} to {axis.after} channels"
+
+
+def _by_reason(axes: Iterable[AxisRow]) -> list[tuple[str, list[AxisRow]]]:
+    """The fixed axes, grouped by why they are fixed."""
+    fixed = sorted((a for a in axes if a.fixed is not None), key=lambda a: a.fixed or "")
+    return [(reason or "", list(rows)) for reason, rows in groupby(fixed, key=lambda a: a.fixed)]

@@ -1,0 +1,196 @@
+"""What a pruning run found, as plain data that travels as JSON.
+
+Shares are always shares that *stay* (0.5 = half stays); MACs are those of one example.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from metaprune.cost.latency import Latency
+from metaprune.graph.errors import MetapruneError
+
+__all__ = [
+    "Alignment",
+    "Arm",
+    "AxisRow",
+    "Epoch",
+    "Figures",
+    "LayerRow",
+    "Report",
+    "ReportError",
+    "from_json",
+    "to_json",
+]
+
+FORMAT = 1
+
+
+class ReportError(MetapruneError):
+    """A text that is not a report."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a network costs and how good it is."""
+
+    macs: int
+    params: int
+    bytes: int
+    """Size of the weights on disk (safetensors)."""
+    metric: float | None
+    """On the split that the report names; None where it was not measured."""
+    latency: Latency | None
+
+
+@dataclass(frozen=True)
+class AxisRow:
+    """One axis before and after the cut."""
+
+    name: str
+    before: int
+    after: int
+    kept: tuple[int, ...]
+    """The channels that stay, ascending, inside [0, before)."""
+    fixed: str | None
+    """Why the axis must stay whole; None where it is free."""
+    members: tuple[str, ...]
+    """Tensor dimensions on the axis, such as "layer1.0.conv1.weight:0"."""
+    macs_share: float
+    """Share of the dense network's MACs that this axis takes part in."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """The MACs of one layer before and after the cut."""
+
+    name: str
+    operator: str
+    macs_before: int
+    macs_after: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One evaluation during the search or the fine-tuning."""
+
+    epoch: float
+    """Position in the one schedule that begins after the dense network."""
+    phase: str
+    """Such as "search" or "fine-tuning"."""
+    loss: float
+    metric: float
+    """On the validation split."""
+    macs: float | None = None
+    """Share of the MACs that stays, where the phase changes it."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a comparison at equal epochs."""
+
+    name: str
+    figures: Figures
+    epochs: int
+    """Search and fine-tuning together, after the dense network."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The same method and budget with widths that ignore alignment, to hold against `Report.pruned`."""
+
+    multiple_of: int
+    macs_unaligned: int
+    latency_unaligned: Latency | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page and the model card say."""
+
+    network: str
+    data: str
+    method: str
+    reference: str
+    """The method's paper, in one line; may be empty."""
+    settings: dict[str, str]
+    budget: str
+    """In words, such as "0.50 of the MACs"."""
+    metric_name: str
+    """With its unit in brackets, if it has one: "accuracy (%)"."""
+    higher_is_better: bool
+    split: str
+    """"test" or "val": where `Figures.metric` was measured."""
+    dense: Figures
+    pruned: Figures
+    before_cut: float | None
+    """Metric on the validation split right before the cut."""
+    after_cut: float | None
+    """Metric on the validation split right after the cut, before fine-tuning."""
+    axes: tuple[AxisRow, ...]
+    layers: tuple[LayerRow, ...]
+    history: tuple[Epoch, ...]
+    dense_val: float | None = None
+    """Metric of the dense network on the validation split, the level that `history` started from."""
+    arms: tuple[Arm, ...] = ()
+    alignment: Alignment | None = None
+    notes: tuple[str, ...] = ()
+    """Such as cuts that were undone, and why."""
+    commands: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def to_json(report: Report) -> str:
+    """Write a report as JSON text, readable by `from_json`."""
+    return json.dumps({"metaprune_report": FORMAT, **asdict(report)}, indent=1, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> Report:
+    """Read a report that `to_json` wrote.
+
+    Raises:
+        ReportError: The text is not JSON, not a report, or a field is missing, unknown or of another type.
+    """
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ReportError(f"report: expected JSON, got {error.msg} at line {error.lineno}") from error
+    if not isinstance(tree, dict) or "metaprune_report" not in tree:
+        raise ReportError(
+            "report: expected JSON that `to_json` wrote, got none of its 'metaprune_report' mark"
+        )
+    if (version := tree.pop("metaprune_report")) != FORMAT:
+        raise ReportError(f"report: expected format {FORMAT}, got {version!r}; use the version that wrote it")
+    report: Report = _build(Report, tree, "report")
+    return report
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Turn a JSON value into `kind`: a dataclass, tuple, dict of strings, optional or scalar."""
+    if type(None) in get_args(kind):
+        inner = next(k for k in get_args(kind) if k is not NoneType)
+        return None if value is None else _build(inner, value, where)
+    if is_dataclass(kind):
+        return _dataclass(kind, value, where)
+    shape = get_origin(kind) or kind
+    accepted = {tuple: (list,), float: (int, float)}.get(shape, (shape,))
+    if not isinstance(value, accepted) or (isinstance(value, bool) and shape is not bool):
+        raise ReportError(f"{where}: expected {getattr(shape, '__name__', shape)}, got {value!r:.60}")
+    if shape is tuple:
+        return tuple(_build(get_args(kind)[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if shape is dict:
+        return {k: _build(str, v, f"{where}.{k}") for k, v in value.items()}
+    return shape(value)
+
+
+def _dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ReportError(f"{where}: expected the fields of {kind.__name__}, got {value!r:.60}")
+    types = get_type_hints(kind)
+    if unknown := set(value) - {f.name for f in fields(kind)}:
+        raise ReportError(f"{where}: {kind.__name__} has no field {', '.join(sorted(unknown))}")
+    try:
+        return kind(**{name: _build(types[name], v, f"{where}.{name}") for name, v in value.items()})
+    except TypeError as error:
+        raise ReportError(f"{where}: {error}") from error

@@ -1,0 +1,220 @@
+"""Figures and sentences that the page and the model card share: plain, and honest where the news is bad."""
+
+import math
+import re
+from dataclasses import fields
+from typing import Literal, NamedTuple
+
+from metaprune.cost.latency import Latency
+from metaprune.report.report import Report
+
+__all__ = [
+    "Clause",
+    "alignment",
+    "byte_size",
+    "change",
+    "comparison",
+    "count",
+    "epochs",
+    "headline",
+    "measured",
+    "metric",
+    "milliseconds",
+    "quality",
+    "share",
+    "significant",
+    "speed",
+    "spread",
+    "title",
+    "unit",
+]
+
+NONE = "not measured"
+
+
+class Clause(NamedTuple):
+    """A piece of a sentence, and whether it is good news."""
+
+    text: str
+    tone: Literal["good", "bad", "plain"] = "plain"
+
+
+def significant(x: float, digits: int = 3) -> str:
+    """`x` with that many significant digits, trailing zeros kept: 40.0, 1.25, 0.0312."""
+    if not math.isfinite(x):
+        return "not finite"
+    exponent = int(f"{x:.{digits - 1}e}".partition("e")[2])
+    return f"{x:.{max(0, digits - 1 - exponent)}f}".replace("-", "−")
+
+
+def count(n: float, symbols: tuple[str, ...] = ("", "k", "M", "G", "T")) -> str:
+    """A number of MACs, parameters or channels: 640, 272 k, 40.8 M."""
+    for symbol in symbols[:-1]:
+        if n < 999.5:
+            return f"{significant(n) if symbol != symbols[0] else f'{n:.0f}'} {symbol}".rstrip()
+        n /= 1000
+    return f"{significant(n)} {symbols[-1]}"
+
+
+def byte_size(n: float) -> str:
+    """A file size, in powers of ten: 1.12 MB."""
+    return count(n, ("B", "kB", "MB", "GB", "TB"))
+
+
+def share(part: float, whole: float) -> str:
+    """The share that stays: 0.50."""
+    if not whole:
+        return "-"
+    ratio = part / whole
+    return f"{ratio:.2f}" if ratio >= 0.095 or not ratio else significant(ratio, 2)
+
+
+def epochs(n: int) -> str:
+    """1 epoch, 8 epochs."""
+    return f"{n} epoch{'s' * (n != 1)}"
+
+
+# the metric
+
+
+def title(report: Report) -> str:
+    """The metric's name without its unit: "accuracy"."""
+    return re.sub(r"\s*\([^()]*\)\s*$", "", report.metric_name)
+
+
+def unit(report: Report) -> str:
+    """The metric's unit, the part of its name in brackets: "%", "dB" or ""."""
+    return found[1] if (found := re.search(r"\(([^()]*)\)\s*$", report.metric_name)) else ""
+
+
+def metric(report: Report, value: float | None) -> str:
+    """A value of the metric: 84.88 for a percentage, four digits otherwise."""
+    if value is None:
+        return NONE
+    return f"{value:.2f}" if unit(report) == "%" and math.isfinite(value) else significant(value, 4)
+
+
+def change(report: Report, value: float | None, against: float | None) -> Clause:
+    """The signed difference of two values, and whether it is for the better."""
+    if value is None or against is None or not math.isfinite(delta := value - against):
+        return Clause("")
+    text = f"{delta:+.2f}" if unit(report) == "%" else f"{delta:+.{_places(against)}f}"
+    if not float(text):
+        return Clause("±0")
+    return Clause(text.replace("-", "−"), "good" if (delta > 0) == report.higher_is_better else "bad")
+
+
+def quality(report: Report, value: float | None, against: float | None, other: str) -> Clause:
+    """The difference in words: "accuracy 0.3 points below dense"."""
+    if value is None or against is None:
+        return Clause(f"{title(report)} not measured")
+    delta = value - against
+    if not math.isfinite(delta):
+        return Clause(f"{title(report)} no longer finite", "bad")
+    percent = unit(report) == "%"
+    amount = f"{abs(delta):.1f}" if percent else significant(abs(delta), 2)
+    if not float(f"{delta:.{1 if percent else _places(against)}f}"):
+        return Clause(f"{title(report)} level with {other}", "good")
+    measure = {"%": " points", "": ""}.get(unit(report), f" {unit(report)}")
+    better = (delta > 0) == report.higher_is_better
+    odd = "" if report.higher_is_better else " (better)" if better else " (worse)"
+    side = "above" if delta > 0 else "below"
+    return Clause(f"{title(report)} {amount}{measure} {side} {other}{odd}", "good" if better else "bad")
+
+
+def _places(value: float) -> int:
+    """The decimals that `metric` shows of a value that is no percentage."""
+    return max(0, 3 - math.floor(math.log10(abs(value)))) if value else 3
+
+
+# the time
+
+
+def milliseconds(latency: Latency | None) -> str:
+    """The median: 9.12 ms."""
+    return NONE if latency is None else f"{significant(latency.median_ms)} ms"
+
+
+def spread(latency: Latency) -> str:
+    """The spread: 0.40 ms between the quartiles."""
+    return f"{significant(latency.iqr_ms, 2)} ms"
+
+
+def measured(latency: Latency) -> str:
+    """Where and how: "batch 128, cpu, 2 threads, 32-true, median of 87 runs"."""
+    parts = [f"batch {latency.batch}", latency.device]
+    if latency.device == "cpu":
+        parts.append(f"{latency.threads} thread{'s' * (latency.threads != 1)}")
+    parts.append(latency.precision)
+    if latency.channels_last:
+        parts.append("channels last")
+    return ", ".join([*parts, f"median of {latency.runs} run{'s' * (latency.runs != 1)}"])
+
+
+def speed(before: Latency | None, after: Latency | None) -> Clause:
+    """The measured change in words; a difference inside the spread of the two counts as none."""
+    if before is None or after is None:
+        return Clause(NONE)
+    conditions = {f.name for f in fields(before)} - {"median_ms", "iqr_ms", "runs"}
+    if odd := sorted(name for name in conditions if getattr(before, name) != getattr(after, name)):
+        return Clause(f"not comparable: measured at another {' and '.join(odd)}")
+    gain = before.median_ms / after.median_ms
+    factor = max(gain, 1 / gain)
+    if abs(before.median_ms - after.median_ms) <= (before.iqr_ms + after.iqr_ms) / 2 or factor < 1.005:
+        return Clause("not measurably faster", "bad")
+    text = f"{factor:.2f}×" if factor < 1.095 else f"{factor:.1f}×"
+    return Clause(f"{text} faster", "good") if gain > 1 else Clause(f"{text} slower", "bad")
+
+
+# sentences
+
+
+def headline(report: Report) -> list[Clause]:
+    """The result in one sentence, in clauses that know whether they are good news."""
+    verdict = quality(report, report.pruned.metric, report.dense.metric, "dense")
+    pace = speed(report.dense.latency, report.pruned.latency)
+    start = Clause(f"{report.network} keeps {share(report.pruned.macs, report.dense.macs)} of its MACs, ")
+    link = ", and is " if verdict.tone == "bad" else ", but is "
+    end = {
+        "good": [Clause(", "), Clause(f"{pace.text} measured", "good"), Clause(".")],
+        "bad": [Clause(link), Clause(pace.text, "bad"), Clause(".")],
+        "plain": [Clause(f"; speed {pace.text}.")],
+    }
+    return [start, verdict, *end[pace.tone]]
+
+
+def comparison(report: Report) -> str:
+    """Who came out ahead among the cut networks, and whether the comparison is fair."""
+    cut = [a for a in report.arms if a.figures.macs < report.dense.macs and a.figures.metric is not None]
+    mine = next((a for a in cut if a.name == report.method), None)
+    others = [a for a in cut if a is not mine and math.isfinite(a.figures.metric or 0.0)]
+    sentences = []
+    if mine and others:
+        pick = max if report.higher_is_better else min
+        best = pick(others, key=lambda a: a.figures.metric or 0.0)
+        verdict = quality(report, mine.figures.metric, best.figures.metric, best.name)
+        lead = "next best" if verdict.tone == "good" else "best of the others"
+        sentences.append(f"{mine.name}: {verdict.text}, the {lead}.")
+    lengths = {a.epochs for a in report.arms}
+    if len(lengths) == 1:
+        sentences.append(f"Every row had {epochs(lengths.pop())} after the dense network.")
+    else:
+        sentences.append("Rows differ in epochs: compare with care.")
+    return " ".join(sentences)
+
+
+def alignment(report: Report) -> list[Clause]:
+    """What alignment cost and what it won."""
+    if report.alignment is None:
+        return []
+    macs, unaligned = report.pruned.macs, report.alignment.macs_unaligned
+    percent = 100 * (macs / unaligned - 1) if unaligned else 0.0
+    more = f"{abs(percent):.1f} % {'more' if percent > 0 else 'fewer'} MACs than"
+    cost = more if abs(percent) >= 0.05 else "as many MACs as"
+    pace = speed(report.alignment.latency_unaligned, report.pruned.latency)
+    won = {
+        "good": Clause(f"It won: {pace.text} than unaligned widths, measured.", "good"),
+        "bad": Clause(f"It did not pay here: {pace.text} than unaligned widths.", "bad"),
+        "plain": Clause(f"Its gain in time: {pace.text}."),
+    }
+    return [Clause(f"It cost: {cost} with unaligned widths."), won[pace.tone]]

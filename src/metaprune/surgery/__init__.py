@@ -1,0 +1,1 @@
+"""Cutting, and why it can be trusted: slice, verify, mask."""

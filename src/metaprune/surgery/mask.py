@@ -1,0 +1,164 @@
+"""Mask: the same function as the slice, computed at full width. The independent oracle."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
+
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.infer import Inference, infer
+from metaprune.graph.plan import Plan
+from metaprune.graph.term import Term, channels, size
+
+__all__ = ["Masked", "mask"]
+
+
+def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
+    """The function that `slice` computes, at full width: dead channels are invisible to whatever reads them.
+
+    Args:
+        model: The network that `graph` was traced from; copied.
+        graph: From `mp.trace`.
+        plan: The channels that stay.
+
+    Returns:
+        A module with the calling signature of `model`; gradients flow to its `network`, of the full width. It is traced
+        anew for each new shape of its inputs.
+
+    Raises:
+        PlanError: The plan does not fit the graph.
+    """
+    plan.check(graph)
+    return Masked(copy.deepcopy(model), plan, graph.ties)
+
+
+class Masked(nn.Module):
+    """See `mask`."""
+
+    def __init__(self, network: nn.Module, plan: Plan, ties: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__()
+        self.network = network
+        self.plan = plan
+        self.ties = ties
+        self._traced: dict[object, Inference] = {}
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the traced program, hiding dead channels from every operator that reads across them."""
+        kwargs = dict(sorted(kwargs.items()))
+        leaves = pytree.tree_leaves((args, kwargs))
+        key = (self.training, *(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in leaves))
+        if key not in self._traced:
+            self._traced[key] = infer(self.network, args, kwargs, self.ties)
+        seen = self._traced[key]
+        tensors = dict(self.network.named_parameters(remove_duplicate=False))
+        tensors |= dict(self.network.named_buffers(remove_duplicate=False))
+        given = iter(leaves)
+        inputs = []
+        for spec in seen.program.graph_signature.input_specs:
+            if spec.kind == InputKind.USER_INPUT:
+                inputs.append(next(given))
+            else:
+                inputs.append(
+                    tensors[spec.target] if spec.target in tensors else seen.program.constants[spec.target]
+                )
+        outputs = _HidingInterpreter(seen, self.plan.kept).run(*inputs)
+        return pytree.tree_unflatten(list(outputs), seen.program.call_spec.out_spec)
+
+
+class _HidingInterpreter(fx.Interpreter):
+    def __init__(self, seen: Inference, kept: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__(seen.program.graph_module)
+        self.seen = seen
+        self.kept = kept
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one operator; what it reads across is hidden (contractions) or left out (statistics)."""
+        living = self.living(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n.target is torch.ops.aten.view.default:  # hidden channels may lie elsewhere in memory
+            return torch.reshape(*args)
+        if not living:
+            return super().run_node(n)
+        name = str(getattr(n.target, "overloadpacket", n.target)).rstrip("_")
+        if name in {"aten.layer_norm", "aten.rms_norm", "aten.group_norm"}:
+            return _norm(name, n.target, args, living["input"])
+        if any(operator.macs for operator, node in self.operators() if node is n):
+            names = [argument.name for argument in n.target._schema.arguments]  # type: ignore[union-attr]
+            hidden = list(args)
+            for argument, dims in living.items():
+                top, _, inner = argument.partition(".")
+                place = names.index(top)
+                if inner:
+                    hidden[place] = [
+                        _hide(t, dims) if str(i) == inner else t for i, t in enumerate(hidden[place])
+                    ]
+                else:
+                    hidden[place] = _hide(hidden[place], dims)
+            return n.target(*hidden, **kwargs)  # type: ignore[operator]
+        names = [argument.name for argument in n.target._schema.arguments]  # type: ignore[union-attr]
+        pressed = [
+            _select(value, living.get(argument, {})) for argument, value in zip(names, args, strict=False)
+        ]
+        result = n.target(*pressed, **kwargs)  # type: ignore[operator]
+        return _scatter(result, args[0], next(iter(living.values()))) if "softm" in name else result
+
+    def operators(self) -> Any:
+        """The graph's operators with their nodes."""
+        return zip(self.seen.graph.operators, self.seen.nodes, strict=True)
+
+    def living(self, node: fx.Node) -> dict[str, dict[int, Tensor]]:
+        """Per argument and dimension that `node` reads across and that has dead channels: the living ones."""
+        result: dict[str, dict[int, Tensor]] = {}
+        schema = getattr(node.target, "_schema", None)
+        for argument, over in self.seen.reads.get(node, {}).items():
+            top, _, inner = argument.partition(".")
+            place = next(i for i, known in enumerate(schema.arguments) if known.name == top)  # type: ignore[union-attr]
+            value = node.args[place] if place < len(node.args) else node.kwargs[top]
+            value = value[int(inner)] if inner else value  # type: ignore[index,call-overload]
+            terms: tuple[Term, ...] = self.seen.dims[value]  # type: ignore[index]
+            for dim in over:
+                stays = channels(terms[dim], self.kept)
+                if len(stays) < size(terms[dim]):
+                    result.setdefault(argument, {})[dim] = stays
+        return result
+
+
+def _hide(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+    """Zeros in the place of dead channels, whatever stood there (infinities too)."""
+    return _scatter(_select(tensor, dims), tensor, dims)
+
+
+def _select(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+    for dim, stays in dims.items():
+        tensor = tensor.index_select(dim, stays.to(tensor.device))
+    return tensor
+
+
+def _scatter(living: Tensor, like: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+    for dim, stays in dims.items():
+        shape = list(living.shape)
+        shape[dim] = like.shape[dim]
+        living = living.new_zeros(shape).index_copy(dim, stays.to(living.device), living)
+    return living
+
+
+def _norm(name: str, target: Any, args: tuple[Any, ...], dims: Mapping[int, Tensor]) -> Tensor:
+    """A norm over the living channels alone."""
+    source, shape, *rest = args
+    living = _select(source, dims)
+    affine = []
+    for tensor in rest:
+        if isinstance(tensor, Tensor):
+            first = 1 if name == "aten.group_norm" else source.ndim - tensor.ndim
+            tensor = _select(tensor, {dim - first: stays for dim, stays in dims.items() if dim >= first})
+        affine.append(tensor)
+    if name == "aten.group_norm":
+        block = source.shape[1] // shape
+        return _scatter(target(living, len(torch.unique(dims[1] // block)), *affine), source, dims)
+    return _scatter(target(living, list(living.shape[-len(shape) :]), *affine), source, dims)

@@ -1,0 +1,237 @@
+"""Slice: a new module with fewer channels, verified by tracing it again."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from metaprune.graph.errors import TraceError
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.infer import Inference, infer, inference_mode_of
+from metaprune.graph.plan import Plan
+from metaprune.graph.term import Axis, Term, channels
+from metaprune.surgery.numbers import guesses, readings, set_numbers
+from metaprune.surgery.rescale import rescale
+from metaprune.surgery.verify import mismatch, scale_changes
+
+__all__ = ["Cut", "CutWarning", "carve", "slice", "trace"]
+
+
+class CutWarning(UserWarning):
+    """Part of a plan could not be verified and was undone."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A verified cut.
+
+    Attributes:
+        model: The smaller network.
+        plan: What was cut.
+        undone: The axes that were left whole against the plan, each with the reason.
+    """
+
+    model: nn.Module
+    plan: Plan
+    undone: Mapping[str, str]
+
+
+def slice(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
+    """Cut `model` down to `plan`; a new module, verified by tracing it again.
+
+    Args:
+        model: The network that `graph` was traced from; left untouched.
+        graph: From `mp.trace`.
+        plan: The channels that stay. Ties, dtypes, devices, modes and frozen parameters are kept.
+
+    Returns:
+        The smaller network. Axes whose cut could not be verified are left whole, with a `CutWarning` that says why.
+
+    Raises:
+        PlanError: The plan does not fit the graph.
+    """
+    done = carve(model, graph, plan)
+    for axis, reason in done.undone.items():
+        warnings.warn(f"axis {axis!r} was left whole: {reason}", CutWarning, stacklevel=2)
+    return done.model
+
+
+def trace(
+    model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object] | None = None
+) -> ChannelGraph:
+    """Infer the channel graph of a network: its axes, and every tensor dimension as a term over them.
+
+    Where code was given sizes as plain numbers (`view`, `split` …), the network is cut once on trial, to learn which
+    attributes of its modules hold them; an axis whose size cannot be reached is fixed, with the file and line.
+
+    Args:
+        model: Any module that `torch.export` can read, also on the meta device. Left untouched; traced in eval mode.
+        args: Example inputs, a tuple; the first dimension of the first tensor is the batch.
+        kwargs: Example keyword inputs.
+
+    Raises:
+        TraceError: `torch.export` cannot read the network with these inputs.
+    """
+    graph, found = _read(model, args, kwargs)
+    if ties := _held_together(graph, found):
+        tied, _ = _read(model, args, kwargs, ties)
+        if len(tied.free) > len(graph.free):
+            return tied
+    return graph
+
+
+def _read(
+    model: nn.Module,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object] | None,
+    ties: Sequence[tuple[str, str]] = (),
+) -> tuple[ChannelGraph, Mapping[tuple[str, str], Sequence[Term]]]:
+    """Infer; where code was given sizes, find by trial cuts which numbers hold them, and fix what cannot be reached.
+
+    Returns:
+        The graph, and for each number what it was thought to hold.
+    """
+    with inference_mode_of(model):
+        graph = infer(model, args, kwargs, ties).graph
+    found = guesses(model, graph)
+    likeliest = replace(graph, numbers={**graph.numbers, **next(readings(model, found), {})})
+    if not any(operator.literal for operator in graph.operators):
+        return likeliest, found
+    trial = _trial(graph)
+    for numbers in readings(model, found):
+        read = replace(graph, numbers={**graph.numbers, **numbers})
+        if isinstance(_attempt(model, read, trial), nn.Module):
+            return read, found
+    return likeliest.fixing(carve(model, likeliest, Plan(trial)).undone), found
+
+
+def _held_together(
+    graph: ChannelGraph, found: Mapping[tuple[str, str], Sequence[Term]]
+) -> list[tuple[str, str]]:
+    """Pairs of axes that one number may hold, one of which could not be cut alone."""
+    pairs: dict[str, str] = {}
+    for terms in found.values():
+        axes = [term.name for term in terms if isinstance(term, Axis)]
+        for other in axes[1:]:
+            if graph.axes[axes[0]].fixed or graph.axes[other].fixed:
+                pairs.setdefault(other, axes[0])
+    return [(first, other) for other, first in pairs.items()]
+
+
+def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
+    """As `slice`, but returns what was cut and what was left whole instead of warning.
+
+    Raises:
+        PlanError: The plan does not fit the graph.
+    """
+    plan.check(graph)
+    wanted = {name: stays for name, stays in plan.kept.items() if len(stays) < graph.axes[name].size}
+    result = _attempt(model, graph, wanted)
+    if isinstance(result, nn.Module):
+        return Cut(result, plan, {})
+    undone: dict[str, str] = {}
+    accepted: dict[str, tuple[int, ...]] = {}
+
+    def accept(names: Sequence[str], known: str | None = None) -> None:
+        """Cut as many of `names` as can be verified beside what was accepted already, halving where they cannot."""
+        outcome = known or _attempt(model, graph, accepted | {name: wanted[name] for name in names})
+        if isinstance(outcome, nn.Module):
+            accepted.update({name: wanted[name] for name in names})
+        elif len(names) == 1:
+            undone[names[0]] = outcome
+        else:
+            accept(names[: len(names) // 2])
+            accept(names[len(names) // 2 :])
+
+    accept(list(wanted), result)
+    final = _attempt(model, graph, accepted)
+    if isinstance(final, str):
+        raise TraceError(
+            f"slice: the network does not trace to the same graph twice ({final}); is its code random?"
+        )
+    return Cut(final, Plan({name: s for name, s in plan.kept.items() if name not in undone}), undone)
+
+
+def _attempt(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
+    """The network cut and verified, or in words what went wrong."""
+    widths = {name: len(stays) for name, stays in kept.items()}
+    small = _index(model, graph, kept)
+    set_numbers(small, graph.numbers, widths)
+    try:
+        with inference_mode_of(small):
+            seen = infer(small, graph.args, graph.kwargs)
+    except TraceError as error:
+        return _blame(error)
+    problem = mismatch(graph, seen.graph, widths)
+    return problem or _make_up(small, graph, seen, widths) or small
+
+
+def _make_up(small: nn.Module, graph: ChannelGraph, seen: Inference, widths: Mapping[str, int]) -> str | None:
+    changes = scale_changes(graph, seen.graph, widths)
+    if isinstance(changes, str):
+        return changes
+    if any(tensor.is_meta for tensor in small.parameters()):
+        return None
+    for change in changes:
+        node = seen.nodes[change.index]
+        if (problem := rescale(small, seen, node, change.argument, change.factor)) is not None:
+            return f"{graph.operators[change.index].where}: {problem}"
+    return None
+
+
+def _blame(error: TraceError) -> str:
+    """Where the code of the cut network failed: the innermost line that is neither PyTorch's nor ours, and how."""
+    cause: BaseException = error.__cause__ or error
+    lines = []
+    trail = cause.__traceback__
+    while trail is not None:
+        frame = trail.tb_frame
+        if (
+            f"{torch.__name__}/" not in frame.f_code.co_filename
+            and "metaprune/" not in frame.f_code.co_filename
+        ):
+            lines.append(f"{frame.f_code.co_filename}:{trail.tb_lineno}")
+        trail = trail.tb_next
+    reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    return f"{lines[-1] if lines else 'a module'}: {reason}"
+
+
+def _index(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """A copy whose tensors hold only the channels that stay; tied tensors stay tied."""
+    memo: dict[int, object] = {}
+    for name, tensor in _tensors(model):
+        if id(tensor) not in memo:
+            indexed = tensor.detach()
+            for dim, term in enumerate(graph.tensors[name]):
+                positions = channels(term, kept)
+                if len(positions) < tensor.shape[dim]:
+                    indexed = indexed.index_select(dim, positions.to(tensor.device))
+            indexed = (
+                indexed.clone() if indexed.data_ptr() == tensor.data_ptr() or tensor.is_meta else indexed
+            )
+            is_parameter = isinstance(tensor, nn.Parameter)
+            memo[id(tensor)] = nn.Parameter(indexed, tensor.requires_grad) if is_parameter else indexed
+    return copy.deepcopy(model, memo)
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _trial(graph: ChannelGraph) -> dict[str, tuple[int, ...]]:
+    """A cut of every free axis, to widths that differ where sizes are equal, so that sizes can be told apart."""
+    trial: dict[str, tuple[int, ...]] = {}
+    seen: dict[int, int] = {}
+    for name, axis in graph.free.items():
+        lowest = 1 if axis.size == 2 else 2
+        choices = range(lowest, axis.size)
+        turn = seen.setdefault(axis.size, 0)
+        seen[axis.size] += 1
+        trial[name] = tuple(range(choices[(len(choices) // 2 + turn) % len(choices)])) if choices else (0,)
+    return trial

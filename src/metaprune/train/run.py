@@ -1,0 +1,178 @@
+"""A training while it runs: where it is, what it has seen, and how that is saved and found again."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from metaprune.graph.errors import MetapruneError
+from metaprune.train import randomness
+from metaprune.train.checkpoint import Checkpoint, CheckpointError
+from metaprune.train.task import Batch, Loader
+
+__all__ = ["History", "Row", "Run", "Stateful", "TrainError"]
+
+
+class TrainError(MetapruneError):
+    """A training that cannot start or go on."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was known at the end of an epoch."""
+
+    epoch: float  # of the whole schedule, done
+    phase: str
+    loss: float  # mean over the epoch
+    metric: float  # on the validation part
+    seconds: float  # of training since `start`; the time between a kill and the next start is not counted
+
+
+@dataclass
+class History:
+    """One row an epoch."""
+
+    rows: list[Row] = field(default_factory=list)
+
+
+class Stateful(Protocol):
+    """Anything whose state goes into checkpoints."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values, in dicts and lists."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Go back to such a state."""
+
+
+class Run:
+    """All that changes while a training runs: what a checkpoint holds."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: Stateful | None,
+        identity: dict[str, Any],
+    ) -> None:
+        """Begin at `identity["start"]`; runs of the same identity go on from one another's checkpoints."""
+        self.module, self.optimizer, self.state, self.identity = module, optimizer, state, identity
+        self.name, self.batches = identity["name"], identity["batches"]
+        self.epoch, self.batch = identity["start"], 0  # the next ones
+        self.loss = 0.0  # sum over the batches of this epoch
+        self.rows: list[Row] = []
+        self._pending: list[tuple[Tensor, float]] = []  # losses and rates that nobody has looked at yet
+        self._random: dict[str, Any] | None = None  # where this epoch was interrupted
+        self._begun = self._saved = time.monotonic()
+
+    def rest_of_epoch(self, loader: Loader) -> Iterator[Batch]:
+        """The batches of this epoch that are not done yet, with the random numbers that belong to them."""
+        randomness.seed(self.identity["seed"], self.epoch)
+        remaining = iter(loader)
+        for _ in range(self.batch):
+            next(remaining)
+        if self._random is not None:
+            randomness.restore(self._random)
+            self._random = None
+        yield from islice(remaining, self.batches - self.batch)
+        if self.batch != self.batches:
+            raise TrainError(
+                f"{self.name}: the training data promised {self.batches} batches an "
+                f"epoch and gave {self.batch}; make its length true"
+            )
+        self.look()
+
+    def count(self, loss: Tensor, lr: float) -> None:
+        """One more step is done."""
+        self._pending.append((loss.detach(), lr))
+        self.batch += 1
+
+    def look(self) -> float:
+        """Adds up the losses since the last look; the mean of this epoch so far.
+
+        Raises:
+            TrainError: one is not finite.
+        """
+        values = torch.stack([loss for loss, _ in self._pending]).tolist() if self._pending else []
+        for i, (value, (_, lr)) in enumerate(zip(values, self._pending, strict=True)):
+            if not math.isfinite(value):
+                step = self.batch - len(values) + i
+                raise TrainError(
+                    f"{self.name}: the loss is {value} at epoch {self.epoch + 1}, step {step + 1} "
+                    f"of {self.batches}, lr {lr:.3g}; lower the learning rate, warm up, clip the "
+                    "gradient (clip_norm), or look for numbers in the data that are not finite"
+                )
+            self.loss += value
+        self._pending.clear()
+        return self.loss / max(self.batch, 1)
+
+    def end_epoch(self, metric: float) -> Row:
+        """Notes how the epoch went, and is ready for the next."""
+        seconds = round(time.monotonic() - self._begun, 3)
+        row = Row(self.epoch + 1, self.name, self.look(), metric, seconds)
+        self.rows.append(row)
+        self.epoch, self.batch, self.loss = self.epoch + 1, 0, 0.0
+        return row
+
+    def save_every(self, checkpoint: Checkpoint) -> None:
+        """Saves, if the last time is long enough ago."""
+        if time.monotonic() - self._saved >= checkpoint.seconds:
+            self.save(checkpoint)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Writes everything, unless a loss was not finite."""
+        self.look()
+        checkpoint.save(
+            {
+                "identity": self.identity,
+                "module": dict(self.module.state_dict()),
+                "optimizer": self.optimizer.state_dict(),
+                "state": self.state.state_dict() if self.state is not None else None,
+                "random": randomness.capture(),
+                "rows": [asdict(row) for row in self.rows],
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "loss": self.loss,
+                "seconds": time.monotonic() - self._begun,
+            }
+        )
+        self._saved = time.monotonic()
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Goes on where the checkpoint was written, if there is one.
+
+        Raises:
+            CheckpointError: it is of another run, or of another network.
+        """
+        tree = checkpoint.load()
+        if tree is None:
+            return
+        if not isinstance(tree, dict) or "identity" not in tree:
+            raise CheckpointError(f"checkpoint {checkpoint.folder}: not of a training; give another folder")
+        was, now = tree["identity"], self.identity
+        shapes = {key: getattr(value, "shape", None) for key, value in self.module.state_dict().items()}
+        changes = [f"{key} was {was.get(key)}, is {now[key]}" for key in now if was.get(key) != now[key]]
+        if shapes != {key: getattr(value, "shape", None) for key, value in tree["module"].items()}:
+            changes.append("the network has other parameters")
+        if changes:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.folder}: of another run ({'; '.join(changes)}); "
+                "give another folder, or delete this one"
+            )
+        self.module.load_state_dict(tree["module"])
+        self.optimizer.load_state_dict(tree["optimizer"])
+        for parameter, kept in self.optimizer.state.items():  # in its layout, or steps get slower
+            for key, value in kept.items():
+                if isinstance(value, Tensor) and value.dim() and value.shape == parameter.shape:
+                    kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        if self.state is not None:
+            self.state.load_state_dict(tree["state"])
+        self.rows = [Row(**row) for row in tree["rows"]]
+        self.epoch, self.batch, self.loss = tree["epoch"], tree["batch"], tree["loss"]
+        self._random = tree["random"] if self.batch else None
+        self._begun -= tree["seconds"]

@@ -1,0 +1,1 @@
+"""Tests; `tests.zoo` is the package of networks they run on."""

@@ -1,0 +1,98 @@
+"""Measured latency: it measures what it says, under the conditions it says, and leaves no trace."""
+
+import copy
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from metaprune.cost.latency import Latency, latency
+from metaprune.graph.errors import MetapruneError
+
+
+class Sleep(nn.Module):
+    """Takes 2 ms, whatever comes in."""
+
+    def forward(self, x):
+        time.sleep(0.002)
+        return x
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+
+
+def test_a_known_time_is_found():
+    measured = latency(Sleep(), (torch.zeros(7, 3),), seconds=0.1)
+    assert 2 <= measured.median_ms < 4
+    assert measured.iqr_ms >= 0
+    assert measured.runs >= 5
+    assert measured.batch == 7
+
+
+def test_a_slow_model_is_run_often_enough_for_a_spread():
+    assert latency(Sleep(), (torch.zeros(1),), seconds=1e-6).runs >= 5
+
+
+def test_the_model_is_left_as_it_was():
+    model = network()
+    model[0].weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    threads = torch.get_num_threads()
+    latency(
+        model, (torch.randn(2, 3, 8, 8),), precision="bf16-mixed", channels_last=True, seconds=0.01, threads=1
+    )
+    assert model.training
+    assert model[1].training
+    assert model[0].weight.is_contiguous()
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert torch.get_num_threads() == threads
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_precision_and_layout_reach_the_model():
+    seen = []
+    model = network()
+    model.append(nn.Identity())
+    model[-1].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    latency(model, (torch.randn(2, 3, 8, 8),), precision="bf16-mixed", channels_last=True, seconds=0.01)
+    assert seen[-1].dtype == torch.bfloat16
+    assert seen[-1].is_contiguous(memory_format=torch.channels_last)
+    assert not seen[-1].requires_grad
+
+
+def test_keyword_and_nested_arguments():
+    class Dictionary(nn.Module):
+        def forward(self, inputs, *, scale):
+            return inputs["x"] * scale
+
+    assert latency(Dictionary(), ({"x": torch.zeros(3, 2)},), {"scale": 2}, seconds=0.01).batch == 3
+
+
+def test_it_reads_as_one_line_that_says_all():
+    line = str(Latency(3.2104, 0.0512, 310, 128, "cpu", "bf16-mixed", 2, channels_last=True))
+    assert line == "3.21 ms (IQR 0.051 ms, 310 runs; batch 128, cpu, 2 threads, bf16-mixed, channels last)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "16"}, "precision must be '32-true' or 'bf16-mixed', got '16'"),
+        ({"seconds": 0}, "seconds and threads must be positive"),
+        ({"threads": 0}, "seconds and threads must be positive"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used here"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(MetapruneError, match=message):
+        latency(network(), (torch.randn(1, 3, 8, 8),), **settings)
+
+
+@pytest.mark.gpu
+def test_cuda_waits_for_the_kernels():
+    model = nn.Sequential(*(nn.Linear(4096, 4096, bias=False) for _ in range(8)))
+    measured = latency(model, (torch.randn(8192, 4096),), device="cuda", seconds=0.2)
+    teraflops = 2 * 8192 * 4096**2 * 8 / measured.median_ms / 1e9
+    assert measured.device == "cuda"
+    assert teraflops < 2000, "faster than any GPU of today: the launch was timed, not the work"

@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import pytest
+
+from metaprune.cost.latency import Latency
+from metaprune.report import words
+from metaprune.report.report import Report
+
+
+def said(report: Report) -> str:
+    return "".join(clause.text for clause in words.headline(report))
+
+
+def with_pruned(report: Report, **figures: object) -> Report:
+    return replace(report, pruned=replace(report.pruned, **figures))  # type: ignore[arg-type]
+
+
+def timed(report: Report, median_ms: float, **conditions: object) -> Report:
+    assert report.pruned.latency
+    return with_pruned(report, latency=replace(report.pruned.latency, median_ms=median_ms, **conditions))  # type: ignore[arg-type]
+
+
+def test_headline_says_cost_quality_and_speed(small: Report) -> None:
+    assert (
+        said(small)
+        == "resnet20 keeps 0.50 of its MACs, accuracy 0.3 points below dense, 1.4× faster measured."
+    )
+
+
+def test_headline_admits_bad_news(small: Report, deep: Report) -> None:
+    assert said(timed(small, 80.4)).endswith("0.3 points below dense, and is 1.7× slower.")
+    assert said(timed(with_pruned(small, metric=86.0), 80.4)).endswith("above dense, but is 1.7× slower.")
+    assert said(timed(small, 46.5)).endswith("and is not measurably faster.")
+    assert said(with_pruned(small, metric=float("nan"))).count("no longer finite") == 1
+    assert said(deep).endswith("0.33 of its MACs, perplexity 0.50 above dense (worse); speed not measured.")
+    assert "accuracy level with dense" in said(with_pruned(small, metric=85.36))
+
+
+@pytest.mark.parametrize(
+    "other", [{"batch": 1}, {"device": "cuda"}, {"threads": 1}, {"precision": "bf16-mixed"}]
+)
+def test_times_taken_elsewhere_are_not_compared(small: Report, other: dict[str, object]) -> None:
+    clause = words.speed(small.dense.latency, timed(small, 1.0, **other).pruned.latency)
+    assert clause.tone == "plain"
+    assert clause.text == f"not comparable: measured at another {next(iter(other))}"
+
+
+@pytest.mark.parametrize(
+    ("median", "text"),
+    [
+        (100.0, "not measurably faster"),
+        (96.0, "1.04× faster"),
+        (104.0, "1.04× slower"),
+        (50.0, "2.0× faster"),
+    ],
+)
+def test_speed_is_held_against_the_spread(median: float, text: str) -> None:
+    def at(ms: float) -> Latency:
+        return Latency(ms, 1.0, runs=5, batch=1, device="cpu", precision="32-true", threads=1)
+
+    assert words.speed(at(100.0), at(median)).text == text
+
+
+def test_comparison_names_the_winner_and_unequal_epochs(small: Report) -> None:
+    assert words.comparison(small) == (
+        "DHP: accuracy 0.2 points below magnitude, the best of the others. "
+        "Every row had 8 epochs after the dense network."
+    )
+    arms = (replace(small.arms[0], epochs=0), *small.arms[1:])
+    assert words.comparison(replace(small, arms=arms)).endswith("compare with care.")
+
+
+def test_alignment_admits_that_it_did_not_pay(small: Report) -> None:
+    assert small.alignment
+    assert small.alignment.latency_unaligned
+    won = [clause.text for clause in words.alignment(small)]
+    assert won == [
+        "It cost: 1.4 % more MACs than with unaligned widths.",
+        "It won: 1.8× faster than unaligned widths, measured.",
+    ]
+    faster = replace(
+        small.alignment, latency_unaligned=replace(small.alignment.latency_unaligned, median_ms=30.0)
+    )
+    assert words.alignment(replace(small, alignment=faster))[1].text.startswith(
+        "It did not pay here: 1.1× slower"
+    )
+    assert words.alignment(replace(small, alignment=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [(0, "0"), (640, "640"), (999, "999"), (1000, "1.00 k"), (272_474, "272 k"), (999_600, "1.00 M")],
+)
+def test_counts_have_three_digits(n: int, text: str) -> None:
+    assert words.count(n) == text
+
+
+def test_byte_sizes_and_shares() -> None:
+    assert words.byte_size(1_101_112) == "1.10 MB"
+    assert [words.share(part, 1000) for part in (497, 95, 31, 0)] == ["0.50", "0.10", "0.031", "0.00"]
+    assert words.share(1, 0) == "-"

@@ -1,0 +1,91 @@
+"""Rules of the house that no linter knows."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import metaprune
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "metaprune"
+MODULES = sorted(SOURCE.rglob("*.py"))
+METHODS = sorted(folder.parent for folder in (SOURCE / "methods").glob("*/__init__.py"))
+
+# Long names are looked for anywhere, short ones as whole words of snake_case, CamelCase or prose.
+ARCHITECTURES = re.compile(
+    r"res_?net|resnext|dense_?net|mobile_?net|efficient_?net|squeeze_?net|shuffle_?net|convnext|regnet|mnasnet"
+    r"|alexnet|googlenet|lenet|inception|yolo|edsr|llama|mistral|qwen|roberta|distilbert|vision_transformer"
+    r"|(?<![a-z])(?:vgg|vit|deit|swin|bert|gpt|t5|unet|dncnn)(?![a-z])",
+    re.IGNORECASE,
+)
+LOADERS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+CALLS = {"torch.load", "torch.save", "torch.jit.load", "eval", "exec"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yields each identifier and string of the code, with its line; docstrings may explain what they like."""
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield line, node.value
+        for field in ("id", "attr", "name", "arg", "module", "asname"):
+            if isinstance(word := getattr(node, field, None), str):
+                yield line, word
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if "models" not in p.parts], ids=name_of)
+def test_no_code_outside_models_names_an_architecture(path):
+    found = [
+        f"{name_of(path)}:{line}: {word!r}"
+        for line, word in words(parsed(path))
+        if ARCHITECTURES.search(word)
+    ]
+    assert not found, "rules are for operators, never for architectures"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_unpickles_or_evaluates(path):
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            assert LOADERS.isdisjoint(alias.name.split(".")[0] for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in LOADERS
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in CALLS
+
+
+def test_the_words_are_found_where_they_are():
+    tree = ast.parse('"""ResNet."""\nimport torch\nmyResNet = build("vit_b_16")\nactivity = gpt2 = 0\n')
+    assert [word for _, word in words(tree) if ARCHITECTURES.search(word)] == ["myResNet", "gpt2", "vit_b_16"]
+
+
+def test_import_costs_next_to_nothing_over_torch():
+    code = "import time, torch; t = time.perf_counter(); import metaprune; print(time.perf_counter() - t)"
+    call = [sys.executable, "-c", code]
+    times = [subprocess.run(call, stdout=subprocess.PIPE, check=True).stdout for _ in range(3)]
+    assert min(map(float, times)) <= 0.5
+
+
+def test_no_public_name_is_shadowed_by_a_module():
+    modules = {path.stem for path in SOURCE.iterdir()}
+    assert modules.isdisjoint(metaprune.__all__), "once imported, the module would be what mp.<name> gives"
+
+
+@pytest.mark.parametrize("folder", METHODS, ids=lambda folder: folder.name)
+def test_every_method_has_a_readme_and_a_page(folder):
+    assert (folder / "README.md").is_file()
+    assert (ROOT / "docs" / "methods" / f"{folder.name}.md").is_file()
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

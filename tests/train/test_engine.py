@@ -1,0 +1,315 @@
+"""Training: it learns, follows its schedule, and leaves alone what is not its own."""
+
+import copy
+import random
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from metaprune.train import Classification, Recipe, Task, TaskError, TrainError, evaluate, fit
+from metaprune.train.engine import pick_precision
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_it_learns(network: nn.Module, task: Task, recipe: Recipe, precision: str, optimizer: str) -> None:
+    recipe = replace(recipe, precision=precision, optimizer=optimizer, epochs=10)  # type: ignore[arg-type]
+    history = fit(network, task, recipe, progress=False)
+    assert [row.epoch for row in history.rows] == list(range(1, 11))
+    assert history.rows[-1].metric > 90
+    assert history.rows[-1].metric == evaluate(network, task.val, task, recipe)
+    assert history.rows[-1].loss < history.rows[0].loss
+
+
+def test_the_same_seed_gives_the_same_weights(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    twin, other = copy.deepcopy(network), copy.deepcopy(network)
+    fit(network, task, recipe, progress=False)
+    torch.rand(7)
+    fit(twin, task, recipe, progress=False)
+    fit(other, task, replace(recipe, seed=1), progress=False)
+    assert same(weights(network), weights(twin))
+    assert not same(weights(network), weights(other))
+
+
+def test_modes_layout_gradients_and_random_numbers_are_given_back(
+    network: nn.Module, task: Task, recipe: Recipe
+) -> None:
+    network.eval()
+    network[1].train()
+    modes = [module.training for module in network.modules()]
+    strides = [parameter.stride() for parameter in network.parameters()]
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    fit(network, task, recipe, progress=False)
+    evaluate(network, task.val, task, recipe)
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+    assert [module.training for module in network.modules()] == modes
+    assert [parameter.stride() for parameter in network.parameters()] == strides
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_modes_and_random_numbers_are_given_back_after_an_error(
+    network: nn.Module, task: Task, recipe: Recipe
+) -> None:
+    def stop(step: int, steps: int) -> None:
+        raise KeyboardInterrupt
+
+    network.eval()
+    before = torch.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        fit(network, task, recipe, after_step=stop, progress=False)
+    assert not network.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_evaluating_changes_nothing(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    before = weights(network)
+    assert evaluate(network, task.val, task, recipe) == evaluate(network, task.val, task, recipe)
+    assert same(before, weights(network))
+
+
+def test_frozen_parameters_stay(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    network[0].weight.requires_grad_(False)
+    before = weights(network)
+    groups = [{"params": list(network.parameters())}]
+    for parameters in (None, groups):
+        fit(network, task, recipe, parameters=parameters, progress=False)
+    after = weights(network)
+    assert torch.equal(before["0.weight"], after["0.weight"])
+    assert not torch.equal(before["5.weight"], after["5.weight"])
+    assert not network[0].weight.requires_grad
+
+
+def test_norms_and_biases_do_not_decay(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    silent = replace(task, loss=lambda output, batch: 0.0 * output.sum())
+    before = weights(network)
+    fit(network, silent, replace(recipe, weight_decay=0.1), progress=False)
+    after = weights(network)
+    assert all(after[key].norm() < before[key].norm() for key in ("0.weight", "5.weight"))
+    assert all(torch.equal(after[key], before[key]) for key in ("0.bias", "1.weight", "1.bias", "5.bias"))
+
+
+def test_one_schedule_spans_two_phases(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    """Without momentum, whose memory ends with a phase, two phases are the same as one."""
+    recipe = replace(recipe, momentum=0.0, warmup=1.0)
+    twin = copy.deepcopy(network)
+    whole = fit(network, task, recipe, progress=False)
+    parts = [
+        *fit(twin, task, recipe, stop=2, name="search", progress=False).rows,
+        *fit(twin, task, recipe, start=2, name="rest", progress=False).rows,
+    ]
+    assert same(weights(network), weights(twin))
+    assert [row.loss for row in parts] == [row.loss for row in whole.rows]
+    assert [(row.epoch, row.phase) for row in parts] == [(1, "search"), (2, "search"), (3, "rest")]
+
+
+def test_after_step_sees_every_step_of_its_phase(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    seen: list[tuple[int, int]] = []
+    fit(network, task, recipe, start=1, after_step=lambda *step: seen.append(step), progress=False)
+    assert seen == [(step, 12) for step in range(12)]
+
+
+def test_nothing_to_do(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    before = weights(network)
+    assert fit(network, task, recipe, start=3, progress=False).rows == []
+    assert same(before, weights(network))
+
+
+def test_groups_follow_the_schedule_in_proportion(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    """With sign-like steps removed: plain SGD moves each weight by its rate times the gradient."""
+    recipe = replace(recipe, momentum=0.0, weight_decay=0.0, epochs=1)
+    linear = replace(task, loss=lambda output, batch: output.sum())
+    head, rest = [network[5].weight], [p for p in network.parameters() if p is not network[5].weight]
+    network[5].bias.requires_grad_(False)
+    twin = copy.deepcopy(network)
+    start = network[5].weight.clone()
+    frozen = [{"params": rest, "lr": 1e-30}]
+    fit(network, linear, recipe, parameters=[*frozen, {"params": head, "lr": 0.01}], progress=False)
+    moved = network[5].weight - start
+    head, rest = [twin[5].weight], [p for p in twin.parameters() if p is not twin[5].weight]
+    frozen = [{"params": rest, "lr": 1e-30}]
+    fit(twin, linear, recipe, parameters=[*frozen, {"params": head, "lr": 0.02}], progress=False)
+    torch.testing.assert_close(twin[5].weight - start, 2 * moved)
+
+
+def test_the_schedule() -> None:
+    recipe = Recipe(epochs=10, lr=0.4, warmup=2.0)
+    assert recipe.lr_at(0.5) == pytest.approx(0.1)
+    assert recipe.lr_at(2) == pytest.approx(0.4)
+    assert recipe.lr_at(6) == pytest.approx(0.2)
+    assert recipe.lr_at(10) == pytest.approx(0.0)
+    assert replace(recipe, schedule="constant").lr_at(9) == 0.4
+
+
+def test_gradients_are_clipped(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    recipe = replace(recipe, epochs=1, momentum=0.0, weight_decay=0.0, lr=1.0, schedule="constant")
+    steep = replace(task, loss=lambda output, batch: 1e4 * output.sum())
+    before = torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
+    fit(network, steep, replace(recipe, clip_norm=0.01), progress=False)
+    after = torch.cat([p.detach().flatten() for p in network.parameters()])
+    assert 0 < (after - before).norm() <= 6 * 0.01 * 1.001
+
+
+class Described(nn.Module):
+    """Takes a positional and a keyword argument, and returns a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 1)
+
+    def forward(self, image: Tensor, *, scale: Tensor) -> dict[str, Tensor]:
+        return {"y": self.linear(image.flatten(1)) * scale}
+
+
+def test_any_batch_any_output(recipe: Recipe) -> None:
+    x, scale = torch.randn(32, 1, 4, 4), torch.rand(32, 1)
+    rows = [{"x": x[i], "scale": scale[i], "y": x[i].sum().view(1) * scale[i]} for i in range(32)]
+    loader = DataLoader(rows, batch_size=8)
+    task = Task(
+        loader,
+        loader,
+        None,
+        loss=lambda output, batch: (output["y"] - batch["y"]).square().mean(),
+        metric=lambda output, batch: ((output["y"] - batch["y"]).abs().sum(), len(batch["y"])),
+        metric_name="error",
+        higher_is_better=False,
+        inputs=lambda batch: ((batch["x"],), {"scale": batch["scale"]}),
+    )
+    history = fit(Described(), task, replace(recipe, epochs=20), progress=False)
+    assert history.rows[-1].metric < 0.2 * history.rows[0].metric
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite(
+    network: nn.Module, task: Task, recipe: Recipe, bad: float, tmp_path: object
+) -> None:
+    calls: list[int] = []
+
+    def loss(output: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
+        calls.append(1)
+        return task.loss(output, batch) * (bad if len(calls) == 9 else 1.0)
+
+    with pytest.raises(
+        TrainError, match=rf"the loss is {bad} at epoch 2, step 3 of 6, lr 0\.0.*lower the learning"
+    ):
+        fit(network, replace(task, loss=loss), recipe, progress=False)
+
+
+def test_bad_numbers_are_never_saved(
+    network: nn.Module, task: Task, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from metaprune.train import Checkpoint
+
+    checkpoint = Checkpoint(tmp_path_factory.mktemp("run"), seconds=0)
+    with pytest.raises(TrainError, match="lower the learning rate"):
+        fit(network, task, replace(recipe, lr=1e30), checkpoint=checkpoint, progress=False)
+    tree = checkpoint.load()
+    assert tree is None or all(value.isfinite().all() for value in tree["module"].values())
+
+
+def test_no_batches(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    empty = DataLoader(TensorDataset(torch.empty(0, 1, 4, 4), torch.empty(0)))
+    with pytest.raises(TrainError, match="the training data is empty"):
+        fit(network, replace(task, train=empty), recipe)
+    with pytest.raises(TrainError, match="the validation data is empty"):
+        fit(network, replace(task, val=empty), recipe)
+    with pytest.raises(TrainError, match="the data is empty"):
+        evaluate(network, empty, task, recipe)
+    with pytest.raises(TrainError, match="must have a length"):
+        fit(network, replace(task, train=iter([])), recipe)
+
+
+def test_a_length_that_is_not_true(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    class Short(list):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return 9
+
+    with pytest.raises(TrainError, match="promised 9 batches an epoch and gave 6"):
+        fit(network, replace(task, train=Short(task.train)), recipe, progress=False)
+
+
+def test_labels_out_of_range(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    for bad in (3, -1):
+        loader = [(torch.zeros(2, 1, 4, 4), torch.tensor([0, bad]))]
+        with pytest.raises(TaskError, match=rf"inside \[0, 3\).*got {bad}"):
+            fit(network, Classification(loader, loader), recipe, progress=False)
+        with pytest.raises(TaskError, match=rf"inside \[0, 3\).*got {bad}"):
+            evaluate(network, loader, task, recipe)
+
+
+def test_nothing_to_train(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    with pytest.raises(TrainError, match="no parameter to train"):
+        fit(network.requires_grad_(False), task, recipe)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"momentum": 1.0},
+        {"weight_decay": -1.0},
+        {"optimizer": "adam"},
+        {"schedule": "step"},
+        {"warmup": 10.0},
+        {"clip_norm": 0.0},
+        {"seed": -1},
+    ],
+)
+def test_recipes_that_cannot_work(change: dict[str, object]) -> None:
+    (name,) = change
+    with pytest.raises(TrainError, match=f"recipe: {name} must be"):
+        Recipe(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [{"device": "abacus"}, {"device": "cpu:x"}, {"precision": "7-bit"}])
+def test_devices_and_precisions_that_are_not_there(
+    network: nn.Module, task: Task, recipe: Recipe, change: dict[str, str]
+) -> None:
+    with pytest.raises(TrainError, match="recipe: cannot use device"):
+        fit(network, task, replace(recipe, **change))
+
+
+def test_phases_outside_the_schedule(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    for start, stop in ((0, 4), (2, 1), (-1, 2)):
+        with pytest.raises(TrainError, match="0 <= start <= stop <= 3"):
+            fit(network, task, recipe, start=start, stop=stop)
+
+
+def test_a_line_an_epoch_where_there_is_no_terminal(
+    network: nn.Module, task: Task, recipe: Recipe, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fit(network, task, recipe, name="search")
+    captured = capfd.readouterr()
+    lines = captured.err.splitlines()
+    assert captured.out == ""
+    assert len(lines) == 3
+    assert lines[0].startswith("search: epoch 1 of 3, loss ")
+    fit(network, task, recipe, progress=False)
+    assert capfd.readouterr().err == ""
+
+
+def test_automatic_precision() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pick_precision(torch.device("cpu")) in ("32-true", "bf16-mixed")
+    assert pick_precision(torch.device("meta")) == "32-true"

@@ -1,0 +1,103 @@
+"""Killed with `kill -9` anywhere and started again, a training ends with bitwise the same state."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from metaprune.train import Checkpoint, CheckpointError, Recipe, Task, fit
+
+KILLS = [
+    "sgd, after step 0",  # before there is a checkpoint
+    "sgd, after step 4",
+    "sgd, after step 5",
+    "sgd, after step 8",
+    "sgd, evaluating 1",
+    "sgd, between the renames 3",
+    "sgd, in the write 6",
+    "adamw, after step 6",
+]
+
+
+def test_killed_and_started_again(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("killed.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, *KILLS],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    outcomes = json.loads(done.stdout)
+    assert outcomes == {kill: {"signal": 9, "different": []} for kill in KILLS}
+
+
+def test_a_run_that_had_ended_is_not_run_again(
+    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe
+) -> None:
+    twin = nn.Sequential(*network)
+    start = {key: value.clone() for key, value in network.state_dict().items()}
+    history = fit(network, task, recipe, checkpoint=tmp_path, progress=False)
+    end = {key: value.clone() for key, value in network.state_dict().items()}
+    twin.load_state_dict(start)
+    again = fit(
+        twin,
+        replace(task, loss=lambda *_: pytest.fail("trained")),
+        recipe,
+        checkpoint=tmp_path,
+        progress=False,
+    )
+    assert again.rows == history.rows
+    assert all(torch.equal(value, end[key]) for key, value in twin.state_dict().items())
+
+
+def test_a_damaged_checkpoint_costs_nothing_but_time(
+    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe
+) -> None:
+    start = {key: value.clone() for key, value in network.state_dict().items()}
+    checkpoint = Checkpoint(tmp_path, seconds=0)
+    fit(network, task, recipe, checkpoint=checkpoint, progress=False)
+    end = {key: value.clone() for key, value in network.state_dict().items()}
+    content = checkpoint.newest.read_bytes()
+    checkpoint.newest.write_bytes(content[: len(content) // 2])
+    network.load_state_dict(start)
+    with pytest.warns(UserWarning, match="damaged"):
+        fit(network, task, recipe, checkpoint=checkpoint, progress=False)
+    assert all(torch.equal(value, end[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.01}, {"epochs": 4}, {"seed": 1}])
+def test_checkpoints_of_another_recipe(
+    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe, change: dict[str, float]
+) -> None:
+    fit(network, task, recipe, checkpoint=tmp_path, progress=False)
+    (name,) = change
+    with pytest.raises(CheckpointError, match=f"of another run .*{name} was .*, is {change[name]}"):
+        fit(network, task, replace(recipe, **change), checkpoint=tmp_path, progress=False)  # type: ignore[arg-type]
+
+
+def test_checkpoints_of_another_network(
+    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe
+) -> None:
+    fit(network, task, recipe, checkpoint=tmp_path, progress=False)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    before = other[1].weight.clone()
+    with pytest.raises(CheckpointError, match="the network has other parameters"):
+        fit(other, task, recipe, checkpoint=tmp_path, progress=False)
+    assert torch.equal(before, other[1].weight)
+
+
+def test_checkpoints_of_something_else(
+    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe
+) -> None:
+    Checkpoint(tmp_path).save({"plan": [1, 2]})
+    with pytest.raises(CheckpointError, match="not of a training"):
+        fit(network, task, recipe, checkpoint=tmp_path, progress=False)
