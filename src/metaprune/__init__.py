@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from metaprune.methods.magnitude.magnitude import Random as Random
     from metaprune.methods.magnitude.magnitude import Uniform as Uniform
     from metaprune.session import Result as Result
-    from metaprune.session import load as load
+    from metaprune.saving import load as load
     from metaprune.session import prune as prune
     from metaprune.surgery.mask import mask as mask
     from metaprune.surgery.recalibrate import recalibrate as recalibrate
@@ -55,7 +55,7 @@ _HOME = {
     "export": "export.export",
     "fit": "train.engine",
     "latency": "cost.latency",
-    "load": "session",
+    "load": "saving",
     "macs": "cost.closed_form",
     "mask": "surgery.mask",
     "params": "cost.closed_form",

@@ -1,4 +1,4 @@
-"""What the laws compare with: counters, zeroed and renumbered networks, fingerprints. Independent of surgery."""
+"""What the laws compare with: counters, zeroed and renumbered networks, fingerprints. It cuts nothing."""
 
 import copy
 import re
@@ -34,7 +34,9 @@ _ADDRESS = re.compile("0x[0-9a-f]+")
 
 def call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """The outputs of the model, computed on copies of the inputs, without gradients."""
-    args, kwargs = pytree.tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, (args, kwargs))
+    args, kwargs = pytree.tree_map(
+        lambda value: value.clone() if isinstance(value, Tensor) else value, (args, kwargs)
+    )
     with torch.no_grad():
         return model(*args, **kwargs)
 
@@ -76,7 +78,9 @@ def half(graph: ChannelGraph, seed: int = 0) -> mp.Plan:
 def ragged(graph: ChannelGraph, seed: int = 0) -> mp.Plan:
     """Between one and all channels of every free axis."""
     generator = torch.Generator().manual_seed(seed)
-    return random_plan(graph, generator, lambda size: int(torch.randint(1, size + 1, (), generator=generator)))
+    return random_plan(
+        graph, generator, lambda size: int(torch.randint(1, size + 1, (), generator=generator))
+    )
 
 
 def counted_params(model: nn.Module) -> int:
@@ -100,8 +104,8 @@ def counted_macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
-    """All that a model holds, in a form that compares by value: tensors bit for bit, modes, attributes, hooks."""
-    first: dict[int, str] = {}  # tensor -> the first name it is held under: which are tied is part of the model
+    """All that a model holds, to be compared by value: tensors bit for bit, modes, attributes, hooks."""
+    first: dict[int, str] = {}  # tensor -> the first name it is held under, so that ties count
     result: dict[str, Any] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         for name, value in vars(module).items():
@@ -110,7 +114,13 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
                     if tensor is not None:
                         tie = first.setdefault(id(tensor), f"{path}.{key}")
                         bits = tensor.detach().flatten().tolist()
-                        result[f"{path}.{key}"] = (tie, tensor.dtype, tensor.shape, tensor.requires_grad, bits)
+                        result[f"{path}.{key}"] = (
+                            tie,
+                            tensor.dtype,
+                            tensor.shape,
+                            tensor.requires_grad,
+                            bits,
+                        )
             elif name == "_modules":
                 result[f"{path}:{name}"] = [(key, type(child)) for key, child in value.items()]
             else:

@@ -1,7 +1,7 @@
 """Random networks: a short program of layers, each of which may read any earlier value.
 
-A program is a list of (kind, a, b). Every program is a network: a layer that does not fit what is there is left out, so
-that hypothesis shrinks a failure to the few layers that matter.
+A program is a list of (kind, a, b). Every program is a network: a layer that does not fit what is there is
+left out, so that hypothesis shrinks a failure to the few layers that matter.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,9 @@ class Act(nn.Module):
 
     def __init__(self, which: int) -> None:
         super().__init__()
-        self.function: Callable[[Tensor], Tensor] = (F.relu, torch.sigmoid, F.gelu, F.softplus, torch.cos)[which % 5]
+        self.function: Callable[[Tensor], Tensor] = (F.relu, torch.sigmoid, F.gelu, F.softplus, torch.cos)[
+            which % 5
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
@@ -234,7 +236,9 @@ def pixel_unshuffle(c: int, s: int, a: int, b: int) -> Made:
 
 
 def pool(c: int, s: int, a: int, b: int) -> Made:
-    layer = (nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(s // 2), nn.Upsample(scale_factor=0.5))[a % 4]
+    layer = (nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(s // 2), nn.Upsample(scale_factor=0.5))[
+        a % 4
+    ]
     return (layer, (c, s // 2)) if s >= 4 else None
 
 
@@ -265,8 +269,8 @@ def centre(c: int, s: int, a: int, b: int) -> Made:
 UNARY: dict[str, Callable[[int, int, int, int], Made]] = {
     made.__name__: made
     for made in (
-        conv, act, norm, linear, grouped, depthwise, chunk_gate, split_swap, shuffle, squeeze_excite, pool, transposed,
-        pixel_shuffle, pixel_unshuffle, mlp, token_mixer, dense, attention, centre,
+        conv, act, norm, linear, grouped, depthwise, chunk_gate, split_swap, shuffle, squeeze_excite, pool,
+        transposed, pixel_shuffle, pixel_unshuffle, mlp, token_mixer, dense, attention, centre,
     )
 }  # fmt: skip
 BINARY: dict[str, type[nn.Module]] = {"add": Add, "cat": Cat, "gate": Gate}
@@ -307,10 +311,14 @@ class Draft:
                 self.append(layer, (last,), after)
         elif kind in BINARY:
             whole = kind != "cat"
-            fitting = [i for i, (d, t) in enumerate(self.shapes) if t == s and (d == c if whole else c + d <= 24)]
+            fitting = [
+                i for i, (d, t) in enumerate(self.shapes) if t == s and (d == c if whole else c + d <= 24)
+            ]
             if fitting:
                 other = fitting[a % len(fitting)]
-                self.append(BINARY[kind](), (last, other), (c, s) if whole else (c + self.shapes[other][0], s))
+                self.append(
+                    BINARY[kind](), (last, other), (c, s) if whole else (c + self.shapes[other][0], s)
+                )
         elif (made := UNARY[kind](c, s, a, b)) is not None:
             layer, after = made
             self.append(layer, (last,), after)

@@ -14,7 +14,7 @@ from tests.zoo import randomise
 
 
 def check(program: Program, cuts: list[int]) -> float:
-    """Slice the network, and compare with what is known of it; returns the share of its parameters that is free.
+    """Slice the network, and compare with what is known of it; returns the free share of its parameters.
 
     The first axis loses cuts[0] channels (modulo its size), and so on, over and over.
     """
@@ -25,7 +25,9 @@ def check(program: Program, cuts: list[int]) -> float:
     graph = mp.trace(model, args)
     note(f"{model}\n{graph}")
     dense = oracle.call(model, args, {})
-    orders = {axis: torch.randperm(graph.axes[axis].size, generator=generator).tolist() for axis in graph.free}
+    orders = {
+        axis: torch.randperm(graph.axes[axis].size, generator=generator).tolist() for axis in graph.free
+    }
     assert oracle.distance(dense, oracle.call(oracle.permute(model, graph, orders), args, {})) < 1e-10
 
     lost = itertools.cycle(cuts)

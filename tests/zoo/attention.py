@@ -1,4 +1,4 @@
-"""Attention in every spelling. Heads, head sizes and the trunk have different sizes, so that a mix-up shows."""
+"""Attention in every spelling. Heads, head sizes and the trunk differ in size, so that a mix-up shows."""
 
 import math
 from collections.abc import Callable
@@ -118,7 +118,9 @@ class FusedSplitAttention(nn.Module):
         self.n_head, self.n_inner = num_heads, num_heads * head_dim
         self.c_attn = nn.Linear(dim, 3 * self.n_inner)
         self.c_proj = nn.Linear(self.n_inner, dim)
-        self.register_buffer("bias", torch.tril(torch.ones(block_size, block_size)).view(1, 1, block_size, block_size))
+        self.register_buffer(
+            "bias", torch.tril(torch.ones(block_size, block_size)).view(1, 1, block_size, block_size)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         b, t, _ = x.size()
@@ -149,7 +151,7 @@ class TimmAttention(nn.Module):
 
 
 class ScaleFromShapeAttention(nn.Module):
-    """One head; the scale is computed from the shape in forward, so a cut head size would change the function."""
+    """One head; the scale is computed from the shape in forward: cutting would change the function."""
 
     def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
         super().__init__()
@@ -341,7 +343,9 @@ class Block(nn.Module):
 class TokenNet(nn.Module):
     """Tokens of 7 features through one block: the frame for every kind of attention."""
 
-    def __init__(self, attention: Callable[[int, int, int], nn.Module], heads: int = HEADS, head: int = HEAD) -> None:
+    def __init__(
+        self, attention: Callable[[int, int, int], nn.Module], heads: int = HEADS, head: int = HEAD
+    ) -> None:
         super().__init__()
         self.embed = nn.Linear(7, TRUNK)
         self.block = Block(attention(TRUNK, heads, head), TRUNK, HIDDEN)
@@ -359,7 +363,9 @@ class Vit(nn.Module):
         self.patch_embed = nn.Conv2d(3, TRUNK, 4, stride=4)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, TRUNK))
         self.pos_embed = nn.Parameter(torch.zeros(1, 5, TRUNK))
-        self.blocks = nn.ModuleList(Block(attention(TRUNK, HEADS, HEAD), TRUNK, HIDDEN + i) for i in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(attention(TRUNK, HEADS, HEAD), TRUNK, HIDDEN + i) for i in range(depth)
+        )
         self.gamma = nn.Parameter(torch.ones(TRUNK))
         self.norm = nn.LayerNorm(TRUNK)
         self.head = nn.Linear(TRUNK, 10)
@@ -474,10 +480,16 @@ VIT = (*USUAL, HIDDEN + 1, HEADS, HEAD)
 
 
 def block(
-    name: str, attention: Callable[[int, int, int], nn.Module], free: tuple[int, ...], statistics: tuple[int, ...] = (), undo: str | None = None
+    name: str,
+    attention: Callable[[int, int, int], nn.Module],
+    free: tuple[int, ...],
+    statistics: tuple[int, ...] = (),
+    undo: str | None = None,
 ) -> Entry:
     statistics = (TRUNK, *statistics)
-    return Entry(name, "attention", lambda: TokenNet(attention), TOKENS, free, undo=undo, statistics=statistics)
+    return Entry(
+        name, "attention", lambda: TokenNet(attention), TOKENS, free, undo=undo, statistics=statistics
+    )
 
 
 ENTRIES = (
@@ -487,8 +499,18 @@ ENTRIES = (
     block("attention_index", FusedIndexAttention, USUAL),
     block("attention_chunk", FusedChunkAttention, USUAL),
     block("attention_split", FusedSplitAttention, USUAL),
-    block("attention_timm", TimmAttention, (HIDDEN,), undo="reshape reads the width of the trunk for heads × head size"),
-    block("attention_scale_from_shape", ScaleFromShapeAttention, (TRUNK, HIDDEN, 5), undo="the scale follows the shape"),
+    block(
+        "attention_timm",
+        TimmAttention,
+        (HIDDEN,),
+        undo="reshape reads the width of the trunk for heads × head size",
+    ),
+    block(
+        "attention_scale_from_shape",
+        ScaleFromShapeAttention,
+        (TRUNK, HIDDEN, 5),
+        undo="the scale follows the shape",
+    ),
     block("attention_einsum", EinsumAttention, USUAL),
     block("attention_linear", LinearAttention, USUAL, (HEAD,)),
     block("attention_across_channels", CrossCovarianceAttention, (TRUNK, HIDDEN, HEADS), (HEAD,)),
@@ -500,14 +522,35 @@ ENTRIES = (
     block("grouped_query_sdpa", GroupedSdpa, (TRUNK, HIDDEN, 2, 2, HEAD)),
     block("multi_query", MultiQuery, USUAL),
     Entry(
-        "attention_equal_sizes", "attention", lambda: TokenNet(FusedUnbindAttention, 4, 4), TOKENS, (TRUNK, HIDDEN, 4, 4),
+        "attention_equal_sizes",
+        "attention",
+        lambda: TokenNet(FusedUnbindAttention, 4, 4),
+        TOKENS,
+        (TRUNK, HIDDEN, 4, 4),
         statistics=(TRUNK,),
     ),
     Entry("vit", "ViT", lambda: Vit(SeparateAttention), pictures(), VIT, statistics=(TRUNK,)),
     Entry("vit_fused", "ViT", lambda: Vit(FusedUnbindAttention), pictures(), VIT, statistics=(TRUNK,)),
-    Entry("cross_attention", "attention", CrossAttention, cross_inputs, (TRUNK, 10, 4, 6), statistics=(TRUNK,)),
+    Entry(
+        "cross_attention", "attention", CrossAttention, cross_inputs, (TRUNK, 10, 4, 6), statistics=(TRUNK,)
+    ),
     Entry("perceiver", "attention", Perceiver, TOKENS, (TRUNK, 8, 9), statistics=(5,)),
     Entry("non_local", "attention", NonLocal, pictures(), (12, 6), cnn=True),
-    Entry("torch_transformer", "attention", TorchTransformer, TOKENS, (HIDDEN,), undo="PyTorch checks its width", statistics=(12,)),
-    Entry("torch_attention", "attention", SelfAttentionModule, TOKENS, (HIDDEN,), undo="PyTorch checks its width"),
+    Entry(
+        "torch_transformer",
+        "attention",
+        TorchTransformer,
+        TOKENS,
+        (HIDDEN,),
+        undo="PyTorch checks its width",
+        statistics=(12,),
+    ),
+    Entry(
+        "torch_attention",
+        "attention",
+        SelfAttentionModule,
+        TOKENS,
+        (HIDDEN,),
+        undo="PyTorch checks its width",
+    ),
 )

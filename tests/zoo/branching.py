@@ -30,7 +30,9 @@ class DenseNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
         self.block1 = nn.Sequential(DenseLayer(8, hidden, growth), DenseLayer(12, hidden, growth))
-        self.transition = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 10, 1, bias=False), nn.AvgPool2d(2))
+        self.transition = nn.Sequential(
+            nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 10, 1, bias=False), nn.AvgPool2d(2)
+        )
         self.block2 = nn.Sequential(DenseLayer(10, hidden, growth), DenseLayer(14, hidden, growth))
         self.norm = nn.BatchNorm2d(18)
         self.classifier = nn.Linear(18, 10)
@@ -165,7 +167,9 @@ class PartialConv(nn.Module):
         self.dim_conv = dim // parts
         self.dim_untouched = dim - self.dim_conv
         self.conv = nn.Conv2d(self.dim_conv, self.dim_conv, 3, padding=1, bias=False)
-        self.mlp = nn.Sequential(nn.Conv2d(dim, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
+        self.mlp = nn.Sequential(
+            nn.Conv2d(dim, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU(), nn.Conv2d(hidden, dim, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x1, x2 = torch.split(x, [self.dim_conv, self.dim_untouched], dim=1)
@@ -200,7 +204,7 @@ class Csp(nn.Module):
 
 
 class Ghost(nn.Module):
-    """GhostNet: half of the features are cheap (depthwise) functions of the other half; surplus ones are dropped."""
+    """GhostNet: half of the features are cheap functions of the other half; surplus ones are dropped."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -218,7 +222,9 @@ class Ghost(nn.Module):
 
 
 def ghost() -> nn.Module:
-    return nn.Sequential(Ghost(3, 12), Ghost(12, 10), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10))
+    return nn.Sequential(
+        Ghost(3, 12), Ghost(12, 10), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10)
+    )
 
 
 ENTRIES = (

@@ -16,11 +16,11 @@ Example = tuple[tuple[Any, ...], dict[str, Any]]
 class Entry:
     """A small network as a user would write it.
 
-    `free` are the sizes of axes, found by thinking, that a trace must report as free and a slice must cut; there may
-    be others. `fixed` are sizes of axes that must not be free, each with a word that the reason must contain ("" for
-    any). `undo` says why a slice may undo some of its cuts (with a warning); everywhere else that is a failure.
-    `statistics` are sizes of axes whose channels zero parameters do not make invisible, because a statistic, or a product
-    of two activations that are not zero at zero, runs over them.
+    `free` are the sizes of axes, found by thinking, that a trace must report as free and a slice must cut (there
+    may be others). `fixed` are sizes of axes that must not be free, each with a word of the reason ("" for any).
+    `undo` says why a slice may undo some of its cuts; everywhere else that is a failure. `statistics` are sizes
+    of axes whose channels zero parameters do not make invisible, because a statistic, or a product of two
+    activations that are not zero at zero, runs over them.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Entry:
     count_macs: bool = True
 
     def example(self, seed: int = 0) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
-        """The network in float64 and evaluation mode with random weights and statistics, and one batch of two."""
+        """The network in float64 and evaluation mode, randomised, and a batch of two."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = self.build().double().eval()

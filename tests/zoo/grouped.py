@@ -48,7 +48,10 @@ class SqueezeExciteLinear(nn.Module):
         super().__init__()
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Sequential(
-            nn.Linear(channel, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, channel, bias=False), nn.Sigmoid()
+            nn.Linear(channel, squeezed, bias=False),
+            nn.ReLU(),
+            nn.Linear(squeezed, channel, bias=False),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,10 +64,16 @@ class SqueezeExciteLinear(nn.Module):
 class InvertedResidual(nn.Module):
     """Widen, filter each channel, narrow; with a residual where the shapes allow it."""
 
-    def __init__(self, before: int, hidden: int, after: int, stride: int, squeezed: int | None = None) -> None:
+    def __init__(
+        self, before: int, hidden: int, after: int, stride: int, squeezed: int | None = None
+    ) -> None:
         super().__init__()
         self.use_res_connect = stride == 1 and before == after
-        layers: list[nn.Module] = [nn.Conv2d(before, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.Hardswish()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(before, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.Hardswish(),
+        ]
         layers += [nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False), nn.BatchNorm2d(hidden)]
         layers += [nn.Hardswish()] if squeezed is None else [SqueezeExciteConv(hidden, squeezed), nn.SiLU()]
         layers += [nn.Conv2d(hidden, after, 1, bias=False), nn.BatchNorm2d(after)]
@@ -173,11 +182,18 @@ class ShuffleUnitV2(nn.Module):
 
 
 def shufflenet_v2() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 16, 3), ShuffleUnitV2(16, 6), ShuffleUnitV2(16, 5), *pool_and_classify(16))
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), ShuffleUnitV2(16, 6), ShuffleUnitV2(16, 5), *pool_and_classify(16)
+    )
 
 
 def channel_shuffle() -> nn.Module:
-    layers = [nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 1, groups=2), nn.ChannelShuffle(2), nn.Conv2d(16, 12, 3, groups=2)]
+    layers = [
+        nn.Conv2d(3, 16, 3),
+        nn.Conv2d(16, 16, 1, groups=2),
+        nn.ChannelShuffle(2),
+        nn.Conv2d(16, 12, 3, groups=2),
+    ]
     return nn.Sequential(*layers, nn.ReLU(), *pool_and_classify(12))
 
 

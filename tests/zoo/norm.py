@@ -10,7 +10,8 @@ from tests.zoo.entry import Entry, floats, pictures
 def normalised(first: nn.Module, second: nn.Module) -> nn.Module:
     """Two convolutions (12 and 16 channels), each with the norm given."""
     return nn.Sequential(
-        nn.Conv2d(3, 12, 3, padding=1), first, nn.ReLU(), nn.Conv2d(12, 16, 3, padding=1, bias=False), second, nn.ReLU(),
+        nn.Conv2d(3, 12, 3, padding=1), first, nn.ReLU(),
+        nn.Conv2d(12, 16, 3, padding=1, bias=False), second, nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
     )  # fmt: skip
 
@@ -28,7 +29,9 @@ def instance_norm() -> nn.Module:
 
 
 def instance_norm_tracked() -> nn.Module:
-    return normalised(nn.InstanceNorm2d(12, affine=True, track_running_stats=True), nn.BatchNorm2d(16, affine=False))
+    return normalised(
+        nn.InstanceNorm2d(12, affine=True, track_running_stats=True), nn.BatchNorm2d(16, affine=False)
+    )
 
 
 def layer_norm_pictures() -> nn.Module:
@@ -94,7 +97,13 @@ class RMSNorm(nn.Module):
 
 def rms_mlp() -> nn.Module:
     return nn.Sequential(
-        nn.Linear(6, 12), RMSNorm(12), nn.SiLU(), nn.Linear(12, 16), nn.RMSNorm(16, eps=1e-5), nn.SiLU(), nn.Linear(16, 3)
+        nn.Linear(6, 12),
+        RMSNorm(12),
+        nn.SiLU(),
+        nn.Linear(12, 16),
+        nn.RMSNorm(16, eps=1e-5),
+        nn.SiLU(),
+        nn.Linear(16, 3),
     )
 
 
@@ -161,7 +170,7 @@ class ConvNext(nn.Module):
 
 
 class Film(nn.Module):
-    """Feature-wise modulation (as in diffusion U-Nets): a condition scales and shifts the normalised channels."""
+    """Feature-wise modulation (diffusion U-Nets): a condition scales and shifts the normalised channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,15 +189,47 @@ WIDTHS = (12, 16)
 CONVNEXT = (12, 20, 16, 24)
 ENTRIES = (
     Entry("group_norm", "group norm", group_norm, pictures(), (3, 4, 4, 4), cnn=True, statistics=(4,)),
-    Entry("group_norm_plain", "group norm", group_norm_plain, pictures(), (12, 2, 8), cnn=True, statistics=(12, 8)),
+    Entry(
+        "group_norm_plain",
+        "group norm",
+        group_norm_plain,
+        pictures(),
+        (12, 2, 8),
+        cnn=True,
+        statistics=(12, 8),
+    ),
     Entry("instance_norm", "instance norm", instance_norm, pictures(), WIDTHS, cnn=True),
     Entry("instance_norm_tracked", "instance norm", instance_norm_tracked, pictures(), WIDTHS, cnn=True),
-    Entry("layer_norm_pictures", "layer norm", layer_norm_pictures, pictures(), WIDTHS, cnn=True, statistics=WIDTHS),
+    Entry(
+        "layer_norm_pictures",
+        "layer norm",
+        layer_norm_pictures,
+        pictures(),
+        WIDTHS,
+        cnn=True,
+        statistics=WIDTHS,
+    ),
     Entry("local_response", "not understood", LocalResponse, pictures(), (12,), fixed={8: ""}),
     Entry("flat_batch_norm", "batch norm", FlatBatchNorm, pictures(), (8,), cnn=True),
     Entry("layer_norm_mlp", "layer norm", LayerNormMlp, floats((2, 6)), (12, 14, 9), statistics=(12, 14)),
     Entry("rms_mlp", "RMS norm", rms_mlp, floats((2, 6)), WIDTHS, statistics=WIDTHS),
-    Entry("convnext", "layer norm", lambda: ConvNext(PermutedLayerNorm), pictures(), CONVNEXT, cnn=True, statistics=WIDTHS),
-    Entry("convnext_by_hand", "layer norm", lambda: ConvNext(LayerNorm2d), pictures(), CONVNEXT, cnn=True, statistics=WIDTHS),
+    Entry(
+        "convnext",
+        "layer norm",
+        lambda: ConvNext(PermutedLayerNorm),
+        pictures(),
+        CONVNEXT,
+        cnn=True,
+        statistics=WIDTHS,
+    ),
+    Entry(
+        "convnext_by_hand",
+        "layer norm",
+        lambda: ConvNext(LayerNorm2d),
+        pictures(),
+        CONVNEXT,
+        cnn=True,
+        statistics=WIDTHS,
+    ),
     Entry("film", "group norm", Film, floats((2, 3, 8, 8), (2, 4)), (7, 4, 3), cnn=True, statistics=(3,)),
 )

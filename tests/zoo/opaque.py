@@ -1,4 +1,4 @@
-"""Networks with something that nobody can cut through: it must be fixed, with a reason, and never be wrong."""
+"""Networks with something that nobody can cut through: fixed, with a reason, and never wrong."""
 
 import torch
 import torch.nn.functional as F
@@ -137,10 +137,17 @@ ENTRIES = (
     opaque("cumulative", Cumulative, "cumsum"),
     opaque("rolled", Rolled, "roll"),
     opaque("picked", Picked, "position"),
-        opaque("ranked", Ranked, "argmax"),
+    opaque("ranked", Ranked, "argmax"),
     opaque("windowed", Windowed, ""),
     Entry("one_channel", "not understood", OneChannel, floats((2, 11)), (12,)),
     Entry("strided", "not understood", Strided, floats((2, 11)), (12,)),
-    Entry("counted", "not understood", Counted, floats((2, 11)), (12,), undo="the number of channels is computed with"),
+    Entry(
+        "counted",
+        "not understood",
+        Counted,
+        floats((2, 11)),
+        (12,),
+        undo="the number of channels is computed with",
+    ),
     Entry("lstm", "not understood", Recurrent, floats((2, 4, 7)), (12,), fixed={9: "lstm"}, count_macs=False),
 )

@@ -107,7 +107,9 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+    def __init__(
+        self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
@@ -130,7 +132,9 @@ class BottleneckResNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2)
+        )
         down = nn.Sequential(nn.Conv2d(6, 16, 1, bias=False), nn.BatchNorm2d(16))
         self.layers = nn.Sequential(Bottleneck(6, 4, downsample=down), Bottleneck(16, 4))
         self.fc = nn.Linear(16, 10)
@@ -199,7 +203,11 @@ class RecurrentBlock(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
         self.block = nn.Sequential(
-            nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 8, 3, padding=1), nn.Tanh()
+            nn.Conv2d(8, 12, 3, padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, 8, 3, padding=1),
+            nn.Tanh(),
         )
         self.fc = nn.Linear(8, 10)
 
@@ -216,7 +224,12 @@ class Siamese(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 9, 12)
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(8 * 9, 12),
         )
         self.compare = nn.Linear(12, 1)
 
@@ -232,7 +245,12 @@ ENTRIES = (
     Entry("resnet_pad_evenly", "residual", lambda: ResNet(PadEvenly), pictures(), RESNET, cnn=True),
     Entry("resnet_pad_behind", "residual", lambda: ResNet(PadBehind), pictures(), RESNET, cnn=True),
     Entry(
-        "resnet_closure", "residual", lambda: ResNet(closure_shortcut), pictures(), RESNET, cnn=True,
+        "resnet_closure",
+        "residual",
+        lambda: ResNet(closure_shortcut),
+        pictures(),
+        RESNET,
+        cnn=True,
         undo="the padding is a number in a closure",
     ),
     Entry("resnet_bottleneck", "residual", BottleneckResNet, pictures(), (6, 16, 4, 4, 4, 4), cnn=True),

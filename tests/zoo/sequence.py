@@ -49,7 +49,7 @@ def rotate_half(x: Tensor) -> Tensor:
 
 
 class RotaryAttention(nn.Module):
-    """Grouped queries with rotary positions; the tables are buffers, or made anew from the head size in forward."""
+    """Grouped queries with rotary positions; the tables are buffers, or made anew in forward."""
 
     def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int, tables: bool) -> None:
         super().__init__()
@@ -153,7 +153,9 @@ class Interactions(nn.Module):
 
     def forward(self, dense: Tensor, sparse: list[Tensor]) -> Tensor:
         dense = self.bottom(dense)
-        stacked = torch.stack([dense, *(table(ids) for table, ids in zip(self.tables, sparse, strict=True))], dim=1)
+        stacked = torch.stack(
+            [dense, *(table(ids) for table, ids in zip(self.tables, sparse, strict=True))], dim=1
+        )
         products = torch.bmm(stacked, stacked.transpose(1, 2))[:, self.rows, self.columns]
         return self.top(torch.cat([dense, products], dim=1))
 
@@ -173,7 +175,10 @@ class TiedAutoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         code = torch.tanh(self.encoder(x))
-        return {"reconstruction": F.linear(code, self.encoder.weight.t(), self.bias), "energy": code.square().sum(1)}
+        return {
+            "reconstruction": F.linear(code, self.encoder.weight.t(), self.bias),
+            "energy": code.square().sum(1),
+        }
 
 
 class MixerBlock(nn.Module):
@@ -182,7 +187,9 @@ class MixerBlock(nn.Module):
     def __init__(self, tokens: int, dim: int, token_hidden: int, hidden: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.tokens = nn.Sequential(nn.Linear(tokens, token_hidden), nn.GELU(), nn.Linear(token_hidden, tokens))
+        self.tokens = nn.Sequential(
+            nn.Linear(tokens, token_hidden), nn.GELU(), nn.Linear(token_hidden, tokens)
+        )
         self.channels = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -266,7 +273,9 @@ class BilinearNet(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x, y = torch.tanh(self.left(x)), torch.tanh(self.right(y))
-        return self.last(F.relu(self.bilinear(x, y))), (torch.einsum("...i,ij->...j", x, self.form) * y).sum(-1)
+        return self.last(F.relu(self.bilinear(x, y))), (torch.einsum("...i,ij->...j", x, self.form) * y).sum(
+            -1
+        )
 
 
 class GraphConvolution(nn.Module):
@@ -305,7 +314,12 @@ ENTRIES = (
     Entry("gpt", "embedding", Gpt, tokens(6, 30), GPT, statistics=(12,)),
     Entry("llama", "embedding", lambda: Llama(tables=True), tokens(6, 30), (12, 18, 2, 5), statistics=(12,)),
     Entry(
-        "llama_rotary_in_forward", "embedding", lambda: Llama(tables=False), tokens(6, 30), (12, 18, 2), statistics=(12,),
+        "llama_rotary_in_forward",
+        "embedding",
+        lambda: Llama(tables=False),
+        tokens(6, 30),
+        (12, 18, 2),
+        statistics=(12,),
         undo="the rotary table is made anew from the head size",
     ),
     Entry("text_cnn", "embedding", TextCnn, tokens(7, 30), (8, 5, 6)),

@@ -22,8 +22,14 @@ __all__ = ["Allocation", "Budget"]
 FLOOR = 0.1
 """No axis is cut below this share of its channels."""
 
-_CLOSE = 0.002
+_CLOSE = 0.005
 """A plan closer to its budget than this share of the dense cost is not improved further."""
+
+_FEW = 20_000
+"""Up to so many combinations of widths, all are tried."""
+
+_FEW_AXES = 24
+"""With more axes than this, widths are changed in pairs only."""
 
 
 @dataclass(frozen=True)
@@ -129,24 +135,36 @@ class Allocation:
         met; then blocks that still fit come back, the best first, and exchanges close what is left of the gap.
 
         Args:
-            scores: For each free axis, one score per channel, comparable between axes: shape (size,).
-            limit: Another bound on the cost, absolute, not below the smallest possible.
+            scores: For each free axis, one score per channel, comparable between axes: shape (size,). A channel of
+                score -inf never stays.
+            limit: Another bound on the cost, absolute, not below the smallest possible; for steps on the way to the
+                budget, which need not use it up.
 
         Returns:
             A plan that costs at most the bound, and as little less as the steps of the widths allow.
         """
         bound = self.limit if limit is None else limit
-        order = {name: torch.argsort(scores[name].double().cpu(), stable=True) for name in self.graph.free}
-        blocks = [
-            block for name in order for block in self._blocks(name, scores[name].double().cpu()[order[name]])
-        ]
+        order = {name: torch.argsort(scores[name].double().cpu(), stable=True) for name in self.sizes}
+        blocks = [block for name in order for block in self._blocks(name, scores[name].double().cpu()[order[name]])]
         blocks.sort(key=lambda block: block.score)
+        widest = self.sizes | {block.axis: block.width for block in blocks if block.score == -math.inf}
+        blocks = [block for block in blocks if block.score > -math.inf]
 
         def without(count: int) -> dict[str, int]:
-            return self.sizes | {block.axis: block.width for block in blocks[:count]}
+            return widest | {block.axis: block.width for block in blocks[:count]}
 
         gone = bisect.bisect_left(range(len(blocks)), -bound, key=lambda count: -self.form.at(without(count)))
-        widths = self._fill(without(gone), blocks[:gone], blocks, bound)
+        ladders = {name: [width] for name, width in widest.items()}
+        for block in blocks:
+            ladders[block.axis].append(block.width)
+        widths = without(gone)
+        for block in reversed(blocks[:gone]):
+            wider = widths | {block.axis: _wider(ladders[block.axis], widths[block.axis])}
+            widths = wider if self.form.at(wider) <= bound else widths
+        if limit is None and gone:
+            threshold = blocks[gone - 1].score
+            spread = {name: (scores[name].double().cpu()[order[name]].flip(0) - threshold).abs() for name in order}
+            widths = self._close(widths, ladders, {n: [0.0, *s.cumsum(0).tolist()] for n, s in spread.items()})
         kept = {name: sorted(order[name][-width:].tolist()) for name, width in widths.items()}
         return Plan({name: stays for name, stays in kept.items() if len(stays) < self.sizes[name]})
 
@@ -160,30 +178,60 @@ class Allocation:
         ]
         return [_Block(score, name, narrow) for score, narrow in zip(scores, widths[1:], strict=True)]
 
-    def _fill(
-        self, widths: dict[str, int], gone: list[_Block], blocks: list[_Block], bound: float
+    def _close(
+        self, widths: dict[str, int], ladders: dict[str, list[int]], spread: Mapping[str, list[float]]
     ) -> dict[str, int]:
-        """Use up what is left of the budget: add the best block that fits; else exchange two for better use."""
-        ladder: dict[str, list[int]] = {name: [size] for name, size in self.sizes.items()}
-        for block in blocks:
-            ladder[block.axis].append(block.width)
-        for block in reversed(gone):
-            wider = widths | {block.axis: _next(ladder[block.axis], widths[block.axis], -1)}
-            if self.form.at(wider) <= bound:
-                widths = wider
-        while bound - self.form.at(widths) > _CLOSE * self.dense:
-            best, exchanged = self.form.at(widths), None
-            for out, into in itertools.permutations(self.sizes, 2):
-                trial = widths | {
-                    out: _next(ladder[out], widths[out], +1),
-                    into: _next(ladder[into], widths[into], -1),
-                }
-                if best < (cost := self.form.at(trial)) <= bound:
-                    best, exchanged = cost, trial
-            if exchanged is None:
+        """Bring the cost near to the limit, leaving the ranking as little as possible.
+
+        What it costs to leave the ranking: the scores of the channels that change sides, as distances from the
+        threshold. All combinations of widths are tried where they are few, else changes of up to three axes by a step,
+        again and again.
+
+        Args:
+            widths: What the ranking gave.
+            ladders: For each axis, its possible widths, the widest first.
+            spread: For each axis and number of channels, the summed distance of their scores from the threshold.
+        """
+        names = list(self.form.axes)
+        start = torch.tensor([ladders[name].index(widths[name]) for name in names])
+        longest = max(len(ladders[name]) for name in names)
+        table = torch.tensor([ladders[name] + ladders[name][-1:] * (longest - len(ladders[name])) for name in names])
+        price = torch.tensor(
+            [[abs(spread[n][int(w)] - spread[n][widths[n]]) for w in row] for n, row in zip(names, table, strict=True)]
+        )
+        rungs = torch.tensor([len(ladders[name]) for name in names])
+        axes = torch.arange(len(names))
+        near = _CLOSE * self.dense
+        everything = math.prod(rungs.tolist()) <= _FEW
+        while True:
+            if everything:
+                places = torch.cartesian_prod(*(torch.arange(int(count)) for count in rungs)).reshape(-1, len(names))
+            else:
+                places = start + _moves(len(names))
+                places = places[((places >= 0) & (places < rungs)).all(1)]
+            gaps = self.limit - self.form.many(table[axes, places])
+            prices = price[axes, places].sum(1)
+            inside = (gaps >= 0) & (gaps <= near)
+            if inside.any():
+                start = places[inside][prices[inside].argmin()]
                 break
-            widths = exchanged
-        return widths
+            left = torch.where(gaps >= 0, gaps, self.dense)
+            improves = left.min() < self.limit - self.form.many(table[axes, start][None])[0]
+            if improves:
+                start = places[left.argmin()]
+            if everything or not improves:
+                break
+        return dict(zip(names, table[axes, start].tolist(), strict=True))
+
+
+def _moves(axes: int) -> Tensor:
+    """Changes of no, one, two or (where axes are few) three axes by a step up or down: shape (moves, axes)."""
+    single = torch.cat([torch.eye(axes, dtype=torch.int64), -torch.eye(axes, dtype=torch.int64)])
+    moves = torch.cat([torch.zeros(1, axes, dtype=torch.int64), single])
+    for _ in range(2 if axes <= _FEW_AXES else 1):
+        moves = (moves[:, None] + single).reshape(-1, axes)
+        moves = moves[(moves.abs() <= 1).all(1)].unique(dim=0)
+    return moves
 
 
 @dataclass(frozen=True)
@@ -195,9 +243,9 @@ class _Block:
     width: int
 
 
-def _next(ladder: list[int], width: int, step: int) -> int:
-    """The next narrower (+1) or wider (-1) width of an axis, or the same at the end."""
-    return ladder[min(max(ladder.index(width) + step, 0), len(ladder) - 1)]
+def _wider(ladder: list[int], width: int) -> int:
+    """The next wider width of an axis, or the same where there is none."""
+    return ladder[max(ladder.index(width) - 1, 0)]
 
 
 def alignment(graph: ChannelGraph, multiple_of: int) -> dict[str, int]:

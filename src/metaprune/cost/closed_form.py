@@ -45,6 +45,19 @@ class ClosedForm:
         whole = torch.tensor([*(widths.get(name, size) for name, size in self.sizes.items()), 1])
         return int((counts * whole[factors].prod(1)).sum()) // self.divisor
 
+    def many(self, widths: Tensor) -> Tensor:
+        """The exact values at many whole widths.
+
+        Args:
+            widths: int64 of shape (candidates, axes), columns in the order of `axes`.
+
+        Returns:
+            int64 of shape (candidates,).
+        """
+        counts, factors = self._table
+        padded = torch.cat([widths, widths.new_ones(len(widths), 1)], 1)
+        return (counts * padded[:, factors].prod(2)).sum(1) // self.divisor
+
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor]:
         """Coefficients, and the factors of each monomial as positions in (*axes, 1)."""

@@ -71,16 +71,11 @@ def export(
             for file in sorted(Path(folder).iterdir()):
                 file.replace(path.parent / file.name)
     except ImportError as error:
-        raise ExportError(
-            f"export: {path.suffix} needs the package {error.name!r}; do: pip install 'metaprune[export]'"
-        ) from error
-    except (
-        Exception
-    ) as error:  # torch.export, the ONNX exporter and onnxruntime share no root of their errors
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ExportError(
-            f"export: {type(module).__name__} was not written to {path.name}: {reason}"
-        ) from error
+        todo = "pip install 'metaprune[export]'"
+        raise ExportError(f"export: {path.suffix} needs the package {error.name!r}; do: {todo}") from error
+    except Exception as error:  # torch.export, its ONNX exporter and onnxruntime share no root of errors
+        who, why = type(module).__name__, reason(error)
+        raise ExportError(f"export: {who} was not written to {path.name}: {why}") from error
     return path
 
 
@@ -133,6 +128,13 @@ def compare(actual: list[Tensor], expected: list[Tensor]) -> None:
             torch.testing.assert_close(a, e, rtol=tolerance, atol=tolerance)
         except AssertionError as error:
             raise ExportError(f"output {number} differs: {error}") from None
+
+
+def reason(error: BaseException) -> str:
+    """Returns one line of what went wrong first: exporters wrap it in advice on how to debug them."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager

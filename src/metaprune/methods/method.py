@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from metaprune.cost.budget import Budget
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.train.engine import Recipe
-from metaprune.train.history import History
+from metaprune.train.run import Row
 from metaprune.train.task import Task
 
 __all__ = ["Found", "Method", "Problem"]
@@ -48,18 +49,22 @@ class Found:
     Attributes:
         plan: The channels that stay, within the budget.
         model: The network to cut, at full width; its weights may have been trained.
+        scores: For each free axis, the scores of the channels (shape (size,)) that the plan was read from.
         epochs: How many epochs of the recipe's schedule were used.
         exact: Whether cutting changes nothing (the network already ignores what the plan removes).
-        history: The epochs used.
-        settled: Axes that the method leaves whole, each with the reason.
+        history: What was known at the end of each epoch used.
+        shares: Pairs of (epoch, share of the cost that stays), where a search lowers it step by step.
+        whole: Axes that the method cannot cut, each with the reason.
     """
 
     plan: Plan
     model: nn.Module
+    scores: Mapping[str, Tensor]
     epochs: int = 0
     exact: bool = False
-    history: History = ()
-    settled: tuple[tuple[str, str], ...] = ()
+    history: tuple[Row, ...] = ()
+    shares: tuple[tuple[float, float], ...] = ()
+    whole: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -27,7 +27,7 @@ def group_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     for name in graph.parameters:
         squares = tensors[name].detach().double().cpu().square()
         for dim, term in enumerate(graph.tensors[name]):
-            per_position = squares.movedim(dim, 0).flatten(1).sum(1)
+            per_position = squares.movedim(dim, 0).reshape(squares.shape[dim], -1).sum(1)
             for axis in {axis.name for axis in axes_of(term)} & sums.keys():
                 held = places(term, axis)
                 inside = held >= 0

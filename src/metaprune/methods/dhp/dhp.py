@@ -34,9 +34,12 @@ from metaprune.graph.term import axes_of
 from metaprune.methods.dhp.hypernet import Generated, Latents
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
-from metaprune.train.engine import fit
+from metaprune.train.engine import Recipe, fit
 
-__all__ = ["DHP", "initial_latents", "loud_axes", "proximal_step", "share_allowed"]
+__all__ = ["DHP", "Search", "initial_latents", "loud_axes", "proximal_step", "share_allowed"]
+
+RANKINGS = 100
+"""How often the latents are ranked in a search."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,12 @@ class DHP:
 
     def find(self, problem: Problem) -> Found:
         """Search: train weights and latents together while the budget's ramp dooms latents; fold, and read the plan."""
-        settled = loud_axes(problem.graph)
-        graph = problem.graph.fixing(settled)
+        whole = loud_axes(problem.graph)
+        graph = problem.graph.fixing(whole)
         allocation = Allocation(graph, problem.budget)
         generated = self.generate(problem.model, graph, problem.recipe.seed)
-        search = Search(self, generated.latents, allocation)
         epochs = min(max(1, round(self.search * problem.recipe.epochs)), problem.recipe.epochs)
+        search = Search(self, generated.latents, allocation, problem.recipe, epochs)
         history = fit(
             generated,
             problem.task,
@@ -99,18 +102,19 @@ class DHP:
             name="search",
             after_step=search,
             state=search,
-            parameters=self.groups(generated, problem),
+            parameters=self.groups(generated, problem.recipe),
             checkpoint=problem.checkpoint,
             progress=problem.progress,
         )
-        plan = search.plan()
         return Found(
-            plan=plan,
+            plan=search.plan(),
             model=generated.fold(),
+            scores=search.ranking,
             epochs=epochs,
             exact=not self.offsets,
-            history=search.annotate(history, epochs),
-            settled=tuple(settled.items()),
+            history=tuple(history.rows),
+            shares=tuple((progress * epochs, share) for progress, share in search.shares),
+            whole=whole,
         )
 
     def generate(self, model: nn.Module, graph: ChannelGraph, seed: int = 0) -> Generated:
@@ -141,22 +145,16 @@ class DHP:
                 scratch=self.scratch,
             )
 
-    def groups(self, generated: Generated, problem: Problem) -> list[dict[str, Any]]:
-        """Optimizer groups: weights with decay, norms and biases without, latents with their own rate and no momentum."""
-        latents = set(generated.latents.parameters())
-        rest = [p for p in generated.parameters() if p.requires_grad and p not in latents]
-        rate = problem.recipe.lr * self.latent_lr
-        group: dict[str, Any] = {"params": list(latents_in_order(generated)), "lr": rate, "weight_decay": 0.0}
+    def groups(self, generated: Generated, recipe: Recipe) -> list[dict[str, Any]]:
+        """Optimizer groups: weights with decay; norms and biases without; latents with a rate of their own."""
+        latents = list(generated.latents.parameters())
+        known = set(latents)
+        rest = [parameter for parameter in generated.parameters() if parameter not in known]
         return [
-            {"params": [p for p in rest if p.ndim >= 2]},
-            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-            group,
+            {"params": [parameter for parameter in rest if parameter.ndim >= 2]},
+            {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
+            {"params": latents, "lr": recipe.lr * self.latent_lr, "weight_decay": 0.0},
         ]
-
-
-def latents_in_order(generated: Generated) -> list[nn.Parameter]:
-    """The latent vectors, in the graph's order."""
-    return list(generated.latents.vectors)
 
 
 def loud_axes(graph: ChannelGraph) -> dict[str, str]:
@@ -196,74 +194,83 @@ class Search:
         method: The hyper-parameters.
         latents: The latent vectors, changed in place.
         allocation: The budget.
+        recipe: Its schedule scales the proximal steps.
+        epochs: Length of the search.
         due: For each axis and channel, the step at which its latent is zero; 0 for those that live.
-        shares: Share of the cost left at the end of each stretch of the search: pairs of (progress, share).
+        ranking: The magnitudes of the latents when they were ranked last.
+        shares: Pairs of (progress of the search, share of the cost that the living latents leave).
     """
 
     method: DHP
     latents: Latents
     allocation: Allocation
+    recipe: Recipe
+    epochs: int
     due: dict[str, Tensor] = field(default_factory=dict)
+    ranking: dict[str, Tensor] = field(default_factory=dict)
     shares: list[list[float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.due = {name: torch.zeros(len(z), dtype=torch.int64) for name, z in self.latents.named().items()}
+        self.rank()
 
     @torch.no_grad()
-    def __call__(self, step: int, steps: int, lr: float) -> None:
+    def __call__(self, step: int, steps: int) -> None:
         """Doom what the ramp no longer allows, and take the proximal step.
 
         Args:
-            step: Optimizer steps taken, from 1.
+            step: The optimizer step just taken, from 0.
             steps: Their number in the whole search.
-            lr: The learning rate of the recipe's schedule at this step.
         """
-        every, decay = max(1, steps // 100), max(1, int(self.method.decay * steps))
-        if step % every == 0 and step <= steps - decay:
-            self.doom(step, steps, min(step + decay, steps))
+        done = step + 1
+        every, decay = max(1, steps // RANKINGS), max(1, int(self.method.decay * steps))
+        last = steps - decay
+        if done % every == 0 and done < last or done == last:
+            self.doom(done, done + decay, done + decay if done < last else steps, steps)
+        threshold = self.recipe.lr_at(self.epochs * done / steps) * self.method.latent_lr * self.method.sparsity
         for name, z in self.latents.named().items():
             due = self.due[name].to(z.device)
-            left = (due - step).clamp(min=0) + 1
-            threshold = torch.where(
-                due > 0, z.abs() / left, lr * self.method.latent_lr * self.method.sparsity
-            )
-            z.copy_(proximal_step(z, threshold))
-        if step % every == 0 or step == steps:
-            self.shares.append([step / steps, self.share()])
+            left = (due - done).clamp(min=0) + 1
+            z.copy_(proximal_step(z, torch.where(due > 0, z.abs() / left, threshold)))
+        if done % every == 0 or done == steps:
+            self.shares.append([done / steps, self.allocation.form.at(self.plan().widths) / self.allocation.dense])
 
-    def doom(self, step: int, steps: int, due: int) -> None:
-        """Rank the latents; those outside the cost allowed when they could be gone become due."""
+    def rank(self) -> dict[str, Tensor]:
+        """The magnitudes of the latents, comparable between axes."""
+        self.ranking = {name: z.detach().abs().cpu().clone() for name, z in self.latents.named().items()}
+        return self.ranking
+
+    def doom(self, done: int, due: int, ahead: int, steps: int) -> None:
+        """Rank the latents: those that neither the final budget nor the cost allowed `ahead` keeps become due.
+
+        What the final budget would keep by today's ranking never dies on the way, so that the search can land on it.
+        """
         target = self.allocation.limit / self.allocation.dense
-        allowed = share_allowed(due / (self.method.ramp * steps + self.method.decay * steps), target)
-        scores = {name: z.detach().abs() for name, z in self.latents.named().items()}
-        plan = self.allocation.plan(scores, limit=max(allowed * self.allocation.dense, self.allocation.limit))
+        allowed = share_allowed(ahead / ((self.method.ramp + self.method.decay) * steps), target)
+        living = {
+            name: torch.where((self.due[name] > 0) & (self.due[name] <= done), -torch.inf, score)
+            for name, score in self.rank().items()
+        }
+        final = self.allocation.plan(living)
+        soon = final if ahead == steps else self.allocation.plan(living, limit=allowed * self.allocation.dense)
         for name, before in self.due.items():
             doomed = torch.ones(len(before), dtype=torch.bool)
-            doomed[list(plan.kept.get(name, range(len(before))))] = False
-            gone = (before > 0) & (before <= step)
-            fresh = torch.where(before > 0, before, due)
-            self.due[name] = torch.where(doomed | gone, fresh, 0)
-
-    def share(self) -> float:
-        """Share of the cost that the living latents leave."""
-        return self.allocation.form.at(self.plan().widths) / self.allocation.dense
+            for plan in (final, soon):
+                doomed[list(plan.kept.get(name, range(len(before))))] = False
+            dead = (before > 0) & (before <= done)
+            self.due[name] = torch.where(doomed | dead, torch.where(before > 0, before, due), 0)
 
     def plan(self) -> Plan:
         """The channels whose latents are not zero."""
-        kept = {
-            name: torch.nonzero(z.detach().cpu())[:, 0].tolist() for name, z in self.latents.named().items()
-        }
+        kept = {name: torch.nonzero(z.detach().cpu())[:, 0].tolist() for name, z in self.latents.named().items()}
         return Plan({name: stays for name, stays in kept.items() if len(stays) < self.allocation.sizes[name]})
-
-    def annotate(self, history: Any, epochs: int) -> Any:
-        """The history with the share of the cost left at the end of each epoch."""
-        return history
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints."""
-        return {"due": dict(self.due), "shares": self.shares}
+        return {"due": dict(self.due), "ranking": dict(self.ranking), "shares": self.shares}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """From a checkpoint."""
         self.due = {name: due.clone() for name, due in state["due"].items()}
+        self.ranking = {name: ranks.clone() for name, ranks in state["ranking"].items()}
         self.shares = [list(pair) for pair in state["shares"]]

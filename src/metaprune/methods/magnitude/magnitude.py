@@ -30,7 +30,7 @@ class Magnitude:
     def find(self, problem: Problem) -> Found:
         """Rank by group norm and fit the budget."""
         scores = group_norms(problem.model, problem.graph)
-        return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model)
+        return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model, scores)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Uniform:
         """Rank inside each axis; ranks are comparable between axes."""
         norms = group_norms(problem.model, problem.graph)
         scores = {name: _ranks(norm) for name, norm in norms.items()}
-        return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model)
+        return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model, scores)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Random:
         scores = {
             name: torch.rand(axis.size, generator=generator) for name, axis in problem.graph.free.items()
         }
-        return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model)
+        return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model, scores)
 
 
 def _ranks(scores: Tensor) -> Tensor:

@@ -1,0 +1,334 @@
+"""The whole pipeline: trace, decide, cut, fine-tune, measure, report; and what comes out of it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metaprune.cost.budget import Allocation, Budget
+from metaprune.cost.closed_form import layer_macs, macs, macs_form, params
+from metaprune.cost.latency import Latency, latency
+from metaprune.graph.errors import BudgetError, MetapruneError
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.plan import Plan
+from metaprune.graph.term import axes_of
+from metaprune.methods.method import Found, Method, Problem
+from metaprune.methods.saliency import group_norms
+from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, LayerRow, Report
+from metaprune.surgery.recalibrate import recalibrate
+from metaprune.surgery.slice import carve, trace
+from metaprune.train.engine import Recipe, evaluate, fit
+from metaprune.train.run import Row
+from metaprune.train.task import Task
+
+__all__ = ["Result", "figures", "prune"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What pruning gives back.
+
+    Attributes:
+        model: The smaller network: a plain module of the user's own classes.
+        plan: The channels that stayed.
+        report: What was cut, what it cost and what it won.
+        graph: The channel graph of the network that was given.
+    """
+
+    model: nn.Module
+    plan: Plan
+    report: Report
+    graph: ChannelGraph
+
+    def save(self, folder: str | Path) -> Path:
+        """Write plan.json, model.safetensors, report.html, report.json and README.md (the model card).
+
+        Raises:
+            SavingError: The folder cannot be written.
+        """
+        from metaprune.saving import save
+
+        return save(folder, self.model, self.plan, self.graph, self.report)
+
+
+def prune(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    method: Method,
+    budget: Budget,
+    task: Task,
+    recipe: Recipe | None = None,
+    out: str | Path | None = None,
+    network: str | None = None,
+    data: str = "user's data",
+    commands: tuple[str, ...] = (),
+    progress: bool = True,
+) -> Result:
+    """Cut a trained network down to a budget with a learned method, fine-tune it, and measure what was won.
+
+    Args:
+        model: The network; left untouched.
+        args: Example inputs; the first dimension of the first tensor is the batch that latency is measured at.
+        kwargs: Example keyword inputs.
+        method: Who decides: `mp.DHP()`, `mp.Magnitude()` …
+        budget: What may stay.
+        task: Data, loss and metric. The validation data are evaluated after each epoch; the test data once, at the end.
+        recipe: How to train; its schedule spans search and fine-tuning together.
+        out: A folder for checkpoints: a run that was killed goes on when it is started again with the same arguments.
+        network: Its name in the report.
+        data: The name of the data in the report.
+        commands: What reproduces the run, for the report.
+        progress: Whether to show progress.
+
+    Returns:
+        The smaller network, its plan and the report; `Result.save` writes them.
+
+    Raises:
+        MetapruneError: One of its kinds: a network that does not trace, a budget that cannot be met, training that
+            diverged, a folder that holds another run.
+    """
+    recipe = recipe or Recipe(lr=0.05)
+    graph = trace(model, args, kwargs)
+    bounded, measured = _computable(model, graph, budget, recipe)
+    Allocation(graph, bounded)
+    folder = _claim(out, model, graph, method, budget, recipe)
+
+    def stage(name: str) -> Path | None:
+        return folder / "checkpoints" / name if folder else None
+
+    split = "test" if task.test is not None else "val"
+    dense = figures(model, graph, None, task, recipe, split)
+    dense_val = evaluate(model, task.val, task, recipe) if split == "test" else dense.metric
+    found = method.find(Problem(model, graph, bounded, task, recipe, stage("search"), progress))
+    before = evaluate(found.model, task.val, task, recipe) if found.epochs else dense_val
+    cut = carve(found.model, graph, found.plan)
+    small = cut.model
+    if not found.exact:
+        recalibrate(small, task.train, task.inputs)
+    after = evaluate(small, task.val, task, recipe)
+    tuned: list[Row] = []
+    if found.epochs < recipe.epochs:
+        tuned = fit(
+            small, task, recipe, start=found.epochs, checkpoint=stage("fine-tuning"), progress=progress
+        ).rows
+    report = Report(
+        network=network or type(model).__name__,
+        data=data,
+        method=method.name,
+        reference=method.reference,
+        settings=_settings(method, recipe),
+        budget=str(budget),
+        metric_name=task.metric_name,
+        higher_is_better=task.higher_is_better,
+        split=split,
+        dense=dense,
+        pruned=figures(small, graph, cut.plan, task, recipe, split),
+        before_cut=before,
+        after_cut=after,
+        dense_val=dense_val,
+        axes=_axes(graph, cut.plan),
+        layers=_layers(graph, cut.plan),
+        history=_history([*found.history, *tuned], found),
+        alignment=_alignment(found, graph, bounded, recipe),
+        notes=_notes(found, cut.undone, budget, measured),
+        commands=commands,
+        environment=environment(recipe),
+    )
+    return Result(small, cut.plan, report, graph)
+
+
+def figures(
+    model: nn.Module, graph: ChannelGraph, plan: Plan | None, task: Task, recipe: Recipe, split: str
+) -> Figures:
+    """What a network costs and how good it is on a split of the task."""
+    batches = task.test if split == "test" and task.test is not None else task.val
+    weights = {id(t): t for t in [*model.parameters(), *model.buffers()]}.values()
+    return Figures(
+        macs=macs(graph, plan),
+        params=params(graph, plan),
+        bytes=sum(tensor.numel() * tensor.element_size() for tensor in weights),
+        metric=evaluate(model, batches, task, recipe),
+        latency=measure(model, graph, recipe),
+    )
+
+
+def measure(model: nn.Module, graph: ChannelGraph, recipe: Recipe) -> Latency:
+    """Time of the network on the graph's example inputs, in float32, on the recipe's device."""
+    device = recipe.device if recipe.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    return latency(model, graph.args, dict(graph.kwargs), device=device, channels_last=recipe.channels_last)
+
+
+def environment(recipe: Recipe) -> dict[str, str]:
+    """The machine and versions, for the report."""
+    import metaprune
+
+    cuda = torch.cuda.is_available() and recipe.device != "cpu"
+    return {
+        "metaprune": metaprune.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()})",
+        "threads": str(torch.get_num_threads()),
+        "date": date.today().isoformat(),
+    }
+
+
+def _computable(
+    model: nn.Module, graph: ChannelGraph, budget: Budget, recipe: Recipe
+) -> tuple[Budget, list[tuple[float, float]]]:
+    """A budget in MACs or parameters: a latency is translated by cutting and measuring, halving the interval.
+
+    Returns:
+        The budget, and what was measured: pairs of (share of the MACs, milliseconds).
+    """
+    if budget.cost != "latency":
+        return budget, []
+    form = macs_form(graph)
+    scores = group_norms(model, graph)
+    loosest = Allocation(graph, Budget(macs=1.0, multiple_of=budget.multiple_of))
+    low, high = form.at(loosest.least) / loosest.dense, 1.0
+    measured: list[tuple[float, float]] = []
+
+    def time(share: float) -> float:
+        plan = loosest.plan(scores, limit=share * loosest.dense)
+        measured.append((share, measure(carve(model, graph, plan).model, graph, recipe).median_ms))
+        return measured[-1][1]
+
+    if (dense := time(high)) <= budget.value:
+        return Budget(macs=1.0, multiple_of=budget.multiple_of), measured
+    if (least := time(low)) > budget.value:
+        raise BudgetError(
+            f"budget: {budget} cannot be met; the smallest network takes {least:.3g} ms and the dense one "
+            f"{dense:.3g} ms on this device; ask for more"
+        )
+    for _ in range(6):
+        middle = (low + high) / 2
+        low, high = (middle, high) if time(middle) <= budget.value else (low, middle)
+    return Budget(macs=low, multiple_of=budget.multiple_of), measured
+
+
+def _claim(
+    out: str | Path | None, model: nn.Module, graph: ChannelGraph, method: Method, budget: Budget, recipe: Recipe
+) -> Path | None:
+    """The folder of a run: fresh, or of the same run, which then goes on.
+
+    Raises:
+        MetapruneError: It cannot be written, or holds another run.
+    """
+    if out is None:
+        return None
+    folder = Path(out)
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    identity = {
+        "method": f"{method!r}",
+        "budget": f"{budget!r}",
+        "recipe": f"{recipe!r}",
+        "axes": {name: axis.size for name, axis in graph.free.items()},
+        "weights": weights.hexdigest(),
+    }
+    known = folder / "run.json"
+    try:
+        if known.exists():
+            before = json.loads(known.read_text())
+            if changed := [key for key in identity if before.get(key) != identity[key]]:
+                raise MetapruneError(
+                    f"prune: {folder} holds another run (its {', '.join(changed)} differ); name another folder, or delete it"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps(identity, indent=1))
+    except (OSError, json.JSONDecodeError) as error:
+        raise MetapruneError(f"prune: cannot use the folder {folder} ({error}); name one that can be written") from error
+    return folder
+
+
+def _settings(method: Method, recipe: Recipe) -> dict[str, str]:
+    own = asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
+    return {f"{method.name}.{name}": str(value) for name, value in own.items()} | {
+        f"recipe.{name}": str(value) for name, value in asdict(recipe).items()
+    }
+
+
+def _axes(graph: ChannelGraph, plan: Plan) -> tuple[AxisRow, ...]:
+    total = max(macs(graph), 1)
+    shares = dict.fromkeys(graph.axes, 0)
+    for operator in graph.operators:
+        for product in operator.macs:
+            cost = _size_of(product) // graph.batch
+            for name in {axis.name for term in product for axis in axes_of(term)} & shares.keys():
+                shares[name] += cost
+    return tuple(
+        AxisRow(
+            name=name,
+            before=axis.size,
+            after=plan.widths.get(name, axis.size),
+            kept=plan.kept.get(name, tuple(range(axis.size))),
+            fixed=axis.fixed,
+            members=axis.members,
+            macs_share=shares[name] / total,
+        )
+        for name, axis in graph.axes.items()
+    )
+
+
+def _size_of(product: tuple[Any, ...]) -> int:
+    from metaprune.graph.term import size
+
+    result = 1
+    for term in product:
+        result *= size(term)
+    return result
+
+
+def _layers(graph: ChannelGraph, plan: Plan) -> tuple[LayerRow, ...]:
+    before, after = layer_macs(graph), layer_macs(graph, plan)
+    return tuple(LayerRow(name, operator, cost, after[name][1]) for name, (operator, cost) in before.items())
+
+
+def _history(rows: list[Row], found: Found) -> tuple[Epoch, ...]:
+    """Epochs, with the share of the cost left at the end of each epoch of a search."""
+
+    def share(row: Row) -> float | None:
+        before = [left for epoch, left in found.shares if epoch <= row.epoch + 1e-9]
+        return before[-1] if before and row.epoch <= found.epochs else None
+
+    return tuple(Epoch(row.epoch, row.phase, row.loss, row.metric, share(row)) for row in rows)
+
+
+def _alignment(found: Found, graph: ChannelGraph, budget: Budget, recipe: Recipe) -> Alignment | None:
+    """The network that the same scores give without alignment, cut and timed."""
+    if budget.multiple_of == 1:
+        return None
+    free = Allocation(graph.fixing(found.whole), Budget(**{budget.cost: getattr(budget, budget.cost)}, multiple_of=1))
+    plan = free.plan(found.scores)
+    unaligned = carve(found.model, graph, plan)
+    return Alignment(budget.multiple_of, macs(graph, unaligned.plan), measure(unaligned.model, graph, recipe))
+
+
+def _notes(
+    found: Found, undone: Mapping[str, str], budget: Budget, measured: list[tuple[float, float]]
+) -> tuple[str, ...]:
+    notes = [f"{axis} was left whole by the method: {reason}" for axis, reason in found.whole.items()]
+    notes += [f"{axis} was left whole, its cut could not be verified: {reason}" for axis, reason in undone.items()]
+    if measured:
+        tried = ", ".join(f"{share:.2f} of the MACs {ms:.3g} ms" for share, ms in measured)
+        notes.append(f"{budget} was translated by measuring cut networks: {tried}")
+    return tuple(notes)
+
+
+assert Tensor
+assert copy
