@@ -1,6 +1,6 @@
 """Which channel counts does this machine like? Times layers at every width, and a network cut to 0.7.
 
-Run `python benchmarks/alignment.py`: three minutes. `docs/alignment.md` reads the tables. One thread is timed
+Run `python benchmarks/alignment.py`: some minutes. `docs/alignment.md` reads the tables. One thread is timed
 in processor time, so that what else runs on the machine hardly shows; more threads want an idle machine.
 """
 
@@ -119,7 +119,7 @@ def network_columns(name: str, share: float, batch: int, seconds: float) -> Iter
         widths = {axis: nearest(share * size, multiple) for axis, size in sizes.items()}
         plan = mp.Plan({axis: range(width) for axis, width in widths.items()})
         small = mp.slice(model, graph, plan)
-        times = [milliseconds(small, x, mode, seconds) for mode in MODES]
+        times = [min(milliseconds(small, x, mode, seconds) for _ in range(5)) for mode in MODES]
         head = f"×{multiple}" if multiple else "dense"
         yield [head, f"{mp.macs(graph, plan) / 1e6:.1f}", *(f"{t:.1f}" for t in times)]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from metaprune.cost.closed_form import macs as macs
     from metaprune.cost.closed_form import params as params
     from metaprune.cost.latency import latency as latency
-    from metaprune.export.export import export as export
+    from metaprune.formats.export import export as export
     from metaprune.graph.errors import MetapruneError as MetapruneError
     from metaprune.graph.graph import ChannelGraph as ChannelGraph
     from metaprune.graph.plan import Plan as Plan
@@ -52,7 +52,7 @@ _HOME = {
     "Task": "train.task",
     "Uniform": "methods.magnitude.magnitude",
     "evaluate": "train.engine",
-    "export": "export.export",
+    "export": "formats.export",
     "fit": "train.engine",
     "latency": "cost.latency",
     "load": "saving",

@@ -16,11 +16,11 @@ Example = tuple[tuple[Any, ...], dict[str, Any]]
 class Entry:
     """A small network as a user would write it.
 
-    `free` are the sizes of axes, found by thinking, that a trace must report as free and a slice must cut (there
-    may be others). `fixed` are sizes of axes that must not be free, each with a word of the reason ("" for any).
-    `undo` says why a slice may undo some of its cuts; everywhere else that is a failure. `statistics` are sizes
-    of axes whose channels zero parameters do not make invisible, because a statistic, or a product of two
-    activations that are not zero at zero, runs over them.
+    `free` are the sizes of axes, found by thinking, that a trace must report as free and a slice must cut
+    (there may be others). `fixed` are sizes of axes that must not be free, each with a word of the reason
+    ("" for any). `undo` says why a slice may undo some of its cuts; everywhere else that is a failure.
+    `statistics` are sizes of axes whose channels zero parameters do not make invisible, because a
+    statistic, or a product of two activations that are not zero at zero, runs over them.
     """
 
     name: str

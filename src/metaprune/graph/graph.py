@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import nn
+
+from metaprune.graph.errors import PlanError
 from metaprune.graph.term import Axis, Term, axes_of, size
 
 __all__ = ["ChannelGraph", "Operator"]
@@ -53,7 +56,7 @@ class ChannelGraph:
         args: The example inputs it was traced with; the first dimension of the first tensor is the batch.
         kwargs: The example keyword inputs.
         batch: Examples in the example inputs.
-        ties: Pairs of axes made one, because one number in the code holds both sizes.
+        ties: Pairs of terms made one, because one number in the code holds both sizes.
     """
 
     axes: Mapping[str, Axis]
@@ -64,7 +67,7 @@ class ChannelGraph:
     args: tuple[Any, ...] = field(repr=False)
     kwargs: Mapping[str, Any] = field(repr=False)
     batch: int = 1
-    ties: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ties: tuple[tuple[Term, Term], ...] = field(default=(), repr=False)
 
     @property
     def free(self) -> dict[str, Axis]:
@@ -75,6 +78,22 @@ class ChannelGraph:
         """Whether the axis, met in a term, may be cut."""
         known = self.axes.get(axis.name)
         return known is not None and known.fixed is None
+
+    def check(self, model: nn.Module) -> None:
+        """Check that this is the graph of `model`: the same tensors, with the same sizes.
+
+        Raises:
+            PlanError: It is the graph of another network, or of this one before it was cut.
+        """
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
+        shapes |= {name: tuple(tensor.shape) for name, tensor in model.named_buffers(remove_duplicate=False)}
+        ours = {name: tuple(map(size, terms)) for name, terms in self.tensors.items()}
+        if shapes != ours:
+            name = next(name for name in [*shapes, *ours] if shapes.get(name) != ours.get(name))
+            raise PlanError(
+                f"graph: it is not of this {type(model).__name__}: tensor {name!r} is {shapes.get(name, 'missing')} in "
+                f"the network and {ours.get(name, 'missing')} in the graph; trace the network again"
+            )
 
     def fixing(self, reasons: Mapping[str, str]) -> ChannelGraph:
         """The same graph with some axes fixed, each for its reason."""

@@ -21,11 +21,12 @@ from metaprune.graph.call import RULES, Call, Dims, constants
 from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph, Operator
 from metaprune.graph.rules.elementwise import pointwise
-from metaprune.graph.term import Axis, Concat, Product, Term, axes_of
+from metaprune.graph.term import Axis, Concat, Product, Term, fold
 from metaprune.graph.unify import (
     UNIT,
     Factors,
     Irreconcilable,
+    Parts,
     Shape,
     Variable,
     fix,
@@ -35,7 +36,7 @@ from metaprune.graph.unify import (
     variables,
 )
 
-__all__ = ["Inference", "infer", "inference_mode_of"]
+__all__ = ["Inference", "check_inputs", "infer", "inference_mode_of"]
 
 KERNEL = "it is a kernel's extent"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
@@ -80,7 +81,7 @@ def infer(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
-    ties: Sequence[tuple[str, str]] = (),
+    ties: Sequence[tuple[Term, Term]] = (),
 ) -> Inference:
     """Infer the channel graph of `model` from one export, in the mode the model is in.
 
@@ -88,28 +89,40 @@ def infer(
         model: Any module that `torch.export` can read; it may lie on the meta device. Left untouched.
         args: Example inputs; the first dimension of the first tensor is the batch.
         kwargs: Example keyword inputs.
-        ties: Pairs of axes (by the names they have without ties) that one number in the code holds: they become one.
+        ties: Pairs of terms (over the axes there are without ties) that one number in the code holds: they become one.
 
     Raises:
         TraceError: `torch.export` cannot capture the model with these inputs.
     """
+    check_inputs(model, args, kwargs)
     kwargs = dict(kwargs or {})
     program = _export(model, args, kwargs)
     walk = _Walk(model, program)
     walk.run(program.graph_module, walk.inputs())
     named = {axis.name: variable for variable, axis in walk.name().items()} if ties else {}
-    for one, other in ties:
-        unify(named[one], named[other])
+    for tie in ties:
+        one, other = (fold(t, lambda axis: named[axis.name], _factors, _parts) for t in tie)
+        unify(one, other)
     return walk.freeze(args, kwargs, tuple(ties))
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> None:
+    """Check the kinds of what is to be traced.
+
+    Raises:
+        TraceError: The model is no module, or the inputs are not a tuple and a dictionary.
+    """
     if not isinstance(model, nn.Module):
         raise TraceError(
             f"trace: expected a torch.nn.Module, got {type(model).__name__}; pass the network itself"
         )
     if not isinstance(args, tuple):
         raise TraceError(f"trace: expected args as a tuple of inputs, got {type(args).__name__}; write (x,)")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TraceError(f"trace: expected kwargs as a dictionary of inputs by name, got {type(kwargs).__name__}")
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
     buffers = dict(model.named_buffers())
     silenced = logging.root.manager.disable
     logging.disable(logging.ERROR)  # what fails is told by the error, not by pages of log
@@ -204,7 +217,6 @@ class _Walk:
         try:
             result = rule(call) if rule else call.unknown(f"the operator {call.name} is not understood")
         except (Irreconcilable, LookupError, ValueError, TypeError) as error:
-            call.macs.clear()
             result = call.unknown(f"{call.name} at {_where(node)} is not understood: {error}")
         if not _fits(result, node.meta.get("val")):
             raise TraceError(
@@ -227,7 +239,7 @@ class _Walk:
         path = next(reversed(stack.values()))[0] if stack else ""
         return Call(node, str(name).rstrip("_"), arguments, self.dims, path, self.owner)
 
-    def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any], ties: tuple[tuple[str, str], ...]) -> Inference:
+    def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any], ties: tuple[tuple[Term, Term], ...]) -> Inference:
         """Turn what is left of the variables into named axes, and shapes into terms."""
         self.fix_unread()
         axes = self.name()
@@ -288,19 +300,24 @@ class _Walk:
         return Inference(graph, self.program, dims, reads, nodes, self.owner)
 
     def fix_unread(self) -> None:
-        """What no operator returned was not read: cutting it could not be checked."""
-        seen = {
+        """What is only moved about, or held by buffers alone, was not read: cutting it could not be checked."""
+        read: set[Variable] = set()
+        for call, outputs in self.calls:
+            if not getattr(RULES.get(call.name), "__module__", "").endswith(".layout"):
+                read |= {variable for dims in (*outputs, *call.operands()) for dim in dims for variable in variables(dim)}
+        trained = {
             variable
-            for _, outputs in self.calls
-            for dims in outputs
-            for dim in dims
+            for name, _ in self.model.named_parameters()
+            for dim in self.shapes[name]
             for variable in variables(dim)
         }
         for dims in self.shapes.values():
             for dim in dims:
                 for variable in variables(dim):
-                    if variable not in seen and variable.fixed is None:
-                        variable.fixed = "the traced forward pass does not read it"
+                    if variable not in read:
+                        variable.fixed = variable.fixed or "the traced forward pass does not read it"
+                    elif variable not in trained:
+                        variable.fixed = variable.fixed or "no parameter holds it"
 
     def layer(self, call: Call) -> str:
         """The module that holds the weight of a call, or the caller."""
@@ -340,6 +357,14 @@ class _Walk:
                 name = name if name not in taken else f"{tensor}[{index}]"
                 axes[variable] = Axis(name, variable.size, variable.fixed, tuple(members[variable]))
         return axes
+
+
+def _factors(of: Sequence[Shape]) -> Shape:
+    return Factors(tuple(of))
+
+
+def _parts(of: Sequence[Shape]) -> Shape:
+    return Parts(tuple(of))
 
 
 def _module(tensor: str) -> str:

@@ -34,6 +34,7 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
     Raises:
         PlanError: The plan does not fit the graph.
     """
+    graph.check(model)
     plan.check(graph)
     return Masked(copy.deepcopy(model), plan, graph.ties)
 
@@ -41,7 +42,7 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
 class Masked(nn.Module):
     """See `mask`."""
 
-    def __init__(self, network: nn.Module, plan: Plan, ties: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(self, network: nn.Module, plan: Plan, ties: tuple[tuple[Term, Term], ...] = ()) -> None:
         super().__init__()
         self.network = network
         self.plan = plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from metaprune.graph.errors import TraceError
-from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.infer import Inference, infer, inference_mode_of
+from metaprune.graph.graph import ChannelGraph, Operator
+from metaprune.graph.infer import Inference, check_inputs, infer, inference_mode_of
 from metaprune.graph.plan import Plan
-from metaprune.graph.term import Axis, Term, channels
+from metaprune.graph.term import Term, axes_of, channels
+from metaprune.graph.unify import Irreconcilable
 from metaprune.surgery.numbers import guesses, readings, set_numbers
 from metaprune.surgery.rescale import rescale
 from metaprune.surgery.verify import mismatch, scale_changes
 
 __all__ = ["Cut", "CutWarning", "carve", "slice", "trace"]
+
+_SCALING = {"aten.mul", "aten.div"}
 
 
 class CutWarning(UserWarning):
@@ -77,9 +81,13 @@ def trace(
     Raises:
         TraceError: `torch.export` cannot read the network with these inputs.
     """
+    check_inputs(model, args, kwargs)
     graph, found = _read(model, args, kwargs)
     if ties := _held_together(graph, found):
-        tied, _ = _read(model, args, kwargs, ties)
+        try:
+            tied, _ = _read(model, args, kwargs, ties)
+        except Irreconcilable:
+            return graph
         if len(tied.free) > len(graph.free):
             return tied
     return graph
@@ -89,7 +97,7 @@ def _read(
     model: nn.Module,
     args: tuple[object, ...],
     kwargs: Mapping[str, object] | None,
-    ties: Sequence[tuple[str, str]] = (),
+    ties: Sequence[tuple[Term, Term]] = (),
 ) -> tuple[ChannelGraph, Mapping[tuple[str, str], Sequence[Term]]]:
     """Infer; where code was given sizes, find by trial cuts which numbers hold them, and fix what cannot be reached.
 
@@ -100,26 +108,37 @@ def _read(
         graph = infer(model, args, kwargs, ties).graph
     found = guesses(model, graph)
     likeliest = replace(graph, numbers={**graph.numbers, **next(readings(model, found), {})})
-    if not any(operator.literal for operator in graph.operators):
+    if not any(_holds_a_size(operator) for operator in graph.operators):
         return likeliest, found
-    trial = _trial(graph)
+    trials = _trials(graph, found)
     for numbers in readings(model, found):
         read = replace(graph, numbers={**graph.numbers, **numbers})
-        if isinstance(_attempt(model, read, trial), nn.Module):
+        if all(isinstance(_attempt(model, read, trial), nn.Module) for trial in trials):
             return read, found
-    return likeliest.fixing(carve(model, likeliest, Plan(trial)).undone), found
+    for trial in trials:
+        plan = Plan({name: stays for name, stays in trial.items() if likeliest.axes[name].fixed is None})
+        likeliest = likeliest.fixing(carve(model, likeliest, plan).undone)
+    return likeliest, found
+
+
+def _holds_a_size(operator: Operator) -> bool:
+    """Whether an operator was given, or may compute with, a size that a cut changes."""
+    return operator.literal or operator.scale is not None or (operator.name in _SCALING and bool(operator.scalars))
 
 
 def _held_together(
     graph: ChannelGraph, found: Mapping[tuple[str, str], Sequence[Term]]
-) -> list[tuple[str, str]]:
-    """Pairs of axes that one number may hold, one of which could not be cut alone."""
-    pairs: dict[str, str] = {}
+) -> list[tuple[Term, Term]]:
+    """Pairs of terms, each over one axis, that one number may hold, where neither could be cut without the other."""
+    pairs: dict[Term, Term] = {}
     for terms in found.values():
-        axes = [term.name for term in terms if isinstance(term, Axis)]
-        for other in axes[1:]:
-            if graph.axes[axes[0]].fixed or graph.axes[other].fixed:
-                pairs.setdefault(other, axes[0])
+        stuck = [
+            term
+            for term in terms
+            if len(names := {axis.name for axis in axes_of(term)}) == 1 and not graph.free.keys() >= names
+        ]
+        for other in stuck[1:]:
+            pairs.setdefault(other, stuck[0])
     return [(first, other) for other, first in pairs.items()]
 
 
@@ -129,6 +148,7 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     Raises:
         PlanError: The plan does not fit the graph.
     """
+    graph.check(model)
     plan.check(graph)
     wanted = {name: stays for name, stays in plan.kept.items() if len(stays) < graph.axes[name].size}
     result = _attempt(model, graph, wanted)
@@ -224,14 +244,31 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def _trial(graph: ChannelGraph) -> dict[str, tuple[int, ...]]:
-    """A cut of every free axis, to widths that differ where sizes are equal, so that sizes can be told apart."""
-    trial: dict[str, tuple[int, ...]] = {}
-    seen: dict[int, int] = {}
+def _trials(
+    graph: ChannelGraph, found: Mapping[tuple[str, str], Sequence[Term]]
+) -> list[dict[str, tuple[int, ...]]]:
+    """Cuts that tell apart what one number may hold: all axes at different widths, then some axes without the others.
+
+    Axes that the same number may hold get different colours; the cuts go by the bits of the colours.
+    """
+    rivals: dict[str, set[str]] = {name: set() for name in graph.free}
+    for terms in found.values():
+        together = {axis.name for term in terms for axis in axes_of(term)} & rivals.keys()
+        for name in together:
+            rivals[name] |= together - {name}
+    colours: dict[str, int] = {}
+    for name in graph.free:
+        taken = {colours[rival] for rival in rivals[name] if rival in colours}
+        colours[name] = next(colour for colour in itertools.count() if colour not in taken)
+    whole: dict[str, tuple[int, ...]] = {}
     for name, axis in graph.free.items():
-        lowest = 1 if axis.size == 2 else 2
-        choices = range(lowest, axis.size)
-        turn = seen.setdefault(axis.size, 0)
-        seen[axis.size] += 1
-        trial[name] = tuple(range(choices[(len(choices) // 2 + turn) % len(choices)])) if choices else (0,)
-    return trial
+        widths = range(1 if axis.size == 2 else 2, axis.size)
+        whole[name] = tuple(range(widths[(len(widths) // 2 + colours[name]) % len(widths)]))
+    rivalling = [name for name in whole if rivals[name]]
+    bits = max(colours.values(), default=0).bit_length()
+    parts = [
+        {name: whole[name] for name in rivalling if (colours[name] >> bit & 1) == side}
+        for bit in range(bits)
+        for side in (0, 1)
+    ]
+    return [whole, *parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -42,11 +43,11 @@ class ScaleChange:
 def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) -> str | None:
     """Where the two graphs differ beyond `widths`, in words; None where they are the same.
 
-    Every axis of the new graph must stand for one axis of the old; two of the new may stand for one of the old, where
-    that was tied by a number that code holds.
+    Every axis of the new graph must stand for one thing of the old: an axis, or several where a number that code holds
+    ties them. Two axes of the new may stand for one of the old, for the same reason.
     """
     before, after = _skeletons(widths), _skeletons({})
-    image: dict[Variable, Variable] = {}
+    image: dict[Variable, Skeleton] = {}
 
     def agree(one: tuple[Term, ...], other: tuple[Term, ...]) -> bool:
         return len(one) == len(other) and all(
@@ -126,13 +127,22 @@ def _skeletons(widths: Mapping[str, int]) -> Callable[[Term], Skeleton]:
     )
 
 
-def _agree(old: Skeleton, new: Skeleton, image: dict[Variable, Variable]) -> bool:
-    """Whether two dimensions have one structure, with each new axis standing for one old axis throughout."""
-    if isinstance(old, Variable) and isinstance(new, Variable):
-        return old.size == new.size and image.setdefault(new, old) is old
+def _agree(old: Skeleton, new: Skeleton, image: dict[Variable, Skeleton]) -> bool:
+    """Whether two dimensions have one structure, with each new axis standing for one thing of the old throughout."""
+    if isinstance(new, Variable):
+        return new.size == _entries(old) and not isinstance(old, int) and image.setdefault(new, old) == old
     if isinstance(old, tuple) and isinstance(new, tuple):
         return len(old) == len(new) and all(_agree(a, b, image) for a, b in zip(old, new, strict=True))
     return old == new
+
+
+def _entries(skeleton: Skeleton) -> int:
+    if isinstance(skeleton, Variable):
+        return skeleton.size
+    if isinstance(skeleton, tuple):
+        kind, *inner = skeleton
+        return (math.prod if kind == "product" else sum)(map(_entries, inner))
+    return skeleton if isinstance(skeleton, int) else 0
 
 
 def _merged(factors: list[Skeleton]) -> list[Skeleton]:

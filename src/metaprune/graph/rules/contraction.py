@@ -24,10 +24,10 @@ def linear(call: Call) -> Dims:
     """y = x W^T + b over the last dimension, W of shape (out, in)."""
     *rest, inner = call.tensor("input")
     outer, columns = call.tensor("weight")
+    call.macs.append((*rest, outer, columns))
     unify(inner, columns)
     call.affine(outer, "bias")
     call.reads["input"] = (len(rest),)
-    call.macs.append((*rest, outer, columns))
     call.number("weight", in_features=columns, out_features=outer)
     return (*rest, resolve(outer))
 
@@ -37,8 +37,10 @@ def convolution(call: Call) -> Dims:
     """W of shape (out, in / groups, *kernel): in = G x i and out = G x o share G; depthwise is i = 1."""
     if call.get("transposed", False):
         return transposed(call)
-    batch, inner, *space = call.tensor("input")
+    batch, inner, *_ = call.tensor("input")
     outer, columns, *kernel = call.tensor("weight")
+    space = _space(call, kernel)
+    call.macs.append((batch, outer, columns, *kernel, *space))
     groups = call.get("groups", 1)
     if groups == 1:
         unify(inner, columns)
@@ -48,14 +50,16 @@ def convolution(call: Call) -> Dims:
         of_output, _ = split_right(outer, measure(outer) // groups)
         unify(shared, of_output)
         call.number("weight", groups=shared)
-    return _convolved(call, batch, inner, outer, space, kernel, columns, call.shape[2:])
+    return _convolved(call, batch, inner, outer, space)
 
 
 @rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
 def transposed(call: Call) -> Dims:
     """W of shape (in, out / groups, *kernel)."""
-    batch, inner, *space = call.tensor("input")
+    batch, inner, *positions = call.tensor("input")
     rows, columns, *kernel = call.tensor("weight")
+    space = _space(call, kernel)
+    call.macs.append((batch, rows, columns, *kernel, *positions))
     groups = call.get("groups", 1)
     unify(inner, rows)
     if groups == 1:
@@ -64,31 +68,31 @@ def transposed(call: Call) -> Dims:
         shared, _ = split_right(rows, measure(rows) // groups)
         outer = resolve(Factors((shared, columns)))
         call.number("weight", groups=shared)
-    positions = call.tensor("input")[2:]
-    return _convolved(call, batch, inner, outer, space, kernel, columns, tuple(map(measure, positions)))
+    return _convolved(call, batch, inner, outer, space)
 
 
-def _convolved(
-    call: Call,
-    batch: Shape,
-    inner: Shape,
-    outer: Shape,
-    space: list[Shape],
-    kernel: list[Shape],
-    columns: Shape,
-    positions: tuple[int, ...],
-) -> Dims:
-    """`positions`: where the kernel is applied (the output of a convolution, the input of a transposed one)."""
-    for dim in space:
-        fix(dim, "a kernel runs over it")
-    for dim in kernel:
-        fix(dim, "it is a kernel's extent")
+def _convolved(call: Call, batch: Shape, inner: Shape, outer: Shape, space: Dims) -> Dims:
     call.affine(outer, "bias")
     call.reads["input"] = (1,)
-    rows = inner if "transpose" in call.name or call.get("transposed", False) else outer
-    call.macs.append((batch, rows, columns, *kernel, *constants(positions)))
     call.number("weight", in_channels=inner, out_channels=outer)
-    return (batch, resolve(outer), *constants(call.shape[2:]))
+    return (batch, resolve(outer), *space)
+
+
+def _space(call: Call, kernel: list[Shape]) -> Dims:
+    """The output's picture: dimensions that a kernel of 1 leaves alone pass on, the others are fixed."""
+    dims = call.tensor("input")[2:]
+    result: list[Shape] = []
+    for place, (dim, extent, size) in enumerate(zip(dims, kernel, call.shape[2:], strict=True)):
+        alone = measure(extent) == 1 and all(
+            isinstance(given := call.get(name, usual), list) and given[place % len(given)] == usual
+            for name, usual in (("stride", 1), ("padding", 0), ("output_padding", 0))
+            if name in call.arguments
+        )
+        fix(extent, "it is a kernel's extent")
+        if not alone:
+            fix(dim, "a kernel runs over it")
+        result.append(dim if alone else constants([size])[0])
+    return tuple(result)
 
 
 @rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
@@ -99,10 +103,14 @@ def matmul(call: Call) -> Dims:
     right = call.tensor(right_name)
     rows, columns = left[-2:-1], right[-1:] if len(right) > 1 else ()
     inner = right[-2] if len(right) > 1 else right[0]
-    unify(left[-1], inner)
+    try:
+        unify(left[-1], inner)
+        batch = broadcast([left[:-2], right[:-2]])
+    except Irreconcilable:
+        call.macs.append((*constants(call.shape), inner))
+        raise
     call.reads["self"] = (len(left) - 1,)
     call.reads[right_name] = (max(len(right) - 2, 0),)
-    batch = broadcast([left[:-2], right[:-2]])
     call.macs.append((*batch, *rows, inner, *columns))
     return (*batch, *rows, *columns)
 

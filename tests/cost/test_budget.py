@@ -1,0 +1,239 @@
+"""Budgets, and the plans that use them up."""
+
+import math
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.cost.budget import Allocation, alignment
+from metaprune.graph.errors import BudgetError
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.term import axes_of, size, width
+from tests.zoo import ZOO
+
+NAMES = (
+    *("vgg", "resnet", "resnet_bottleneck", "densenet", "unet", "mobilenet_v2", "efficientnet", "resnext"),
+    *("edsr", "gpt", "mixer"),
+)
+MANY_WIDTHS = ("vgg", "resnet", "densenet", "unet", "mobilenet_v2", "efficientnet")
+
+
+@cache
+def graph_of(name: str) -> ChannelGraph:
+    return mp.trace(*ZOO[name].example())
+
+
+def random_scores(graph: ChannelGraph, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.rand(axis.size, generator=generator) for name, axis in graph.free.items()}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, ("exactly one", "macs", "params", "latency", "none")),
+        ({"macs": 0.5, "latency": 3.0}, ("exactly one", "macs", "latency")),
+        ({"macs": 0.5, "params": 0.5, "latency": 3.0}, ("exactly one",)),
+        ({"macs": 0}, ("macs", "above 0", "0.5 keeps half")),
+        ({"macs": -1}, ("macs", "above 0", "-1")),
+        ({"macs": 1.5}, ("macs", "up to 1", "1.5")),
+        ({"params": 1e6 + 0.5}, ("params", "whole number")),
+        ({"macs": math.nan}, ("macs", "nan")),
+        ({"macs": math.inf}, ("macs", "inf")),
+        ({"macs": True}, ("macs", "True")),
+        ({"macs": "50%"}, ("macs", "50%")),
+        ({"macs": [0.5]}, ("macs", "[0.5]")),
+        ({"latency": 0.0}, ("latency", "above 0")),
+        ({"latency": -2.0}, ("latency", "-2")),
+        ({"macs": 0.5, "multiple_of": 0}, ("multiple_of", "from 1", "0")),
+        ({"macs": 0.5, "multiple_of": -8}, ("multiple_of", "-8")),
+        ({"macs": 0.5, "multiple_of": 8.0}, ("multiple_of", "8.0")),
+        ({"macs": 0.5, "multiple_of": "8"}, ("multiple_of", "'8'")),
+        ({"macs": 0.5, "multiple_of": True}, ("multiple_of", "True")),
+    ],
+    ids=str,
+)
+def test_bad_values(fields: dict[str, Any], words: tuple[str, ...]) -> None:
+    with pytest.raises(BudgetError) as caught:
+        mp.Budget(**fields)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith("budget: ")
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (mp.Budget(macs=0.5), "0.5 of the MACs"),
+        (mp.Budget(macs=1), "1 of the MACs"),
+        (mp.Budget(params=270_000), "270,000 parameters"),
+        (mp.Budget(latency=1.25), "1.25 ms"),
+    ],
+)
+def test_in_words(budget: mp.Budget, words: str) -> None:
+    assert str(budget) == words
+
+
+def test_a_latency_is_not_allocated() -> None:
+    with pytest.raises(BudgetError, match="measured"):
+        Allocation(graph_of("resnet"), mp.Budget(latency=2.0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("cost", ["macs", "params"])
+@pytest.mark.parametrize("multiple_of", [1, 4])
+def test_plans(name: str, cost: str, multiple_of: int) -> None:
+    """Within the limit, in steps, above the floors, the best of each axis, and monotone in the budget."""
+    graph = graph_of(name)
+    scores = random_scores(graph)
+    loosest = Allocation(graph, mp.Budget(**{cost: 1.0}, multiple_of=multiple_of))
+    assert loosest.plan(scores).kept == {}
+    smallest = loosest.form.at(loosest.least) / loosest.dense
+    before = 0
+    for part in (0.05, 0.2, 0.4, 0.6, 0.8, 1.0):
+        budget = mp.Budget(**{cost: smallest + (1 - smallest) * part}, multiple_of=multiple_of)
+        allocation = Allocation(graph, budget)
+        plan = allocation.plan(scores)
+        plan.check(graph)
+        price = allocation.form.at(plan.widths)
+        assert price <= allocation.limit
+        if multiple_of == 1 and name in MANY_WIDTHS and part < 1:
+            assert price >= allocation.limit - 0.005 * allocation.dense - 1
+        assert price >= before
+        before = price
+        for axis, kept in plan.kept.items():
+            step, least, size = allocation.steps[axis], allocation.least[axis], graph.axes[axis].size
+            assert len(kept) % step == 0 or len(kept) == size
+            assert math.ceil(0.1 * size) <= least <= len(kept) < size
+            best = scores[axis].topk(len(kept)).indices.sort().values.tolist()
+            assert list(kept) == best
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_impossible_budget_names_one_that_is_possible(name: str) -> None:
+    """Both as a share and as a number: who asks for what the error says gets it."""
+    graph = graph_of(name)
+    for cost, multiple_of in (("macs", 1), ("macs", 8), ("params", 1), ("params", 4)):
+        loosest = Allocation(graph, mp.Budget(**{cost: 1.0}, multiple_of=multiple_of))
+        if loosest.form.at(loosest.least) == loosest.dense:
+            continue
+        with pytest.raises(BudgetError) as caught:
+            Allocation(graph, mp.Budget(**{cost: 1e-6}, multiple_of=multiple_of))
+        line = str(caught.value)
+        assert "\n" not in line
+        assert ("smaller multiple_of" in line) == (multiple_of > 1)
+        found = re.search(r"smallest possible is ([\d.]+) \(([\d,]+) of ([\d,]+) ", line)
+        assert found, line
+        share, number, dense = float(found[1]), int(found[2].replace(",", "")), int(found[3].replace(",", ""))
+        assert dense == loosest.dense
+        for value in (number, share):
+            allocation = Allocation(graph, mp.Budget(**{cost: value}, multiple_of=multiple_of))
+            price = allocation.form.at(allocation.plan(random_scores(graph)).widths)
+            assert number <= price <= max(number, share * dense)
+        with pytest.raises(BudgetError):
+            Allocation(graph, mp.Budget(**{cost: number - 1}, multiple_of=multiple_of))
+
+
+@pytest.mark.parametrize("name", ["resnet", "densenet", "mobilenet_v2", "gpt"])
+@pytest.mark.parametrize("multiple_of", [1, 4])
+def test_the_dead_never_stay(name: str, multiple_of: int) -> None:
+    graph = graph_of(name)
+    allocation = Allocation(graph, mp.Budget(macs=0.7, multiple_of=multiple_of))
+    scores = random_scores(graph)
+    for axis, score in scores.items():
+        dead = graph.axes[axis].size - allocation.least[axis]
+        score[torch.randperm(len(score))[: dead // 2]] = -torch.inf
+    for limit in (None, allocation.dense, (allocation.dense + allocation.limit) / 2):
+        plan = allocation.plan(scores, limit)
+        for axis, score in scores.items():
+            kept = list(plan.kept.get(axis, range(len(score))))
+            assert (score[kept] > -torch.inf).all()
+
+
+def test_another_limit_on_the_way() -> None:
+    allocation = Allocation(graph_of("resnet"), mp.Budget(macs=0.3, multiple_of=1))
+    scores = random_scores(graph_of("resnet"))
+    for share in (0.9, 0.6, 0.3):
+        price = allocation.form.at(allocation.plan(scores, share * allocation.dense).widths)
+        assert (share - 0.1) * allocation.dense < price <= share * allocation.dense
+    assert allocation.plan(scores, allocation.dense).kept == {}
+
+
+def test_the_ranking_decides() -> None:
+    """All axes together: those with small scores pay."""
+    graph = graph_of("resnet")
+    scores = {axis: torch.rand(graph.axes[axis].size) + 1 for axis in graph.free}
+    scores["layer2.0.conv1"] -= 1
+    plan = Allocation(graph, mp.Budget(macs=0.85, multiple_of=1)).plan(scores)
+    cut = {axis: graph.axes[axis].size - stays for axis, stays in plan.widths.items()}
+    assert cut["layer2.0.conv1"] >= 5
+    assert sum(cut.values()) - cut["layer2.0.conv1"] <= 4
+
+
+def test_ties_of_scores_are_settled_the_same_way_each_time() -> None:
+    graph = graph_of("resnet")
+    scores = {axis: torch.ones(graph.axes[axis].size) for axis in graph.free}
+    allocation = Allocation(graph, mp.Budget(params=0.5, multiple_of=1))
+    assert allocation.plan(scores) == allocation.plan(scores)
+    assert allocation.form.at(allocation.plan(scores).widths) <= allocation.limit
+
+
+@pytest.mark.parametrize("multiple_of", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("name", ["resnet", "channel_shuffle", "gpt", "edsr", "resnext"])
+def test_aligned_steps_align_every_dimension(name: str, multiple_of: int) -> None:
+    """Whatever the steps allow: where a dimension was aligned before the cut, it is aligned after it."""
+    graph = graph_of(name)
+    steps = alignment(graph, multiple_of)
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        widths = {
+            axis: min(steps[axis] * int(torch.randint(1, 20, (), generator=generator)), graph.axes[axis].size)
+            for axis in graph.free
+        }
+        for name_of_tensor, dims in graph.tensors.items():
+            for term in dims:
+                if any(graph.is_free(axis) for axis in axes_of(term)) and size(term) % multiple_of == 0:
+                    whole = any(
+                        widths.get(axis.name) == axis.size and axis.size % steps[axis.name]
+                        for axis in axes_of(term)
+                        if axis.name in widths
+                    )
+                    assert whole or width(term, widths) % multiple_of == 0, name_of_tensor
+
+
+def test_steps_of_heads_and_their_sizes() -> None:
+    """Heads of a fixed aligned size leave one by one."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.out = nn.Linear(16, 32), nn.Linear(32, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            split = self.q(x).unflatten(-1, (4, 8))
+            return self.out((split * split.softmax(-1)).flatten(-2))
+
+    graph = mp.trace(Heads(), (torch.zeros(2, 3, 16),))
+    steps = {axis.size: alignment(graph, 8)[name] for name, axis in graph.free.items()}
+    assert steps[4] == 1
+    assert steps.get(8, 8) == 8
+
+
+def test_one_axis_alone() -> None:
+    graph = mp.trace(nn.Sequential(nn.Linear(5, 10), nn.Linear(10, 5)), (torch.zeros(2, 5),))
+    for stays in range(1, 11):
+        plan = Allocation(graph, mp.Budget(macs=stays / 10, multiple_of=1)).plan({"0": torch.arange(10.0)})
+        assert plan.kept.get("0", tuple(range(10))) == tuple(range(10 - stays, 10))
+
+
+def test_no_axis_at_all() -> None:
+    graph = mp.trace(nn.Linear(5, 3), (torch.zeros(2, 5),))
+    assert Allocation(graph, mp.Budget(macs=1.0)).plan({}).kept == {}
+    with pytest.raises(BudgetError, match="smallest possible is 1"):
+        Allocation(graph, mp.Budget(macs=0.5))

@@ -1,0 +1,294 @@
+"""The search of DHP: it lands on its budget with a network that already ignores what the plan removes."""
+
+import copy
+import itertools
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+import metaprune as mp
+from metaprune.cost.budget import Allocation
+from metaprune.graph.errors import BudgetError, MetapruneError
+from metaprune.graph.graph import ChannelGraph
+from metaprune.methods.dhp.dhp import Search, initial_latents, loud_axes, proximal_step, share_allowed
+from metaprune.methods.dhp.hypernet import Latents
+from metaprune.methods.method import Found, Problem
+from metaprune.surgery.slice import carve
+from tests.laws import oracle
+from tests.methods import small
+from tests.zoo import ZOO
+
+
+@cache
+def dense() -> tuple[nn.Module, ChannelGraph]:
+    model = small.network()
+    return model, mp.trace(model, small.EXAMPLE)
+
+
+def find(method: mp.DHP, budget: mp.Budget, epochs: int = 4, **fields: Any) -> Found:
+    return method.find(
+        Problem(*dense(), budget, small.task(), small.recipe(epochs, **fields), progress=False)
+    )
+
+
+@pytest.mark.parametrize("z", [-1.5, -0.3, -0.05, 0.0, 0.2, 0.7, 2.0])
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.7, 3.0])
+def test_proximal_step_minimises(z: float, threshold: float) -> None:
+    """Its definition: the minimiser of (x - z)^2 / 2 + t |x|, looked for on a grid."""
+    grid = torch.linspace(-3, 3, 60_001, dtype=torch.float64)
+    best = grid[((grid - z).square() / 2 + threshold * grid.abs()).argmin()].item()
+    assert proximal_step(torch.tensor([z]), threshold).item() == pytest.approx(best, abs=1e-4)
+
+
+def test_proximal_step_is_elementwise() -> None:
+    step = proximal_step(torch.tensor([1.0, -1.0, 0.3, -2.0]), torch.tensor([0.25, 0.5, 0.4, 0.0]))
+    assert step.tolist() == [0.75, -0.5, 0.0, -2.0]
+
+
+def test_share_allowed() -> None:
+    assert [share_allowed(p, 0.4) for p in (-1, 0, 0.5, 1, 7)] == pytest.approx([1, 1, 0.7, 0.4, 0.4])
+    falling = [share_allowed(p / 10, 0.25) for p in range(11)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_latents_start_from_saliency() -> None:
+    norms = {"a": torch.tensor([0.0, 0.25, 1.0, 4.0, 1e6]).double()}
+    assert initial_latents(norms, 0.5)["a"].tolist() == pytest.approx([0.1, 0.5, 1.0, 2.0, 10.0])
+    latents = mp.DHP().generate(*dense()).latents.named()
+    for name, axis in dense()[1].free.items():
+        assert latents[name].shape == (axis.size,)
+        assert len(latents[name].unique()) == axis.size  # in lockstep, a whole axis would die at once
+
+
+@pytest.mark.parametrize(
+    ("name", "loud"),
+    [
+        ("resnet", []),
+        ("convnext", ["stem.0", "down.1"]),
+        ("group_norm", ["0[0]", "0[1]", "3[0]", "3[1]"]),
+        ("weight_standardised", ["0"]),
+        ("mixer", ["patches"]),
+    ],
+)
+def test_axes_that_gates_cannot_silence(name: str, loud: list[str]) -> None:
+    graph = mp.trace(*ZOO[name].example())
+    reasons = loud_axes(graph)
+    assert list(reasons) == loud
+    assert all("gates cannot hide" in reason for reason in reasons.values())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"form": "hypernetwork"},
+        {"form": "hypernetwork", "scratch": True},
+        {"form": "hypernetwork", "offsets": True},
+        {"search": 1.0, "ramp": 0.5, "decay": 0.3},
+        {"sparsity": 20.0},  # the paper's threshold alone would kill every latent
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "budget", [mp.Budget(macs=0.5, multiple_of=1), mp.Budget(params=0.35, multiple_of=4)]
+)
+def test_it_lands_on_the_budget(fields: dict[str, Any], budget: mp.Budget) -> None:
+    model, graph = dense()
+    method = mp.DHP(**fields)
+    before = oracle.fingerprint(model)
+    found = find(method, budget)
+    check(found, Allocation(graph, budget))
+    assert oracle.fingerprint(model) == before
+    assert found.epochs == max(1, round(method.search * 4))
+    assert [row.epoch for row in found.history] == list(range(1, found.epochs + 1))
+    assert {row.phase for row in found.history} == {"search"}
+    assert found.exact == (not method.offsets)
+    if found.exact:
+        cut = carve(found.model, graph, found.plan).model
+        example = (torch.randn(4, 1, 8, 8),)
+        for network in (found.model, cut):
+            network.eval()
+        assert oracle.distance(oracle.call(found.model, example, {}), oracle.call(cut, example, {})) < 1e-5
+
+
+def check(found: Found, allocation: Allocation) -> None:
+    """Within the budget and at most 1 % of the dense cost below it, aligned, above the floors."""
+    graph = allocation.graph
+    cost = allocation.form.at(found.plan.widths)
+    slack = 0.01 if allocation.budget.multiple_of == 1 else 0.05
+    assert allocation.limit - slack * allocation.dense <= cost <= allocation.limit
+    for axis, width in found.plan.widths.items():
+        assert allocation.least[axis] <= width <= allocation.sizes[axis]
+        assert width % allocation.steps[axis] == 0 or width == allocation.sizes[axis]
+    assert found.shares[-1][1] == pytest.approx(cost / allocation.dense)
+    epochs, shares = zip(*found.shares, strict=True)
+    assert list(epochs) == sorted(epochs)
+    assert epochs[-1] == found.epochs
+    assert all(after <= before for before, after in itertools.pairwise(shares))  # the dead stay dead
+    assert set(found.scores) == set(graph.free)
+    assert all(score.shape == (graph.axes[axis].size,) for axis, score in found.scores.items())
+
+
+def test_the_plan_is_the_living_latents() -> None:
+    """At every step: what is doomed falls to zero in time and stays there; the rest is not touched."""
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(macs=0.4, multiple_of=4))
+    latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
+    start = copy.deepcopy(latents)
+    search = Search(mp.DHP(), latents, allocation, small.recipe(5), epochs=2)
+    dead: set[tuple[str, int]] = set()
+    for step in range(200):
+        with torch.no_grad():
+            for z in latents.vectors:
+                z.add_(0.001 * torch.randn(z.shape))  # the optimizer wakes the dead
+        search(step, 200)
+        now = {(axis, c) for axis, z in latents.named().items() for c in (z == 0).nonzero()[:, 0].tolist()}
+        assert dead <= now
+        dead = now
+        kept = {axis: tuple(z.nonzero()[:, 0].tolist()) for axis, z in latents.named().items()}
+        assert search.plan() == mp.Plan({a: k for a, k in kept.items() if len(k) < graph.axes[a].size})
+    assert search.plan() == allocation.plan(search.ranking)
+    for axis, z in latents.named().items():
+        alive = z != 0
+        assert (z - start.named()[axis])[alive].abs().max() < 0.1
+    assert search.shares[0][1] > 0.95
+    assert search.shares[-1] == [1.0, allocation.form.at(search.plan().widths) / allocation.dense]
+
+
+def test_the_ranking_of_the_latents_decides() -> None:
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(params=0.6, multiple_of=1))
+    latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
+    expected = allocation.plan({axis: z.detach().clone() for axis, z in latents.named().items()})
+    search = Search(mp.DHP(), latents, allocation, small.recipe(5), epochs=2)
+    for step in range(100):
+        search(step, 100)
+    assert search.plan() == expected
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 10, 11, 99, 101])
+@pytest.mark.parametrize("decay", [0.01, 0.2])
+def test_it_lands_in_however_few_steps(steps: int, decay: float) -> None:
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(macs=0.3, multiple_of=1))
+    latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
+    search = Search(mp.DHP(decay=decay), latents, allocation, small.recipe(2), epochs=1)
+    for step in range(steps):
+        search(step, steps)
+    cost = allocation.form.at(search.plan().widths)
+    assert allocation.limit - 0.01 * allocation.dense <= cost <= allocation.limit
+
+
+def test_a_budget_of_everything_kills_nothing() -> None:
+    found = find(mp.DHP(search=0.5), mp.Budget(macs=1.0))
+    assert found.plan.kept == {}
+    assert {share for _, share in found.shares} == {1.0}
+
+
+def test_same_seed_same_plan_and_weights() -> None:
+    budget = mp.Budget(macs=0.5, multiple_of=1)
+    one = find(mp.DHP(), budget)
+    torch.rand(5)
+    two = find(mp.DHP(), budget)
+    other = find(mp.DHP(), budget, seed=3)
+    assert one.plan == two.plan
+    assert oracle.fingerprint(one.model) == oracle.fingerprint(two.model)
+    assert oracle.fingerprint(one.model) != oracle.fingerprint(other.model)
+
+
+def test_frozen_weights_are_not_trained() -> None:
+    model, graph = dense()
+    model = copy.deepcopy(model)
+    model.get_parameter("head.weight").requires_grad_(False)
+    problem = Problem(model, graph, mp.Budget(macs=0.5), small.task(), small.recipe(2), progress=False)
+    found = mp.DHP().find(problem)
+    assert not found.model.get_parameter("head.weight").requires_grad
+    assert {name for name, p in found.model.named_parameters() if not p.requires_grad} == {"head.weight"}
+
+
+def test_state_survives_a_checkpoint() -> None:
+    """Interrupted between any two steps, the search goes on as if nothing had been."""
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(macs=0.5))
+    start = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
+
+    def search() -> Search:
+        return Search(mp.DHP(), copy.deepcopy(start), allocation, small.recipe(5), epochs=2)
+
+    whole, first = search(), search()
+    for step in range(50):
+        whole(step, 50)
+        if step < 31:
+            first(step, 50)
+    second = search()
+    second.latents.load_state_dict(first.latents.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for step in range(31, 50):
+        second(step, 50)
+    assert second.plan() == whole.plan()
+    assert second.shares == whole.shares
+    assert all(map(torch.equal, whole.latents.vectors, second.latents.vectors))
+
+
+def test_loud_axes_stay_whole_and_are_named() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(1, 16, 3)
+            self.norm = nn.GroupNorm(1, 16)
+            self.more = nn.Conv2d(16, 16, 3)
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.more(self.norm(self.stem(x)).relu()).relu().mean((2, 3)))
+
+    model = Normed()
+    graph = mp.trace(model, small.EXAMPLE)
+    assert set(graph.free) == {"stem", "more"}
+    problem = Problem(
+        model, graph, mp.Budget(macs=0.5, multiple_of=1), small.task(), small.recipe(2), progress=False
+    )
+    found = mp.DHP().find(problem)
+    assert set(found.whole) == {"stem"}
+    assert set(found.plan) == set(found.scores) == {"more"}
+    tight = replace(problem, budget=mp.Budget(macs=0.1, multiple_of=1))
+    assert Allocation(graph, tight.budget).plan(mp.Random().find(tight).scores)  # others can
+    with pytest.raises(BudgetError, match="smallest possible"):
+        mp.DHP().find(tight)
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"search": 0}, "search"),
+        ({"search": 1.5}, "search"),
+        ({"ramp": -0.1}, "ramp"),
+        ({"decay": 0.0}, "decay"),
+        ({"ramp": 0.9, "decay": 0.2}, "ramp + decay"),
+        ({"form": "mask"}, "form"),
+        ({"offsets": True}, "hypernetwork"),
+        ({"scratch": True}, "hypernetwork"),
+        ({"form": "hypernetwork", "embedding": 0}, "embedding"),
+        ({"sparsity": -1.0}, "sparsity"),
+        ({"latent_lr": -0.1}, "latent_lr"),
+        ({"power": float("nan")}, "power"),
+    ],
+    ids=str,
+)
+def test_bad_settings(fields: dict[str, Any], word: str) -> None:
+    with pytest.raises(MetapruneError) as caught:
+        mp.DHP(**fields)
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_loader_is_refused() -> None:
+    model, graph = dense()
+    empty = replace(small.task(), train=DataLoader([]))
+    with pytest.raises(MetapruneError, match="empty"):
+        mp.DHP().find(Problem(model, graph, mp.Budget(macs=0.5), empty, small.recipe(), progress=False))

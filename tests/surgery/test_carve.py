@@ -1,0 +1,116 @@
+"""Carve: what is cut, what is undone, and what it says."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.graph.errors import PlanError
+from metaprune.surgery.slice import CutWarning, carve
+from tests.laws import oracle
+from tests.methods import small
+
+
+def graph_and_network() -> tuple[nn.Module, mp.ChannelGraph]:
+    model = small.Small().eval()
+    return model, mp.trace(model, small.EXAMPLE)
+
+
+def test_shapes_numbers_and_values() -> None:
+    model, graph = graph_and_network()
+    done = carve(model, graph, mp.Plan({"inner.0": [1, 4, 5], "wide.0": [0, 23]}))
+    assert not done.undone
+    cut = done.model
+    assert torch.equal(cut.inner[0].weight, model.inner[0].weight[[1, 4, 5]])
+    assert torch.equal(cut.inner[1].running_mean, model.inner[1].running_mean[[1, 4, 5]])
+    assert torch.equal(cut.back.weight, model.back.weight[:, [1, 4, 5]])
+    assert torch.equal(cut.back.bias, model.back.bias)
+    assert torch.equal(cut.wide[2].weight, model.wide[2].weight[[0, 23]])
+    assert torch.equal(cut.head.weight, model.head.weight[:, [0, 23]])
+    assert (cut.inner[0].out_channels, cut.inner[1].num_features, cut.back.in_channels) == (3, 3, 3)
+    assert (cut.wide[2].in_channels, cut.wide[2].out_channels, cut.wide[2].groups) == (2, 2, 2)
+    assert cut.head.in_features == 2
+
+
+def test_an_empty_plan_is_a_copy() -> None:
+    model, graph = graph_and_network()
+    done = carve(model, graph, mp.Plan({}))
+    assert done.model is not model
+    assert done.plan.kept == {}
+    assert oracle.fingerprint(done.model) == oracle.fingerprint(model)
+
+
+def test_one_channel_is_enough() -> None:
+    model, graph = graph_and_network()
+    plan = mp.Plan({name: [axis.size - 1] for name, axis in graph.free.items()})
+    done = carve(model, graph, plan)
+    assert done.plan == plan
+    assert oracle.counted_params(done.model) == mp.params(graph, plan)
+    assert done.model(torch.zeros(5, 1, 8, 8)).shape == (5, 3)
+
+
+def test_hooks_attributes_and_subclasses_come_along() -> None:
+    model, graph = graph_and_network()
+    model.note = {"mine": [1, 2]}  # type: ignore[assignment]
+    cut = mp.slice(model, graph, mp.Plan({"inner.0": [0]}))
+    assert type(cut) is small.Small
+    assert cut.note == {"mine": [1, 2]}
+    assert cut.note is not model.note
+
+
+def test_dtype_and_layout_are_kept() -> None:
+    model, _ = graph_and_network()
+    model = model.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    graph = mp.trace(model, (torch.zeros(2, 1, 8, 8, dtype=torch.bfloat16),))
+    cut = mp.slice(model, graph, mp.Plan({"inner.0": [0, 1]}))
+    assert {p.dtype for p in cut.parameters()} == {torch.bfloat16}
+
+
+def test_a_network_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        model = small.Small().eval()
+        graph = mp.trace(model, (torch.zeros(2, 1, 8, 8),))
+    plan = oracle.half(graph)
+    cut = mp.slice(model, graph, plan)
+    assert all(p.is_meta for p in cut.parameters())
+    assert oracle.counted_params(cut) == mp.params(graph, plan)
+
+
+class Moody(nn.Module):
+    """Checks a width of its own in a way no trace can see until it is cut to one width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).relu()
+        if y.shape[1] == 3:
+            raise RuntimeError("three is\na crowd")
+        return self.c(self.b(y).relu())
+
+
+def test_what_cannot_be_verified_is_undone_and_the_rest_is_cut() -> None:
+    model = Moody()
+    graph = mp.trace(model, (torch.zeros(2, 4),))
+    plan = mp.Plan({"a": [0, 1, 2], "b": [4, 5, 6]})
+    done = carve(model, graph, plan)
+    assert set(done.undone) == {"a"}
+    assert done.plan == mp.Plan({"b": [4, 5, 6]})
+    assert "three is" in done.undone["a"]
+    assert "test_carve.py:" in done.undone["a"]
+    assert "\n" not in done.undone["a"]
+    assert done.model.a.out_features == 8
+    assert done.model.b.weight.shape == (3, 8)
+    with pytest.warns(CutWarning, match="axis 'a' was left whole"):
+        mp.slice(model, graph, plan)
+    assert not carve(model, graph, mp.Plan({"a": [0, 1], "b": [4, 5, 6]})).undone
+
+
+def test_a_wrong_plan_cuts_nothing() -> None:
+    model, graph = graph_and_network()
+    before = oracle.fingerprint(model)
+    for plan in (mp.Plan({"nowhere": [0]}), mp.Plan({"inner.0": [12]}), mp.Plan({"head": [0]})):
+        with pytest.raises(PlanError):
+            carve(model, graph, plan)
+    assert oracle.fingerprint(model) == before

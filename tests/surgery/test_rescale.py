@@ -1,0 +1,126 @@
+"""Scales that depend on a size: made up for in the weights, or refused with a reason."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.surgery.slice import carve
+from tests.laws import oracle
+
+EXAMPLE = (torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64),)
+
+
+class Attention(nn.Module):
+    """One head of 6 channels, scaled by the root of its own size."""
+
+    def __init__(self, queries: nn.Module | None = None, after: Callable[[Tensor], Tensor] | None = None):
+        super().__init__()
+        self.q = queries or nn.Linear(8, 6)
+        self.k, self.v, self.out = nn.Linear(8, 6), nn.Linear(8, 7), nn.Linear(7, 8)
+        self.after = after or (lambda q: q)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.after(self.q(x))
+        return self.out(F.scaled_dot_product_attention(q, self.k(x), self.v(x)))
+
+
+class Divided(Attention):
+    """The scale in the code."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = self.q(x), self.k(x)
+        return self.out((q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1) @ self.v(x))
+
+
+class Multiplied(Attention):
+    """The scale on the queries."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = self.q(x), self.k(x)
+        return self.out(((q * q.shape[-1] ** -0.5) @ k.transpose(1, 2)).softmax(-1) @ self.v(x))
+
+
+def cut_heads(model: nn.Module) -> tuple[nn.Module, dict[str, str], float]:
+    """Half of the head is cut: the network, what was undone, and how far it is from the mask."""
+    model = model.double().eval()
+    graph = mp.trace(model, EXAMPLE)
+    [name] = [name for name, axis in graph.axes.items() if axis.size == 6 and "q" in "".join(axis.members)]
+    if name not in graph.free:
+        return model, {name: graph.axes[name].fixed or ""}, 0.0
+    plan = mp.Plan({name: [0, 2, 3]})
+    done = carve(model, graph, plan)
+    effective = mp.Plan({axis: kept for axis, kept in plan.kept.items() if axis not in done.undone})
+    masked = oracle.call(mp.mask(model, graph, effective), EXAMPLE, {})
+    return done.model, dict(done.undone), oracle.distance(masked, oracle.call(done.model, EXAMPLE, {}))
+
+
+CAN: dict[str, Callable[[], nn.Module]] = {
+    "attention of PyTorch": Attention,
+    "a division": Divided,
+    "a product": Multiplied,
+    "without bias": lambda: Attention(nn.Linear(8, 6, bias=False)),
+    "a norm of the queries": lambda: Attention(nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6))),
+    "two layers": lambda: Attention(nn.Sequential(nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 6))),
+    "halved": lambda: Attention(after=lambda q: q * 0.5),
+    "negative": lambda: Attention(after=lambda q: -q),
+}
+
+
+@pytest.mark.parametrize("kind", CAN)
+def test_made_up_for(kind: str) -> None:
+    small, undone, error = cut_heads(CAN[kind]())
+    assert not undone
+    assert small.get_submodule("k").weight.shape == (3, 8)  # type: ignore[union-attr]
+    assert error < 1e-10
+
+
+def test_weights_of_the_queries_alone_change() -> None:
+    model = Attention()
+    small, *_ = cut_heads(model)
+    factor = (3 / 6) ** 0.5
+    torch.testing.assert_close(small.q.weight, model.q.weight[[0, 2, 3]] * factor)  # type: ignore[union-attr,index]
+    torch.testing.assert_close(small.q.bias, model.q.bias[[0, 2, 3]] * factor)  # type: ignore[union-attr,index]
+    torch.testing.assert_close(small.k.weight, model.k.weight[[0, 2, 3]])
+
+
+CANNOT: dict[str, Callable[[], nn.Module]] = {
+    "an activation in between": lambda: Attention(after=torch.sigmoid),
+    "a constant is added": lambda: Attention(after=lambda q: q + 1.0),
+}
+
+
+@pytest.mark.parametrize("kind", CANNOT)
+def test_left_whole_with_a_reason(kind: str) -> None:
+    """Nothing that computes something else is ever handed out."""
+    model = CANNOT[kind]()
+    small, undone, error = cut_heads(model)
+    [reason] = undone.values()
+    assert len(reason) > 20
+    assert error < 1e-10
+    assert oracle.fingerprint(small) == oracle.fingerprint(model)
+
+
+class Shared(nn.Module):
+    """Queries and keys from one layer: to scale one is to scale the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.v, self.out = nn.Linear(8, 6), nn.Linear(8, 7), nn.Linear(7, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.q(x)
+        return self.out(F.scaled_dot_product_attention(q, q, self.v(x)))
+
+
+def test_shared_weights_are_not_scaled() -> None:
+    model = Shared()
+    small, undone, error = cut_heads(model)
+    assert undone or error < 1e-10
+    assert error < 1e-10
+    if undone:
+        assert oracle.fingerprint(small) == oracle.fingerprint(model)

@@ -1,0 +1,91 @@
+"""The documentation is true: its Python runs, and its links lead somewhere."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from metaprune.graph.call import RULES
+
+ROOT = Path(__file__).parent.parent
+METHODS = sorted((ROOT / "src" / "metaprune" / "methods").glob("*/README.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *METHODS]
+HEADINGS = [
+    "What it does",
+    "Use it",
+    "Knobs",
+    "When to choose it, when not",
+    "What we reproduced",
+    "Departures",
+    "Reference",
+]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def run(page: Path, names: dict[str, Any]) -> dict[str, Any]:
+    """Runs the Python of a page, block after block; `names` are known at its start, and all are returned."""
+    text = page.read_text(encoding="utf-8")
+    module = ModuleType(f"tests.page_{page.stem}")
+    vars(module).update(names)
+    sys.modules[module.__name__] = module  # dataclasses look there for what their annotations mean
+    try:
+        for block in re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            line = text.count("\n", 0, block.start(1))
+            exec(compile("\n" * line + block[1], str(page), "exec"), vars(module))
+    finally:
+        del sys.modules[module.__name__]
+    return vars(module)
+
+
+@pytest.fixture(scope="module")
+def readme(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the README's blocks leave behind; run in a folder of their own."""
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("readme"))
+        names = run(ROOT / "README.md", {})
+        assert (Path("out") / "report.html").is_file()
+    return {name: names[name] for name in ("model", "task", "x", "result")}
+
+
+def test_the_readme_runs(readme):
+    report = readme["result"].report
+    assert report.pruned.macs <= 0.5 * report.dense.macs
+    assert report.after_cut == pytest.approx(report.before_cut, abs=1.0)  # one digit, where rounding tips it
+
+
+@pytest.mark.parametrize("page", [*METHODS, ROOT / "docs" / "add_a_method.md"], ids=name_of)
+def test_the_python_of_a_method_runs(page, readme, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = run(page, readme)["result"].report
+    assert report is not readme["result"].report
+    assert report.pruned.macs <= 0.5 * report.dense.macs
+
+
+def test_the_template_of_an_operator_runs():
+    known = set(RULES)
+    try:
+        run(ROOT / "docs" / "add_an_operator.md", {})
+        assert set(RULES) - known
+    finally:
+        for operator in set(RULES) - known:
+            del RULES[operator]
+
+
+@pytest.mark.parametrize("page", METHODS, ids=name_of)
+def test_a_method_has_the_headings(page):
+    assert re.findall(r"^## (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE) == HEADINGS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing

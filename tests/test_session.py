@@ -1,0 +1,398 @@
+"""The whole pipeline: what goes in is left alone, what comes out fits, is plain and can be reproduced."""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import metaprune as mp
+import metaprune.session as session
+from metaprune.cost.budget import Allocation
+from metaprune.cost.latency import Latency
+from metaprune.graph.errors import BudgetError, MetapruneError, TraceError
+from metaprune.methods.method import Method
+from metaprune.report.page import render
+from metaprune.report.report import from_json, to_json
+from tests.laws import oracle
+from tests.methods import small
+
+METHODS = (mp.Magnitude(), mp.Uniform(), mp.Random(), mp.DHP(), mp.DHP(form="hypernetwork"))
+BUDGET = mp.Budget(macs=0.5, multiple_of=4)
+methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: getattr(method, "form", method.name))
+
+
+@pytest.fixture(autouse=True)
+def no_time_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(session, "latency", partial(mp.latency, seconds=0.005))
+
+
+@cache
+def dense() -> nn.Module:
+    return small.network()
+
+
+def prune(model: nn.Module | None = None, **fields: Any) -> session.Result:
+    given: dict[str, Any] = {
+        "method": mp.Magnitude(),
+        "budget": BUDGET,
+        "task": small.task(),
+        "recipe": small.recipe(2),
+        "progress": False,
+    }
+    return mp.prune(dense() if model is None else model, small.EXAMPLE, **(given | fields))
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@methods
+def test_from_a_network_to_a_smaller_one(method: Method) -> None:
+    model = copy.deepcopy(dense()).train()
+    model.get_submodule("norm").eval()
+    before = oracle.fingerprint(model)
+    result = prune(model, method=method)
+    assert oracle.fingerprint(model) == before
+
+    report, cut = result.report, result.model
+    allocation = Allocation(result.graph, BUDGET)
+    assert mp.macs(result.graph, result.plan) <= allocation.limit
+    assert (
+        report.pruned.macs
+        == mp.macs(result.graph, result.plan)
+        == oracle.counted_macs(cut, small.EXAMPLE, {})
+    )
+    assert report.pruned.params == mp.params(result.graph, result.plan) == oracle.counted_params(cut)
+    assert report.dense.macs == mp.macs(result.graph)
+    assert {path: module.training for path, module in cut.named_modules()} == {
+        path: module.training for path, module in model.named_modules()
+    }
+    assert all(parameter.grad is None for parameter in cut.parameters())
+
+    tuned = mp.evaluate(cut, small.task().val, small.task(), small.recipe(2))
+    assert report.split == "val"
+    assert report.pruned.metric == pytest.approx(tuned)
+    assert tuned > 60
+    assert (
+        report.dense.metric
+        == report.dense_val
+        == pytest.approx(mp.evaluate(model, small.task().val, small.task(), small.recipe(2)))
+    )
+    if isinstance(method, mp.DHP):
+        assert report.before_cut == pytest.approx(report.after_cut)  # the cut costs nothing
+    assert [epoch.epoch for epoch in report.history] == [1, 2]
+    assert report.history[-1].metric == pytest.approx(tuned)
+    check_report(result)
+
+
+def check_report(result: session.Result) -> None:
+    report = result.report
+    assert from_json(to_json(report)) == report
+    page = render(report)
+    assert "<html" in page
+    assert report.method in page
+    widths = {row.name: row.after for row in report.axes}
+    assert {name: widths[name] for name in result.plan} == result.plan.widths
+    for row in report.axes:
+        assert len(row.kept) == row.after <= row.before
+        assert 0 <= row.macs_share <= 1
+        assert row.fixed is None or row.after == row.before
+    assert sum(layer.macs_before for layer in report.layers) == report.dense.macs
+    assert sum(layer.macs_after for layer in report.layers) == report.pruned.macs
+    assert report.alignment is not None
+    assert report.alignment.macs_unaligned <= Allocation(result.graph, BUDGET).limit
+    assert report.environment["torch"] == torch.__version__
+
+
+@methods
+def test_what_comes_out_is_plain(method: Method) -> None:
+    cut = prune(method=method, recipe=small.recipe(1)).model
+    assert type(cut) is small.Small
+    for path, module in cut.named_modules():
+        assert type(module) is type(dense().get_submodule(path))
+        assert not type(module).__module__.startswith("metaprune")
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert not torch.nn.utils.parametrize.is_parametrized(module)
+        for child in vars(module).values():
+            assert not type(child).__module__.startswith("metaprune")
+    assert set(cut.state_dict()) == set(dense().state_dict())
+    assert all(p.is_leaf and p.requires_grad and p.dtype == torch.float32 for p in cut.parameters())
+
+
+@pytest.mark.parametrize("method", [mp.Magnitude(), mp.DHP()], ids=lambda method: method.name)
+def test_the_same_call_gives_the_same_weights(method: Method) -> None:
+    """Whatever random numbers the caller draws in between; and those are left alone."""
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    one = prune(method=method)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(11)
+    two = prune(method=method)
+    assert one.plan == two.plan
+    assert same(one.model, two.model)
+
+
+def test_the_test_split_is_reported_where_there_is_one() -> None:
+    task = replace(small.task(), test=DataLoader(small.pictures(30, 3), batch_size=30))
+    report = prune(task=task, recipe=small.recipe(1)).report
+    assert report.split == "test"
+    assert report.dense.metric == pytest.approx(mp.evaluate(dense(), task.test, task, small.recipe(1)))  # type: ignore[arg-type]
+    assert report.dense_val == pytest.approx(mp.evaluate(dense(), task.val, task, small.recipe(1)))
+
+
+def test_nothing_to_cut_is_no_error() -> None:
+    result = prune(budget=mp.Budget(macs=1.0), recipe=small.recipe(1))
+    assert result.plan.kept == {}
+    assert result.report.pruned.params == result.report.dense.params
+
+
+def test_frozen_weights_stay_frozen() -> None:
+    model = copy.deepcopy(dense())
+    model.get_parameter("head.weight").requires_grad_(False)
+    for method in (mp.Magnitude(), mp.DHP()):
+        result = prune(model, method=method, recipe=small.recipe(3))
+        assert [n for n, p in result.model.named_parameters() if not p.requires_grad] == ["head.weight"]
+
+
+# Latency: measured times are made up, so that they say what the test means.
+
+
+def timed(ms: Callable[[int], float]) -> Callable[..., Latency]:
+    """A clock that reads the time off the number of parameters."""
+
+    def latency(model: nn.Module, args: Any, kwargs: Any = None, **_: Any) -> Latency:
+        return Latency(ms(oracle.counted_params(model)), 0.0, 1, 2, "cpu", "32-true", 1)
+
+    return latency
+
+
+def test_a_latency_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "latency", timed(lambda params: params / 1000))
+    whole = oracle.counted_params(dense())
+    result = prune(budget=mp.Budget(latency=whole / 2000, multiple_of=1), recipe=small.recipe(1))
+    assert result.report.pruned.latency is not None
+    assert 0.8 * whole / 2000 < result.report.pruned.latency.median_ms <= whole / 2000
+    assert any("measuring cut networks" in note for note in result.report.notes)
+    assert "ms" in result.report.budget
+
+
+def test_a_latency_that_holds_already_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "latency", timed(lambda params: params / 1000))
+    result = prune(budget=mp.Budget(latency=1000.0), recipe=small.recipe(1))
+    assert result.plan.kept == {}
+
+
+def test_an_impossible_latency_names_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "latency", timed(lambda params: 20 + params / 1e6))
+    with pytest.raises(
+        BudgetError, match=r"0\.5 ms cannot be met; the smallest network takes 20 ms"
+    ) as caught:
+        prune(budget=mp.Budget(latency=0.5))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_latency_that_only_the_smallest_network_meets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its share of the cost, multiplied back, is a hair less than its cost."""
+    width, least = next(
+        (w, -(-w // 10))
+        for w in range(10, 500)
+        if int(12 * -(-w // 10) / (12 * w) * (12 * w)) < 12 * -(-w // 10)
+    )
+    model = nn.Sequential(nn.Linear(5, width), nn.Linear(width, 7))
+    graph = mp.trace(model, (torch.zeros(2, 5),))
+    smallest = mp.params(graph, mp.Plan({"0": range(least)}))
+    monkeypatch.setattr(session, "latency", timed(lambda params: 1.0 if params <= smallest else 9.0))
+    budget = mp.Budget(latency=1.0, multiple_of=1)
+    bounded, measured = session._computable(model, graph, budget, small.recipe(1))
+    assert measured[0][1] == 9.0
+    assert Allocation(graph, bounded).limit >= 12 * least
+
+
+def test_a_real_clock() -> None:
+    result = prune(budget=mp.Budget(latency=500.0), recipe=small.recipe(1))
+    assert result.report.dense.latency is not None
+    assert result.report.dense.latency.median_ms > 0
+
+
+# Folders of runs.
+
+
+@pytest.mark.parametrize("method", [mp.Magnitude(), mp.DHP()], ids=lambda method: method.name)
+def test_a_finished_run_comes_back_with_the_same_weights(method: Method, tmp_path: Path) -> None:
+    one = prune(method=method, out=tmp_path / "run")
+    trained = one.report.history
+    torch.rand(3)
+    two = prune(method=method, out=tmp_path / "run")
+    assert two.plan == one.plan
+    assert same(one.model, two.model)
+    assert two.report.history == trained
+    assert same(one.model, prune(method=method).model)  # as it would have been without a folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": mp.Uniform()},
+        {"method": mp.Random(seed=1)},
+        {"budget": mp.Budget(macs=0.4, multiple_of=4)},
+        {"recipe": small.recipe(2, seed=1)},
+        {"model": small.Small()},
+    ],
+    ids=str,
+)
+def test_a_folder_belongs_to_one_run(change: dict[str, Any], tmp_path: Path) -> None:
+    prune(out=tmp_path)
+    held = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(MetapruneError, match="holds another run") as caught:
+        prune(**{"out": tmp_path, **change})
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == held
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "{}", "\xff"])
+def test_a_folder_with_something_else_in_it(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(MetapruneError, match=r"name (one|another)") as caught:
+        prune(out=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "run.json").read_bytes() == text.encode("latin-1")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here")
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(MetapruneError, match="written") as caught:
+            prune(out=folder)
+        assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# Bad input: one clear line, and the given model as it was.
+
+
+class Loss:
+    """Made anew for each test: one that turns to something else after some steps."""
+
+    def __init__(self, value: float, after: int = 0) -> None:
+        self.value, self.left = value, after
+
+    def __call__(self, output: Tensor, batch: Any) -> Tensor:
+        self.left -= 1
+        loss = nn.functional.cross_entropy(output, batch[1])
+        return loss if self.left >= 0 else loss * self.value
+
+
+def labels_from(low: int) -> DataLoader[Any]:
+    return DataLoader([(torch.randn(1, 8, 8), label + low) for label in range(3)] * 4, batch_size=6)
+
+
+BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "NaN loss": ({"task": ("loss", Loss(float("nan")))}, ("loss is nan", "epoch 1", "lr")),
+    "infinite loss": ({"task": ("loss", Loss(float("inf")))}, ("loss is inf",)),
+    "NaN loss later": ({"task": ("loss", Loss(float("nan"), 15))}, ("loss is nan", "epoch 2")),
+    "no training data": ({"task": ("train", DataLoader([]))}, ("training data", "empty")),
+    "no validation data": ({"task": ("val", DataLoader([]))}, ("data", "empty")),
+    "no test data": ({"task": ("test", DataLoader([]))}, ("data", "empty")),
+    "label too large": ({"task": ("train", labels_from(1))}, ("labels", "[0, 3)", "got 3")),
+    "label below zero": ({"task": ("val", labels_from(-1))}, ("labels", "[0, 3)", "got -1")),
+    "a loader without length": ({"task": ("train", iter([]))}, ("length",)),
+    "impossible budget": ({"budget": mp.Budget(macs=0.001)}, ("smallest possible",)),
+    "a number for a budget": ({"budget": 0.5}, ("budget", "mp.Budget")),
+    "a name for a method": ({"method": "dhp"}, ("method", "mp.DHP")),
+    "a class for a method": ({"method": mp.DHP}, ("method", "mp.DHP")),
+    "a loader for a task": ({"task": labels_from(0)}, ("task", "mp.Classification")),
+    "unknown device": ({"recipe": replace(small.recipe(1), device="abacus")}, ("abacus",)),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("method", [mp.Magnitude(), mp.DHP()], ids=lambda method: method.name)
+def test_bad_input(kind: str, method: Method, tmp_path: Path) -> None:
+    fields, words = copy.deepcopy(BAD[kind])
+    if isinstance(fields.get("task"), tuple):
+        name, value = fields["task"]
+        fields["task"] = replace(small.task(), **{name: value})
+    model = copy.deepcopy(dense())
+    before = oracle.fingerprint(model)
+    with pytest.raises(MetapruneError) as caught:
+        prune(model, **({"method": method, "out": tmp_path / "run"} | fields))
+    line = str(caught.value)
+    assert "\n" not in line
+    assert all(word in line for word in words), line
+    assert oracle.fingerprint(model) == before
+    if not any(word in kind for word in ("NaN", "infinite", "training", "length", "too large")):
+        left = [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if "checkpoints" in p.parts]
+        assert not left, "nothing was trained, so nothing is there to go on from"
+
+
+def test_a_corrected_call_may_use_the_folder_again(tmp_path: Path) -> None:
+    """An error before any training must not claim the folder."""
+    with pytest.raises(MetapruneError):
+        prune(out=tmp_path, task=replace(small.task(), val=labels_from(-1)))
+    prune(out=tmp_path, method=mp.Uniform(), recipe=small.recipe(1))
+
+
+def test_no_free_axis() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    for method in (mp.Magnitude(), mp.DHP()):
+        with pytest.raises(MetapruneError, match=r"free|smallest possible is 1") as caught:
+            prune(model, method=method)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(MetapruneError, match="no free axis"):
+        prune(model, method=mp.DHP(), budget=mp.Budget(macs=1.0))
+
+
+def test_examples_that_do_not_fit() -> None:
+    with pytest.raises(TraceError) as caught:
+        mp.prune(dense(), (torch.zeros(2, 3, 8, 8),), method=mp.Magnitude(), budget=BUDGET, task=small.task())
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_the_user_is_his_own() -> None:
+    """What his loss raises is not dressed up, and the model is as it was."""
+
+    def loss(output: Tensor, batch: Any) -> Tensor:
+        raise KeyError("mine")
+
+    model = copy.deepcopy(dense()).train()
+    before = oracle.fingerprint(model)
+    for method in (mp.Magnitude(), mp.DHP()):
+        with pytest.raises(KeyError, match="mine"):
+            prune(model, method=method, task=replace(small.task(), loss=loss))
+    assert oracle.fingerprint(model) == before
+
+
+def test_a_method_of_ones_own() -> None:
+    """Twenty lines are enough, and need not be a dataclass."""
+
+    class Keep:
+        name = "keep"
+        reference = ""
+
+        def find(self, problem: Any) -> Any:
+            from metaprune.methods.method import Found
+
+            scores = {name: torch.arange(float(a.size)) for name, a in problem.graph.free.items()}
+            return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model, scores)
+
+    result = prune(method=Keep(), recipe=small.recipe(1))
+    for axis, kept in result.plan.kept.items():
+        size = result.graph.axes[axis].size
+        assert kept == tuple(range(size - len(kept), size))
+    assert json.loads(to_json(result.report))["method"] == "keep"
