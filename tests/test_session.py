@@ -396,3 +396,16 @@ def test_a_method_of_ones_own() -> None:
         size = result.graph.axes[axis].size
         assert kept == tuple(range(size - len(kept), size))
     assert json.loads(to_json(result.report))["method"] == "keep"
+
+
+@pytest.mark.gpu
+@methods
+def test_on_a_gpu(method: Method) -> None:
+    """The network and the examples come from the CPU, and stay there."""
+    model = copy.deepcopy(dense())
+    before = oracle.fingerprint(model)
+    result = prune(model, method=method, recipe=replace(small.recipe(2), device="cuda"))
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+    assert oracle.fingerprint(model) == before
+    assert mp.macs(result.graph, result.plan) <= Allocation(result.graph, BUDGET).limit
+    assert not any("could not be verified" in note for note in result.report.notes)

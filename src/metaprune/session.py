@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import platform
@@ -13,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metaprune.cost.budget import Allocation, Budget
-from metaprune.cost.closed_form import layer_macs, macs, macs_form, params
+from metaprune.cost.closed_form import axis_shares, layer_macs, macs, macs_form, params
 from metaprune.cost.latency import Latency, latency
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
-from metaprune.graph.term import axes_of
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, LayerRow, Report
@@ -264,13 +262,7 @@ def _settings(method: Method, recipe: Recipe) -> dict[str, str]:
 
 
 def _axes(graph: ChannelGraph, plan: Plan) -> tuple[AxisRow, ...]:
-    total = max(macs(graph), 1)
-    shares = dict.fromkeys(graph.axes, 0)
-    for operator in graph.operators:
-        for product in operator.macs:
-            cost = _size_of(product) // graph.batch
-            for name in {axis.name for term in product for axis in axes_of(term)} & shares.keys():
-                shares[name] += cost
+    shares = axis_shares(graph)
     return tuple(
         AxisRow(
             name=name,
@@ -279,19 +271,10 @@ def _axes(graph: ChannelGraph, plan: Plan) -> tuple[AxisRow, ...]:
             kept=plan.kept.get(name, tuple(range(axis.size))),
             fixed=axis.fixed,
             members=axis.members,
-            macs_share=shares[name] / total,
+            macs_share=shares[name],
         )
         for name, axis in graph.axes.items()
     )
-
-
-def _size_of(product: tuple[Any, ...]) -> int:
-    from metaprune.graph.term import size
-
-    result = 1
-    for term in product:
-        result *= size(term)
-    return result
 
 
 def _layers(graph: ChannelGraph, plan: Plan) -> tuple[LayerRow, ...]:
@@ -329,6 +312,3 @@ def _notes(
         notes.append(f"{budget} was translated by measuring cut networks: {tried}")
     return tuple(notes)
 
-
-assert Tensor
-assert copy

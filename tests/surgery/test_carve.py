@@ -76,6 +76,15 @@ def test_a_network_on_the_meta_device() -> None:
     assert oracle.counted_params(cut) == mp.params(graph, plan)
 
 
+def test_a_network_that_moved_since_it_was_traced() -> None:
+    """Evaluation moves a network to the device; the example inputs in the graph stay where they were."""
+    model, graph = graph_and_network()
+    plan = oracle.half(graph)
+    done = carve(model.to("meta"), graph, plan)
+    assert not done.undone
+    assert oracle.counted_params(done.model) == mp.params(graph, plan)
+
+
 class Moody(nn.Module):
     """Checks a width of its own in a way no trace can see until it is cut to one width."""
 

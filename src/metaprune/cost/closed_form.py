@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from metaprune.graph.graph import ChannelGraph, Operator
 from metaprune.graph.plan import Plan
-from metaprune.graph.term import Axis, Term, fold
+from metaprune.graph.term import Axis, Term, axes_of, fold, size
 
-__all__ = ["ClosedForm", "layer_macs", "macs", "macs_form", "params", "params_form"]
+__all__ = ["ClosedForm", "axis_shares", "layer_macs", "macs", "macs_form", "params", "params_form"]
 
 Monomials = Counter[tuple[str, ...]]
 
@@ -129,6 +130,19 @@ def layer_macs(graph: ChannelGraph, plan: Plan | None = None) -> dict[str, tuple
         )
         for layer, operators in layers.items()
     }
+
+
+def axis_shares(graph: ChannelGraph) -> dict[str, float]:
+    """For each axis, the share of the network's multiply-accumulates that it takes part in."""
+    shares = dict.fromkeys(graph.axes, 0)
+    total = 0
+    for operator in graph.operators:
+        for product in operator.macs:
+            cost = math.prod(size(term) for term in product)
+            total += cost
+            for name in {axis.name for term in product for axis in axes_of(term)} & shares.keys():
+                shares[name] += cost
+    return {name: share / max(total, 1) for name, share in shares.items()}
 
 
 def _widths(graph: ChannelGraph, plan: Plan | None) -> dict[str, int]:

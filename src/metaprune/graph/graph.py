@@ -56,6 +56,7 @@ class ChannelGraph:
         args: The example inputs it was traced with; the first dimension of the first tensor is the batch.
         kwargs: The example keyword inputs.
         batch: Examples in the example inputs.
+        constants: Digests of the tensors that the code makes and holds.
         ties: Pairs of terms made one, because one number in the code holds both sizes.
     """
 
@@ -68,6 +69,7 @@ class ChannelGraph:
     kwargs: Mapping[str, Any] = field(repr=False)
     batch: int = 1
     ties: tuple[tuple[Term, Term], ...] = field(default=(), repr=False)
+    constants: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def free(self) -> dict[str, Axis]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import operator
 import re
@@ -289,6 +290,7 @@ class _Walk:
             kwargs=kwargs,
             batch=inputs[0].shape[0] if inputs and inputs[0].ndim else 1,
             ties=ties,
+            constants=_digest(self.program),
         )
         dims = {
             node: tuple(map(terms, value)) if isinstance(value, list) else terms(value)
@@ -403,11 +405,20 @@ def _fits(result: Any, value: Any) -> bool:
 
 
 def _scalars(call: Call) -> tuple[float, ...]:
-    """Numbers that a pointwise operator computes with, or a scale that was given."""
+    """The numbers that an operator computes with or fills a tensor with; sizes and positions are not among them."""
     if torch.Tag.pointwise in getattr(call.node.target, "tags", ()):
-        values = [
-            v for v in call.arguments.values() if isinstance(v, int | float) and not isinstance(v, bool)
-        ]
-        return tuple(float(value) for value in values)
-    scale = call.arguments.get("scale")
-    return (float(scale),) if isinstance(scale, int | float) else ()
+        values = list(call.arguments.values())
+    else:
+        values = [call.arguments.get(name) for name in ("scale", "fill_value", "s", "value")]
+    return tuple(float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool))
+
+
+def _digest(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """What the constants hold that the code makes, in short."""
+    tensors = [value for _, value in sorted(program.constants.items()) if isinstance(value, Tensor)]
+    return tuple(
+        "meta"
+        if value.is_meta
+        else hashlib.sha256(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
+        for value in tensors
+    )

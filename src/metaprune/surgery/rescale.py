@@ -85,15 +85,23 @@ def rescale(
     producers: list[fx.Node] = []
     if (problem := _collect(source, region, producers, inference)) is not None:
         return problem
-    if [*node.args].count(source) != 1 or _leaks([*region, *producers], region, node):
-        return "the weights that must make up for a scale are read elsewhere too"
+    path = {*region, *producers}
+    if [*node.args].count(source) != 1 or any(not _once(step, path) for step in region):
+        return "what must make up for a scale enters the product more than once"
+    rows = _Rows(path, producers)
+    scaled = rows.reaching(source)
+    for step in path:
+        for user in step.users:
+            if user in path or user is node:
+                continue
+            if not _is_piece(user) or any((scaled[p] & other).any() for p, other in rows.reaching(user).items()):
+                return "the weights that must make up for a scale are read elsewhere too"
     tensors = dict(model.named_parameters(remove_duplicate=False))
-    for producer, rows in _rows_that_reach(source, region, producers).items():
-        named = [inference.owner[arg] for arg in _affine(producer, inference)]
-        for name in named:
+    for producer, channels in scaled.items():
+        for name in (inference.owner[arg] for arg in _affine(producer, inference)):
             tensor = tensors[name]
             with torch.no_grad():
-                scale = torch.ones(len(rows), dtype=torch.float64).masked_fill(rows, factor).to(tensor)
+                scale = torch.ones(len(channels), dtype=torch.float64).masked_fill(channels, factor).to(tensor)
                 tensor.mul_(scale.reshape(-1, *[1] * (tensor.ndim - 1)))
     return None
 
@@ -140,37 +148,54 @@ def _collect(
     return None
 
 
-def _leaks(path: list[fx.Node], region: list[fx.Node], node: fx.Node) -> bool:
-    """Whether anything on the path is read by others than the path itself; pieces taken from it are not the path."""
-    pieces = {"aten.select", "aten.slice", "aten.unbind", "aten.chunk", "aten.split", "aten.split_with_sizes"}
-    return any(
-        user not in region and user is not node and _name(user) not in pieces and "getitem" not in _name(user)
-        for step in path
-        for user in step.users
-    )
+def _once(step: fx.Node, path: set[fx.Node]) -> bool:
+    """Whether what comes along the path enters a product on one side only."""
+    operands = [arg for arg in step.args if isinstance(arg, fx.Node) and arg in path]
+    return _name(step) in _ALL or len(operands) <= 1
 
 
-def _rows_that_reach(
-    source: fx.Node, region: list[fx.Node], producers: list[fx.Node]
-) -> dict[fx.Node, Tensor]:
-    """For each producer, which of its channels reach `source`: those with a gradient on random data."""
-    generator = torch.Generator().manual_seed(0)
-    values: dict[fx.Node, Any] = {}
+def _is_piece(node: fx.Node) -> bool:
+    """Whether the node only takes entries out of what it is given."""
+    taking = {"aten.select", "aten.slice", "aten.unbind", "aten.chunk", "aten.split", "aten.split_with_sizes"}
+    return _name(node) in taking or "getitem" in _name(node)
 
-    def value(node: fx.Node) -> Any:
-        if node not in values:
-            if node in region:
-                arguments, keywords = fx.node.map_arg((node.args, node.kwargs), value)
-                values[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
+
+class _Rows:
+    """Which channels of the producers reach a node: those with a gradient on random data."""
+
+    def __init__(self, path: set[fx.Node], producers: list[fx.Node]) -> None:
+        self.path = path
+        self.producers = producers
+        self.generator = torch.Generator().manual_seed(0)
+        self.values: dict[fx.Node, Any] = {}
+
+    def reaching(self, node: fx.Node) -> dict[fx.Node, Tensor]:
+        """For each producer a mask over its channels, shape (channels,)."""
+        value = self.value(node, run=True)
+        total = sum((part.sum() for part in value), torch.zeros(())) if isinstance(value, list | tuple) else value.sum()
+        starts = [self.values.get(producer) for producer in self.producers]
+        known = [start for start in starts if start is not None]
+        gradients = iter(torch.autograd.grad(total, known, retain_graph=True, allow_unused=True))
+        rows = {}
+        for producer, start in zip(self.producers, starts, strict=True):
+            gradient = next(gradients) if start is not None else None
+            shape = producer.meta["val"].shape
+            channel = _PRODUCERS[_name(producer)] % len(shape)
+            rows[producer] = (
+                torch.zeros(shape[channel], dtype=torch.bool)
+                if gradient is None
+                else gradient.movedim(channel, 0).flatten(1).abs().sum(1) > 0
+            )
+        return rows
+
+    def value(self, node: fx.Node, run: bool = False) -> Any:
+        """Along the path operators are run; what comes from elsewhere is random."""
+        if node not in self.values:
+            if (run or node in self.path) and node not in self.producers:
+                arguments, keywords = fx.node.map_arg((node.args, node.kwargs), self.value)
+                self.values[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
             else:
-                random = torch.rand(node.meta["val"].shape, generator=generator, dtype=torch.float64) + 0.5
-                values[node] = random.requires_grad_(node in producers)
-        return values[node]
-
-    value(source).sum().backward()
-    rows = {}
-    for producer in producers:
-        gradient = values[producer].grad
-        channel = _PRODUCERS[_name(producer)] % gradient.ndim
-        rows[producer] = gradient.movedim(channel, 0).flatten(1).abs().sum(1) > 0
-    return rows
+                shape = node.meta["val"].shape
+                random = torch.rand(shape, generator=self.generator, dtype=torch.float64) + 0.5
+                self.values[node] = random.requires_grad_(node in self.producers)
+        return self.values[node]

@@ -7,6 +7,7 @@ import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,10 @@ from metaprune.surgery.verify import mismatch, scale_changes
 
 __all__ = ["Cut", "CutWarning", "carve", "slice", "trace"]
 
-_SCALING = {"aten.mul", "aten.div"}
+_SCALING = {"aten.mul", "aten.div", "aten.full", "aten.scalar_tensor", "aten.full_like"}
+
+_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
+"""Where the files of PyTorch and of this package lie; all others are the network's."""
 
 
 class CutWarning(UserWarning):

@@ -60,6 +60,8 @@ def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) ->
     for one, other in pairs:
         if len(one.outputs) != len(other.outputs) or not all(map(agree, one.outputs, other.outputs)):
             return f"{one.where} ({one.name}) holds a size: the cut network is laid out differently there"
+    if old.constants != new.constants:
+        return "a constant that the code makes depends on a size"
     for name, dims in old.tensors.items():
         if not agree(dims, new.tensors[name]):
             return f"tensor {name} is read differently after the cut"

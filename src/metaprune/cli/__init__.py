@@ -1,0 +1,5 @@
+"""The command line: a thin shell over `mp.prune`."""
+
+from metaprune.cli.app import app
+
+__all__ = ["app"]

@@ -1,0 +1,330 @@
+"""The commands. Heavy modules are imported inside them, so that `metaprune --help` is quick."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Cut any PyTorch network down to a budget, with learned pruning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Model = Annotated[str, typer.Argument(help="A built-in name, package.module:function, file.py:function, or hf:NAME.")]
+DataOption = Annotated[str, typer.Option(help="digits, a Hub name, or a folder of parquet files or pictures.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the dense network, a safetensors file.")]
+Pruned = Annotated[Path | None, typer.Option(help="A folder that `metaprune prune` wrote.")]
+Input = Annotated[str, typer.Option("--input", help="Sizes of one example.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; as many as torch likes by default.")]
+BatchSize = Annotated[int, typer.Option(help="Examples a batch; also the batch that time is measured at.")]
+
+
+def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """One line on standard error and exit code 2 for what the package refuses; METAPRUNE_DEBUG=1 shows where."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        from metaprune.graph.errors import MetapruneError
+
+        try:
+            return command(*args, **kwargs)
+        except MetapruneError as error:
+            if os.environ.get("METAPRUNE_DEBUG"):
+                raise
+            typer.echo(f"metaprune: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("metaprune: interrupted; start the same command again to go on", err=True)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def command_line() -> str:
+    """What was typed, for the report."""
+    return shlex.join(["metaprune", *sys.argv[1:]])
+
+
+def set_threads(threads: int | None) -> None:
+    """Bound the CPU threads of this process."""
+    import torch
+
+    from metaprune.cli.resolve import UsageError
+
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads: expected 1 or more, got {threads}")
+    if threads:
+        torch.set_num_threads(threads)
+
+
+@app.command()
+@clear_errors
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the pruned network and its report go.")] = Path("metaprune-demo"),
+) -> None:
+    """Train, prune, fine-tune and report on real digits: no download, about a minute."""
+    from metaprune.cli.demo import run
+
+    run(out)
+
+
+@app.command()
+@clear_errors
+def inspect(
+    model: Model,
+    sizes: Input = "3x32x32",
+    batch: Annotated[int, typer.Option(help="Examples in the batch that is traced.")] = 2,
+) -> None:
+    """Print axes, sizes, members, cost share, and what is fixed and why."""
+    from metaprune.cli.resolve import example, network
+    from metaprune.cli.show import graph_table
+    from metaprune.surgery.slice import trace
+
+    args = example(sizes, batch)
+    net = network(model, channels=args[0].shape[1])
+    graph_table(model, trace(net, args))
+
+
+@app.command()
+@clear_errors
+def prune(
+    model: Model,
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Where the result and the checkpoints go.")],
+    method: Annotated[str, typer.Option(help="dhp, magnitude, uniform or random.")] = "dhp",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, field=value.")] = None,
+    macs: Annotated[float | None, typer.Option(help="Share of the MACs that stays, or a number of them.")] = None,
+    params: Annotated[float | None, typer.Option(help="Share of the parameters that stays, or a number.")] = None,
+    latency: Annotated[float | None, typer.Option(help="Milliseconds for a batch on this device.")] = None,
+    multiple_of: Annotated[int, typer.Option(help="Widths are multiples of this.")] = 8,
+    weights: Weights = None,
+    dense_epochs: Annotated[int, typer.Option(help="Where no weights are given: epochs of the dense network.")] = 25,
+    epochs: Annotated[int, typer.Option(help="Epochs after that: search and fine-tuning together.")] = 10,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start of those epochs.")] = 0.05,
+    batch_size: BatchSize = 128,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed …")] = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Prune a network down to a budget; it is trained first where no weights are given. A killed run goes on."""
+    import torch
+
+    from metaprune.cli.resolve import UsageError, chosen_method, network
+    from metaprune.cli.show import result_table
+    from metaprune.cost.budget import Allocation, Budget
+    from metaprune.data import load
+    from metaprune.saving import read_weights
+    from metaprune.session import prune as run
+    from metaprune.surgery.slice import trace
+    from metaprune.train.engine import Recipe
+    from metaprune.train.task import Classification
+
+    set_threads(threads)
+    chosen = chosen_method(method, settings or [])
+    budget = Budget(macs=_number(macs), params=_number(params), latency=latency, multiple_of=multiple_of)
+    recipe = Recipe(epochs=epochs, lr=lr, seed=seed, precision=precision, device=device)
+    given = read_weights(weights)[0] if weights else None
+    _writable(out)
+    pictures = load(data, batch_size=batch_size)
+    torch.manual_seed(seed)
+    net = network(model, pictures.classes, pictures.shape[0])
+    args = (torch.randn(batch_size, *pictures.shape, generator=torch.Generator().manual_seed(0)),)
+    if budget.cost != "latency":
+        Allocation(trace(net, (args[0][:2],)), budget)
+    task = Classification(pictures.train, pictures.val, pictures.test)
+    if given is None:
+        dense = Recipe(
+            dense_epochs, lr=0.1, warmup=min(1.0, dense_epochs / 2), seed=seed, precision=precision, device=device
+        )
+        given = _train_dense(net, task, dense, out / "dense")
+    try:
+        net.load_state_dict(given)
+    except RuntimeError as error:
+        raise UsageError(f"--weights: {weights} does not fit {model} ({' '.join(str(error).split())[:200]})") from error
+    result = run(
+        net,
+        args,
+        method=chosen,
+        budget=budget,
+        task=task,
+        recipe=recipe,
+        out=out,
+        network=model,
+        data=Path(data).name if Path(data).exists() else data,
+        commands=(command_line(),),
+    )
+    result.save(out)
+    result_table(result.report, out, model)
+
+
+@app.command()
+@clear_errors
+def evaluate(
+    model: Model,
+    data: DataOption,
+    weights: Weights = None,
+    pruned: Pruned = None,
+    batch_size: BatchSize = 128,
+    precision: str = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Measure a dense or a pruned network on the test data (the validation data, where there are none)."""
+    from metaprune.cli.show import console
+    from metaprune.data import load
+    from metaprune.train.engine import Recipe
+    from metaprune.train.engine import evaluate as measure
+    from metaprune.train.task import Classification
+
+    set_threads(threads)
+    pictures = load(data, batch_size=batch_size)
+    net = _built(model, weights, pruned, pictures.classes, pictures.shape[0])
+    task = Classification(pictures.train, pictures.val, pictures.test)
+    split, batches = ("test", task.test) if task.test is not None else ("val", task.val)
+    value = measure(net, batches, task, Recipe(precision=precision, device=device))
+    console().print(f"{task.metric_name} on {split}: {value:.2f}")
+
+
+@app.command()
+@clear_errors
+def bench(
+    model: Model,
+    pruned: Pruned = None,
+    weights: Weights = None,
+    sizes: Input = "3x32x32",
+    classes: Annotated[int, typer.Option(help="Classes of a built-in network.")] = 10,
+    batch: Annotated[str, typer.Option(help="Batch sizes, as 1,32.")] = "1,32",
+    precision: str = "32-true",
+    device: str = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Time a network, and the pruned one beside it."""
+    from metaprune.cli.resolve import UsageError, example
+    from metaprune.cli.show import bench_table
+    from metaprune.cost.latency import latency
+
+    set_threads(threads)
+    try:
+        batches = [int(size) for size in batch.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--batch: expected sizes like 1,32, got {batch!r}") from error
+    channels = example(sizes, 1)[0].shape[1]
+    networks = {"dense": _built(model, weights, None, classes, channels)}
+    if pruned:
+        networks["pruned"] = _built(model, None, pruned, classes, channels)
+    rows = [
+        (size, {name: latency(net, example(sizes, size), device=device, precision=precision) for name, net in networks.items()})  # type: ignore[arg-type]
+        for size in batches
+    ]
+    bench_table(model, rows)
+
+
+@app.command()
+@clear_errors
+def export(
+    model: Model,
+    to: Annotated[Path, typer.Option(help="A file ending in .onnx or .pt2.")],
+    pruned: Pruned = None,
+    weights: Weights = None,
+    sizes: Input = "3x32x32",
+    classes: Annotated[int, typer.Option(help="Classes of a built-in network.")] = 10,
+) -> None:
+    """Write a network as ONNX or as an exported program, checked against the module."""
+    from metaprune.cli.resolve import example
+    from metaprune.cli.show import console
+    from metaprune.formats.export import export as write
+
+    args = example(sizes, 2)
+    net = _built(model, weights, pruned, classes, args[0].shape[1])
+    console().print(f"wrote {write(net.eval(), args, to)}, equal to the module")
+
+
+@app.command()
+@clear_errors
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of `metaprune prune`; the first is the main one.")],
+) -> None:
+    """Write report.html and README.md anew; further folders become rows of its comparison."""
+    from metaprune.cli.show import arms_table, console, joined
+    from metaprune.report.card import model_card
+    from metaprune.report.page import render
+
+    main = joined([_report_in(folder) for folder in folders])
+    (folders[0] / "report.html").write_text(render(main))
+    (folders[0] / "README.md").write_text(model_card(main))
+    arms_table(main)
+    console().print(f"wrote {folders[0] / 'report.html'}")
+
+
+def _number(value: float | None) -> float | None:
+    """Absolute budgets are whole numbers."""
+    return int(value) if value is not None and value > 1 and value == int(value) else value
+
+
+def _writable(folder: Path) -> None:
+    from metaprune.cli.resolve import UsageError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"--out: cannot write to {folder} ({error}); name another folder") from error
+
+
+def _train_dense(net: Any, task: Any, recipe: Any, folder: Path) -> dict[str, Any]:
+    """Train the dense network, or read what an earlier start trained."""
+    from safetensors.torch import save_file
+
+    from metaprune.saving import read_weights
+    from metaprune.train.engine import fit
+
+    path = folder / "model.safetensors"
+    fit(net, task, recipe, name="dense", checkpoint=folder / "checkpoints")
+    if not path.exists():
+        unfinished = path.with_suffix(".unfinished")
+        save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, unfinished)
+        unfinished.replace(path)
+    return read_weights(path)[0]
+
+
+def _built(model: str, weights: Path | None, pruned: Path | None, classes: int, channels: int) -> Any:
+    from metaprune.cli.resolve import UsageError, network
+    from metaprune.saving import load, read_weights
+
+    net = network(model, classes, channels)
+    if pruned is not None:
+        return load(pruned, net)
+    if weights is not None:
+        try:
+            net.load_state_dict(read_weights(weights)[0])
+        except RuntimeError as error:
+            raise UsageError(f"--weights: {weights} does not fit {model} ({' '.join(str(error).split())[:200]})") from error
+    return net
+
+
+def _report_in(folder: Path) -> Any:
+    from metaprune.cli.resolve import UsageError
+    from metaprune.report.report import from_json
+
+    path = folder / "report.json"
+    if not path.is_file():
+        raise UsageError(f"report: {folder} holds no report.json; give a folder that `metaprune prune` wrote")
+    return from_json(path.read_text())

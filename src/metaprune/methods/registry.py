@@ -1,0 +1,15 @@
+"""The one dictionary of methods: a new method joins here."""
+
+from metaprune.methods.dhp.dhp import DHP
+from metaprune.methods.magnitude.magnitude import Magnitude, Random, Uniform
+from metaprune.methods.method import Method
+
+__all__ = ["METHODS"]
+
+METHODS: dict[str, type[Method]] = {
+    "dhp": DHP,
+    "magnitude": Magnitude,
+    "uniform": Uniform,
+    "random": Random,
+}
+"""Name on the command line -> class."""
