@@ -105,9 +105,7 @@ def line(times: dict[int, float], c: int) -> float:
 def by_class(values: dict[int, float]) -> list[str]:
     """Returns the median per class: a width belongs to the largest of 16, 8, 4, 2, 1 that divides it."""
     best = {c: next(m for m in CLASSES.values() if c % m == 0) for c in values}
-    return [
-        f"{statistics.median(v for c, v in values.items() if best[c] == m):.2f}" for m in CLASSES.values()
-    ]
+    return [f"{statistics.median(v for c, v in values.items() if best[c] == m):.2f}" for m in CLASSES.values()]
 
 
 def network_columns(name: str, share: float, batch: int, seconds: float) -> Iterator[list[str]]:
@@ -140,9 +138,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     console = Console(width=110)
 
-    table = Table(
-        "layer", "mode", "ms at 32", "ms at 31", *CLASSES, title="time / line through the multiples of 16"
-    )
+    table = Table("layer", "mode", "ms at 32", "ms at 31", *CLASSES, title="time / line through the multiples of 16")
     rows = layer_rows(options.batch, 16, options.seconds)
     for row in track(rows, "layers", len(LAYERS) * len(MODES) - 4, console=console, transient=True):
         table.add_row(*row)

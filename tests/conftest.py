@@ -15,6 +15,20 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # workers share the cores
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the tests of one network need is worked out once: they go to the same worker."""
+    for item in items:
+        network = getattr(item, "callspec", None) and item.callspec.params.get("name")  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group(network if isinstance(network, str) else item.nodeid.split("::")[0]))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")

@@ -45,11 +45,7 @@ def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", [p for p in MODULES if "models" not in p.parts], ids=name_of)
 def test_no_code_outside_models_names_an_architecture(path):
-    found = [
-        f"{name_of(path)}:{line}: {word!r}"
-        for line, word in words(parsed(path))
-        if ARCHITECTURES.search(word)
-    ]
+    found = [f"{name_of(path)}:{line}: {word!r}" for line, word in words(parsed(path)) if ARCHITECTURES.search(word)]
     assert not found, "rules are for operators, never for architectures"
 
 

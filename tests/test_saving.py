@@ -191,9 +191,7 @@ class Bomb:
         return (Path.touch, (Path("bomb-went-off"),))
 
 
-def test_a_pickle_is_never_opened(
-    result: session.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_is_never_opened(result: session.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = result.save(tmp_path / "saved")
     torch.save(small.Small().state_dict(), folder / "model.safetensors")

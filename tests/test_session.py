@@ -71,11 +71,7 @@ def test_from_a_network_to_a_smaller_one(method: Method) -> None:
     report, cut = result.report, result.model
     allocation = Allocation(result.graph, BUDGET)
     assert mp.macs(result.graph, result.plan) <= allocation.limit
-    assert (
-        report.pruned.macs
-        == mp.macs(result.graph, result.plan)
-        == oracle.counted_macs(cut, small.EXAMPLE, {})
-    )
+    assert report.pruned.macs == mp.macs(result.graph, result.plan) == oracle.counted_macs(cut, small.EXAMPLE, {})
     assert report.pruned.params == mp.params(result.graph, result.plan) == oracle.counted_params(cut)
     assert report.dense.macs == mp.macs(result.graph)
     assert {path: module.training for path, module in cut.named_modules()} == {
@@ -199,9 +195,7 @@ def test_a_latency_that_holds_already_cuts_nothing(monkeypatch: pytest.MonkeyPat
 
 def test_an_impossible_latency_names_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "latency", timed(lambda params: 20 + params / 1e6))
-    with pytest.raises(
-        BudgetError, match=r"0\.5 ms cannot be met; the smallest network takes 20 ms"
-    ) as caught:
+    with pytest.raises(BudgetError, match=r"0\.5 ms cannot be met; the smallest network takes 20 ms") as caught:
         prune(budget=mp.Budget(latency=0.5))
     assert "\n" not in str(caught.value)
 
@@ -209,9 +203,7 @@ def test_an_impossible_latency_names_the_smallest(monkeypatch: pytest.MonkeyPatc
 def test_a_latency_that_only_the_smallest_network_meets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where its share of the cost, multiplied back, is a hair less than its cost."""
     width, least = next(
-        (w, -(-w // 10))
-        for w in range(10, 500)
-        if int(12 * -(-w // 10) / (12 * w) * (12 * w)) < 12 * -(-w // 10)
+        (w, -(-w // 10)) for w in range(10, 500) if int(12 * -(-w // 10) / (12 * w) * (12 * w)) < 12 * -(-w // 10)
     )
     model = nn.Sequential(nn.Linear(5, width), nn.Linear(width, 7))
     graph = mp.trace(model, (torch.zeros(2, 5),))

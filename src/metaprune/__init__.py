@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from metaprune.methods.magnitude.magnitude import Magnitude as Magnitude
     from metaprune.methods.magnitude.magnitude import Random as Random
     from metaprune.methods.magnitude.magnitude import Uniform as Uniform
-    from metaprune.session import Result as Result
     from metaprune.saving import load as load
+    from metaprune.session import Result as Result
     from metaprune.session import prune as prune
     from metaprune.surgery.mask import mask as mask
     from metaprune.surgery.recalibrate import recalibrate as recalibrate

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import tempfile
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
-from metaprune.graph.term import width
+from metaprune.graph.tensors import named_tensors
+from metaprune.graph.term import size, width
 from metaprune.report.card import model_card
 from metaprune.report.page import render
 from metaprune.report.report import Report, to_json
+from metaprune.surgery.numbers import write_numbers
 
 __all__ = ["SavingError", "load", "read_weights", "save"]
 
 WEIGHTS = "model.safetensors"
-NUMBERS = "metaprune.numbers"
+META = "metaprune"
 
 
 class SavingError(MetapruneError):
@@ -37,19 +39,30 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
     """
     folder = Path(folder)
     numbers = {f"{path}:{name}": width(term, plan.widths) for (path, name), term in graph.numbers.items()}
+    dense = {name: [size(term) for term in terms] for name, terms in graph.tensors.items()}
+    meta = {META: json.dumps({"numbers": numbers, "dense": dense})}  # one key: several would come in any order
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for name, tensor in _tensors(model).items():
+    for name, tensor in named_tensors(model).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
             tensors[name] = tensor.detach().cpu().contiguous()
+    texts = {
+        "plan.json": plan.to_json() + "\n",
+        "report.json": to_json(report),
+        "report.html": render(report),
+        "README.md": model_card(report),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "plan.json").write_text(plan.to_json() + "\n")
-        (folder / "report.json").write_text(to_json(report))
-        (folder / "report.html").write_text(render(report))
-        (folder / "README.md").write_text(model_card(report))
-        save_file(tensors, folder / WEIGHTS, {"format": "pt", NUMBERS: json.dumps(numbers)})
+        if taken := [name for name in (*texts, WEIGHTS) if (folder / name).is_dir()]:
+            raise OSError(f"{taken[0]} is a folder")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as unfinished:
+            for name, text in texts.items():
+                (Path(unfinished) / name).write_text(text)
+            save_file(tensors, Path(unfinished) / WEIGHTS, meta)
+            for name in (*texts, WEIGHTS):
+                (Path(unfinished) / name).replace(folder / name)
     except (OSError, SafetensorError) as error:
         raise SavingError(f"save: cannot write to {folder} ({error}); name a folder that can be written") from error
     return folder
@@ -67,20 +80,25 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
     """
     path = Path(folder) / WEIGHTS
     kept, meta = read_weights(path)
-    if NUMBERS not in meta:
+    if META not in meta:
         raise SavingError(f"load: {path} was not written by Result.save; use read_weights for plain weights")
-    known = _tensors(model)
-    missing = [name for name in kept if name not in known]
-    wrong = [
-        name
-        for name, tensor in kept.items()
-        if name in known
-        and (tensor.ndim != known[name].ndim or any(a > b for a, b in zip(tensor.shape, known[name].shape, strict=True)))
-    ]
-    absent = {id(tensor) for tensor in known.values()} - {id(known[name]) for name in kept if name in known}
-    if missing or wrong or absent:
-        what = (missing or wrong or [next(name for name, t in known.items() if id(t) in absent)])[0]
-        raise SavingError(f"load: {path} is of another network than {type(model).__name__}: {what!r} does not fit")
+    try:
+        known_of_it = json.loads(meta[META])
+        numbers = _numbers(known_of_it["numbers"], model)
+        dense = {name: tuple(sizes) for name, sizes in known_of_it["dense"].items()}
+        known = named_tensors(model)
+        shapes = {name: tuple(tensor.shape) for name, tensor in known.items()}
+        fits = all(shapes.get(name) == was for name, was in dense.items()) and {id(known[name]) for name in kept} == {
+            id(tensor) for tensor in known.values()
+        }
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise SavingError(f"load: {path} is damaged, or of another network ({error!r})") from error
+    if not fits:
+        name = next((n for n in [*dense, *shapes] if shapes.get(n) != dense.get(n)), "the tying of its weights")
+        raise SavingError(
+            f"load: {path} does not fit this {type(model).__name__}: {name} is {shapes.get(name, 'other')} here "
+            f"and was {dense.get(name, 'other')} before it was pruned; give the network that was pruned"
+        )
     memo: dict[int, object] = {}
     for name, tensor in kept.items():
         before = known[name]
@@ -88,15 +106,7 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         is_parameter = isinstance(before, nn.Parameter)
         memo[id(before)] = nn.Parameter(tensor, before.requires_grad) if is_parameter else tensor
     small: nn.Module = copy.deepcopy(model, memo)
-    modules = dict(small.named_modules())
-    for key, value in json.loads(meta[NUMBERS]).items():
-        place, _, attribute = key.rpartition(":")
-        name, _, index = attribute.partition(".")
-        if index:
-            whole = list(getattr(modules[place], name))
-            whole[int(index)] = value
-            value = type(getattr(modules[place], name))(whole)
-        setattr(modules[place], name, value)
+    write_numbers(small, numbers)
     return small
 
 
@@ -119,9 +129,20 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, tied ones under every name."""
-    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+def _numbers(given: dict[str, object], model: nn.Module) -> dict[tuple[str, str], int]:
+    """The numbers of modules in a file; only whole numbers that the network has may be set.
 
-
-assert torch
+    Raises:
+        ValueError: There are others.
+    """
+    modules = dict(model.named_modules())
+    numbers: dict[tuple[str, str], int] = {}
+    for key, value in given.items():
+        path, _, attribute = key.rpartition(":")
+        name, _, index = attribute.partition(".")
+        held = vars(modules[path])[name]
+        held = held[int(index)] if index else held
+        if type(held) is not int or type(value) is not int:
+            raise ValueError(f"{key} is no whole number")
+        numbers[path, attribute] = value
+    return numbers

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from metaprune.cost.budget import Allocation, Budget
-from metaprune.cost.closed_form import axis_shares, layer_macs, macs, macs_form, params
+from metaprune.cost.closed_form import axis_shares, layer_macs, macs, params
 from metaprune.cost.latency import Latency, latency
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.infer import inference_mode_of
 from metaprune.graph.plan import Plan
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
@@ -26,6 +28,7 @@ from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, LayerRow
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import carve, trace
 from metaprune.train.engine import Recipe, evaluate, fit
+from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import Row
 from metaprune.train.task import Task
 
@@ -98,29 +101,38 @@ def prune(
             diverged, a folder that holds another run.
     """
     recipe = recipe or Recipe(lr=0.05)
+    for name, given, kind, example in (
+        ("budget", budget, Budget, "mp.Budget(macs=0.5)"),
+        ("task", task, Task, "mp.Classification(train_loader, val_loader)"),
+        ("recipe", recipe, Recipe, "mp.Recipe(epochs=10)"),
+        ("method", method, Method, "mp.DHP()"),
+    ):
+        if isinstance(given, type) or not isinstance(given, kind):
+            raise MetapruneError(f"prune: expected the {name} as {example} or the like, got {given!r}")
     graph = trace(model, args, kwargs)
     bounded, measured = _computable(model, graph, budget, recipe)
     Allocation(graph, bounded)
-    folder = _claim(out, model, graph, method, budget, recipe)
+    split = "test" if task.test is not None else "val"
+    dense = figures(model, graph, None, task, recipe, split)
+    dense_val = evaluate(model, task.val, task, recipe) if split == "test" else dense.metric
+    folder = _claim(out, model, graph, method, budget, recipe, data)
 
     def stage(name: str) -> Path | None:
         return folder / "checkpoints" / name if folder else None
 
-    split = "test" if task.test is not None else "val"
-    dense = figures(model, graph, None, task, recipe, split)
-    dense_val = evaluate(model, task.val, task, recipe) if split == "test" else dense.metric
     found = method.find(Problem(model, graph, bounded, task, recipe, stage("search"), progress))
     before = evaluate(found.model, task.val, task, recipe) if found.epochs else dense_val
     cut = carve(found.model, graph, found.plan)
     small = cut.model
-    if not found.exact:
-        recalibrate(small, task.train, task.inputs)
+    jump = _jump(found.model, small, graph) if found.exact else 0.0
+    if not found.exact or jump > _SILENT:
+        with isolated():
+            seed(recipe.seed)
+            recalibrate(small, task.train, task.inputs)
     after = evaluate(small, task.val, task, recipe)
     tuned: list[Row] = []
     if found.epochs < recipe.epochs:
-        tuned = fit(
-            small, task, recipe, start=found.epochs, checkpoint=stage("fine-tuning"), progress=progress
-        ).rows
+        tuned = fit(small, task, recipe, start=found.epochs, checkpoint=stage("fine-tuning"), progress=progress).rows
     report = Report(
         network=network or type(model).__name__,
         data=data,
@@ -140,11 +152,28 @@ def prune(
         layers=_layers(graph, cut.plan),
         history=_history([*found.history, *tuned], found),
         alignment=_alignment(found, graph, bounded, recipe),
-        notes=_notes(found, cut.undone, budget, measured),
+        notes=_notes(found, cut.undone, budget, measured, jump),
         commands=commands,
         environment=environment(recipe),
     )
     return Result(small, cut.plan, report, graph)
+
+
+_SILENT = 1e-3
+"""Outputs that change by less than this share of the largest are called the same (float32)."""
+
+
+def _jump(large: nn.Module, small: nn.Module, graph: ChannelGraph) -> float:
+    """How far cutting moved the outputs on the example inputs, relative to the largest output."""
+    with inference_mode_of(large), inference_mode_of(small), torch.no_grad(), isolated():
+        ours, theirs = (
+            [leaf for leaf in tree_leaves(net(*graph.args, **graph.kwargs)) if isinstance(leaf, torch.Tensor)]
+            for net in (large, small)
+        )
+    return max(
+        (float((a - b).abs().max() / a.abs().max().clamp(min=1e-12)) for a, b in zip(ours, theirs, strict=True)),
+        default=0.0,
+    )
 
 
 def figures(
@@ -193,15 +222,14 @@ def _computable(
     """
     if budget.cost != "latency":
         return budget, []
-    form = macs_form(graph)
     scores = group_norms(model, graph)
     loosest = Allocation(graph, Budget(macs=1.0, multiple_of=budget.multiple_of))
-    low, high = form.at(loosest.least) / loosest.dense, 1.0
+    low, high = loosest.form.at(loosest.least), loosest.dense
     measured: list[tuple[float, float]] = []
 
-    def time(share: float) -> float:
-        plan = loosest.plan(scores, limit=share * loosest.dense)
-        measured.append((share, measure(carve(model, graph, plan).model, graph, recipe).median_ms))
+    def time(macs: int) -> float:
+        plan = loosest.plan(scores, limit=macs)
+        measured.append((macs / loosest.dense, measure(carve(model, graph, plan).model, graph, recipe).median_ms))
         return measured[-1][1]
 
     if (dense := time(high)) <= budget.value:
@@ -212,13 +240,19 @@ def _computable(
             f"{dense:.3g} ms on this device; ask for more"
         )
     for _ in range(6):
-        middle = (low + high) / 2
+        middle = (low + high) // 2
         low, high = (middle, high) if time(middle) <= budget.value else (low, middle)
-    return Budget(macs=low, multiple_of=budget.multiple_of), measured
+    return Budget(macs=max(low, 2), multiple_of=budget.multiple_of), measured
 
 
 def _claim(
-    out: str | Path | None, model: nn.Module, graph: ChannelGraph, method: Method, budget: Budget, recipe: Recipe
+    out: str | Path | None,
+    model: nn.Module,
+    graph: ChannelGraph,
+    method: Method,
+    budget: Budget,
+    recipe: Recipe,
+    data: str,
 ) -> Path | None:
     """The folder of a run: fresh, or of the same run, which then goes on.
 
@@ -236,6 +270,8 @@ def _claim(
         "method": f"{method!r}",
         "budget": f"{budget!r}",
         "recipe": f"{recipe!r}",
+        "data": data,
+        "inputs": [list(leaf.shape) for leaf in tree_leaves(graph.args) if isinstance(leaf, torch.Tensor)],
         "axes": {name: axis.size for name, axis in graph.free.items()},
         "weights": weights.hexdigest(),
     }
@@ -243,19 +279,29 @@ def _claim(
     try:
         if known.exists():
             before = json.loads(known.read_text())
+            if not isinstance(before, dict):
+                raise ValueError(f"{known.name} is damaged")
             if changed := [key for key in identity if before.get(key) != identity[key]]:
                 raise MetapruneError(
-                    f"prune: {folder} holds another run (its {', '.join(changed)} differ); name another folder, or delete it"
+                    f"prune: {folder} holds another run (its {', '.join(changed)} differ); "
+                    "name another folder, or delete it"
                 )
-        folder.mkdir(parents=True, exist_ok=True)
-        known.write_text(json.dumps(identity, indent=1))
-    except (OSError, json.JSONDecodeError) as error:
-        raise MetapruneError(f"prune: cannot use the folder {folder} ({error}); name one that can be written") from error
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = known.with_suffix(".unfinished")
+            unfinished.write_text(json.dumps(identity, indent=1))
+            unfinished.replace(known)
+    except MetapruneError:
+        raise
+    except (OSError, ValueError) as error:
+        raise MetapruneError(
+            f"prune: cannot use the folder {folder} ({error}); name one that can be written"
+        ) from error
     return folder
 
 
 def _settings(method: Method, recipe: Recipe) -> dict[str, str]:
-    own = asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
+    own: dict[str, Any] = asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
     return {f"{method.name}.{name}": str(value) for name, value in own.items()} | {
         f"recipe.{name}": str(value) for name, value in asdict(recipe).items()
     }
@@ -303,12 +349,13 @@ def _alignment(found: Found, graph: ChannelGraph, budget: Budget, recipe: Recipe
 
 
 def _notes(
-    found: Found, undone: Mapping[str, str], budget: Budget, measured: list[tuple[float, float]]
+    found: Found, undone: Mapping[str, str], budget: Budget, measured: list[tuple[float, float]], jump: float
 ) -> tuple[str, ...]:
     notes = [f"{axis} was left whole by the method: {reason}" for axis, reason in found.whole.items()]
     notes += [f"{axis} was left whole, its cut could not be verified: {reason}" for axis, reason in undone.items()]
+    if jump > _SILENT:
+        notes.append(f"the cut was meant to change nothing and changed the outputs by {jump:.1%} of the largest")
     if measured:
         tried = ", ".join(f"{share:.2f} of the MACs {ms:.3g} ms" for share, ms in measured)
         notes.append(f"{budget} was translated by measuring cut networks: {tried}")
     return tuple(notes)
-

@@ -91,9 +91,7 @@ def test_plan(kind: str) -> None:
         mp.Plan(kept)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[1, 2]", "3", '{"conv1": 4}', '{"conv1": [3, 1]}', '{"conv1": [1.5]}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3", '{"conv1": 4}', '{"conv1": [3, 1]}', '{"conv1": [1.5]}'])
 def test_plan_from_text(text: str) -> None:
     with refused(PlanError, "expected" if "[3, 1]" not in text else "ascending"):
         mp.Plan.from_json(text)
@@ -168,9 +166,7 @@ def test_budget(kind: str) -> None:
         mp.Budget(**fields)
 
 
-@pytest.mark.parametrize(
-    "budget", [mp.Budget(macs=0.0001), mp.Budget(params=1e-4, multiple_of=1), mp.Budget(macs=2)]
-)
+@pytest.mark.parametrize("budget", [mp.Budget(macs=0.0001), mp.Budget(params=1e-4, multiple_of=1), mp.Budget(macs=2)])
 def test_budget_below_what_is_possible_names_the_smallest(budget: mp.Budget) -> None:
     graph = mp.trace(*ZOO["resnet"].example())
     with refused(BudgetError, "smallest possible is"):

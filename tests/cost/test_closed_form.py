@@ -94,11 +94,7 @@ def test_layers_sum_to_the_network(name: str) -> None:
 def test_layers_are_those_that_multiply() -> None:
     layers = layer_macs(graph_of("resnet"))
     model, *_ = ZOO["resnet"].example()
-    weighted = {
-        path
-        for path, module in model.named_modules()
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
-    }
+    weighted = {path for path, module in model.named_modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)}
     assert set(layers) == weighted
 
 
@@ -114,9 +110,7 @@ def test_a_convolution_by_hand() -> None:
 
 def test_terms_by_hand() -> None:
     a, b, picture = Axis("a", 4), Axis("b", 5), Axis("", 3)
-    graph = ChannelGraph(
-        axes={"a": a, "b": b}, tensors={}, parameters=(), operators=(), numbers={}, args=(), kwargs={}
-    )
+    graph = ChannelGraph(axes={"a": a, "b": b}, tensors={}, parameters=(), operators=(), numbers={}, args=(), kwargs={})
     form = ClosedForm(graph, [(Product((a, picture)), Concat((a, b))), (a, a), (picture,)])
     widths = torch.tensor([2, 3])
     assert form.at({"a": 2, "b": 3}) == form.many(widths[None]).item() == 2 * 3 * (2 + 3) + 2 * 2 + 3

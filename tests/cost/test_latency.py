@@ -40,9 +40,7 @@ def test_the_model_is_left_as_it_was():
     model[0].weight.requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
     threads = torch.get_num_threads()
-    latency(
-        model, (torch.randn(2, 3, 8, 8),), precision="bf16-mixed", channels_last=True, seconds=0.01, threads=1
-    )
+    latency(model, (torch.randn(2, 3, 8, 8),), precision="bf16-mixed", channels_last=True, seconds=0.01, threads=1)
     assert model.training
     assert model[1].training
     assert model[0].weight.is_contiguous()

@@ -77,10 +77,7 @@ def test_the_training_part_is_normalised() -> None:
 def test_parts_share_no_example_and_never_change() -> None:
     def key(data: Data) -> list[set[bytes]]:
         assert data.test is not None
-        return [
-            {image.numpy().tobytes() for image in images_of(part)}
-            for part in (data.train, data.val, data.test)
-        ]
+        return [{image.numpy().tobytes() for image in images_of(part)} for part in (data.train, data.val, data.test)]
 
     train, val, test = key(load("digits"))
     assert not train & val

@@ -45,15 +45,11 @@ def run(path, args, kwargs=None):
 def test_a_file_computes_what_its_network_does_at_any_batch(tmp_path, suffix, batch):
     model = Network()
     model.norm.running_mean.normal_()
-    path = export(
-        model, (torch.randn(batch, 3, 8, 8),), tmp_path / f"net.{suffix}", {"shift": torch.randn(batch, 8)}
-    )
+    path = export(model, (torch.randn(batch, 3, 8, 8),), tmp_path / f"net.{suffix}", {"shift": torch.randn(batch, 8)})
     model.eval()
     for size in (1, 3):
         x, shift = torch.randn(size, 3, 8, 8), torch.randn(size, 8)
-        for actual, expected in zip(
-            run(path, (x,), {"shift": shift}), model(x, shift=shift).values(), strict=True
-        ):
+        for actual, expected in zip(run(path, (x,), {"shift": shift}), model(x, shift=shift).values(), strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 

@@ -34,9 +34,7 @@ _ADDRESS = re.compile("0x[0-9a-f]+")
 
 def call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """The outputs of the model, computed on copies of the inputs, without gradients."""
-    args, kwargs = pytree.tree_map(
-        lambda value: value.clone() if isinstance(value, Tensor) else value, (args, kwargs)
-    )
+    args, kwargs = pytree.tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, (args, kwargs))
     with torch.no_grad():
         return model(*args, **kwargs)
 
@@ -78,9 +76,7 @@ def half(graph: ChannelGraph, seed: int = 0) -> mp.Plan:
 def ragged(graph: ChannelGraph, seed: int = 0) -> mp.Plan:
     """Between one and all channels of every free axis."""
     generator = torch.Generator().manual_seed(seed)
-    return random_plan(
-        graph, generator, lambda size: int(torch.randint(1, size + 1, (), generator=generator))
-    )
+    return random_plan(graph, generator, lambda size: int(torch.randint(1, size + 1, (), generator=generator)))
 
 
 def counted_params(model: nn.Module) -> int:

@@ -33,9 +33,7 @@ class Act(nn.Module):
 
     def __init__(self, which: int) -> None:
         super().__init__()
-        self.function: Callable[[Tensor], Tensor] = (F.relu, torch.sigmoid, F.gelu, F.softplus, torch.cos)[
-            which % 5
-        ]
+        self.function: Callable[[Tensor], Tensor] = (F.relu, torch.sigmoid, F.gelu, F.softplus, torch.cos)[which % 5]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
@@ -236,9 +234,7 @@ def pixel_unshuffle(c: int, s: int, a: int, b: int) -> Made:
 
 
 def pool(c: int, s: int, a: int, b: int) -> Made:
-    layer = (nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(s // 2), nn.Upsample(scale_factor=0.5))[
-        a % 4
-    ]
+    layer = (nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(s // 2), nn.Upsample(scale_factor=0.5))[a % 4]
     return (layer, (c, s // 2)) if s >= 4 else None
 
 
@@ -311,14 +307,10 @@ class Draft:
                 self.append(layer, (last,), after)
         elif kind in BINARY:
             whole = kind != "cat"
-            fitting = [
-                i for i, (d, t) in enumerate(self.shapes) if t == s and (d == c if whole else c + d <= 24)
-            ]
+            fitting = [i for i, (d, t) in enumerate(self.shapes) if t == s and (d == c if whole else c + d <= 24)]
             if fitting:
                 other = fitting[a % len(fitting)]
-                self.append(
-                    BINARY[kind](), (last, other), (c, s) if whole else (c + self.shapes[other][0], s)
-                )
+                self.append(BINARY[kind](), (last, other), (c, s) if whole else (c + self.shapes[other][0], s))
         elif (made := UNARY[kind](c, s, a, b)) is not None:
             layer, after = made
             self.append(layer, (last,), after)

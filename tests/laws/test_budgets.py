@@ -45,13 +45,11 @@ def test_budgets(name: str) -> None:
 def check_renumbering(model: Any, graph: ChannelGraph) -> None:
     """Renumbering channels renumbers the plan: the same channels stay, wherever they stand."""
     generator = torch.Generator().manual_seed(0)
-    orders = {
-        axis: torch.randperm(graph.axes[axis].size, generator=generator).tolist() for axis in graph.free
-    }
+    orders = {axis: torch.randperm(graph.axes[axis].size, generator=generator).tolist() for axis in graph.free}
     permuted = oracle.permute(model, graph, orders)
     budget = reachable(graph, "params")
     for method in (mp.Magnitude(), mp.Uniform()):
         plan, other = found(method, model, graph, budget), found(method, permuted, graph, budget)
-        assert {
-            axis: sorted(orders[axis][channel] for channel in kept) for axis, kept in other.kept.items()
-        } == {axis: list(kept) for axis, kept in plan.kept.items()}
+        assert {axis: sorted(orders[axis][channel] for channel in kept) for axis, kept in other.kept.items()} == {
+            axis: list(kept) for axis, kept in plan.kept.items()
+        }

@@ -234,9 +234,7 @@ def test_modes_gradients_and_freezing_are_kept(name: str) -> None:
     small = carve(model, graph, oracle.half(graph)).model
     mp.mask(model, graph, oracle.half(graph))
     assert oracle.fingerprint(model) == before
-    assert {path: m.training for path, m in small.named_modules()} == {
-        p: m.training for p, m in model.named_modules()
-    }
+    assert {path: m.training for path, m in small.named_modules()} == {p: m.training for p, m in model.named_modules()}
     assert [p.requires_grad for p in small.parameters()] == [p.requires_grad for p in model.parameters()]
     assert all(p.grad is None for p in model.parameters())
 
@@ -257,9 +255,7 @@ def test_what_is_undone_is_said(name: str) -> None:
 def test_nothing_is_shared_with_the_given_model(name: str) -> None:
     """Training the small network must not move the large one."""
     held = {tensor.untyped_storage().data_ptr() for tensor in case(name).model.state_dict().values()}
-    assert not held & {
-        tensor.untyped_storage().data_ptr() for tensor in halved(name).small.state_dict().values()
-    }
+    assert not held & {tensor.untyped_storage().data_ptr() for tensor in halved(name).small.state_dict().values()}
 
 
 @every
@@ -273,9 +269,7 @@ def test_renumbering_channels_changes_nothing(name: str) -> None:
     """The channels of a free axis have no order: permuted consistently, the network computes the same."""
     c = case(name)
     generator = torch.Generator().manual_seed(0)
-    orders = {
-        axis: torch.randperm(c.graph.axes[axis].size, generator=generator).tolist() for axis in c.graph.free
-    }
+    orders = {axis: torch.randperm(c.graph.axes[axis].size, generator=generator).tolist() for axis in c.graph.free}
     permuted = oracle.permute(c.model, c.graph, orders)
     assert oracle.distance(c.run(c.model), c.run(permuted)) < 1e-10
 
@@ -293,7 +287,5 @@ def test_tracing_twice_gives_the_same_axes(name: str) -> None:
 def test_free_axes_hold_parameters(name: str) -> None:
     """What only a buffer or a constant holds is nobody's channel: positions, masks, tables."""
     graph = case(name).graph
-    held = {
-        axis.name for tensor in graph.parameters for term in graph.tensors[tensor] for axis in axes_of(term)
-    }
+    held = {axis.name for tensor in graph.parameters for term in graph.tensors[tensor] for axis in axes_of(term)}
     assert set(graph.free) <= held

@@ -25,9 +25,7 @@ def check(program: Program, cuts: list[int]) -> float:
     graph = mp.trace(model, args)
     note(f"{model}\n{graph}")
     dense = oracle.call(model, args, {})
-    orders = {
-        axis: torch.randperm(graph.axes[axis].size, generator=generator).tolist() for axis in graph.free
-    }
+    orders = {axis: torch.randperm(graph.axes[axis].size, generator=generator).tolist() for axis in graph.free}
     assert oracle.distance(dense, oracle.call(oracle.permute(model, graph, orders), args, {})) < 1e-10
 
     lost = itertools.cycle(cuts)

@@ -21,9 +21,7 @@ class Small(nn.Module):
         self.norm = nn.BatchNorm2d(16)
         self.inner = nn.Sequential(nn.Conv2d(16, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU())
         self.back = nn.Conv2d(12, 16, 3, padding=1)
-        self.wide = nn.Sequential(
-            nn.Conv2d(16, 24, 1), nn.BatchNorm2d(24), nn.Conv2d(24, 24, 3, groups=24), nn.ReLU()
-        )
+        self.wide = nn.Sequential(nn.Conv2d(16, 24, 1), nn.BatchNorm2d(24), nn.Conv2d(24, 24, 3, groups=24), nn.ReLU())
         self.head = nn.Linear(24, 3)
 
     def forward(self, x: Tensor) -> Tensor:

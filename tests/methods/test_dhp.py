@@ -31,9 +31,7 @@ def dense() -> tuple[nn.Module, ChannelGraph]:
 
 
 def find(method: mp.DHP, budget: mp.Budget, epochs: int = 4, **fields: Any) -> Found:
-    return method.find(
-        Problem(*dense(), budget, small.task(), small.recipe(epochs, **fields), progress=False)
-    )
+    return method.find(Problem(*dense(), budget, small.task(), small.recipe(epochs, **fields), progress=False))
 
 
 @pytest.mark.parametrize("z", [-1.5, -0.3, -0.05, 0.0, 0.2, 0.7, 2.0])
@@ -94,9 +92,7 @@ def test_axes_that_gates_cannot_silence(name: str, loud: list[str]) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize(
-    "budget", [mp.Budget(macs=0.5, multiple_of=1), mp.Budget(params=0.35, multiple_of=4)]
-)
+@pytest.mark.parametrize("budget", [mp.Budget(macs=0.5, multiple_of=1), mp.Budget(params=0.35, multiple_of=4)])
 def test_it_lands_on_the_budget(fields: dict[str, Any], budget: mp.Budget) -> None:
     model, graph = dense()
     method = mp.DHP(**fields)
@@ -250,9 +246,7 @@ def test_loud_axes_stay_whole_and_are_named() -> None:
     model = Normed()
     graph = mp.trace(model, small.EXAMPLE)
     assert set(graph.free) == {"stem", "more"}
-    problem = Problem(
-        model, graph, mp.Budget(macs=0.5, multiple_of=1), small.task(), small.recipe(2), progress=False
-    )
+    problem = Problem(model, graph, mp.Budget(macs=0.5, multiple_of=1), small.task(), small.recipe(2), progress=False)
     found = mp.DHP().find(problem)
     assert set(found.whole) == {"stem"}
     assert set(found.plan) == set(found.scores) == {"more"}

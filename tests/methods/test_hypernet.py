@@ -256,9 +256,7 @@ def test_generating_commutes_with_slicing(name: str) -> None:
     with torch.no_grad():
         for axis, z in pruned.latents.named().items():
             z.copy_(moved[axis][stays[axis]])
-    for (path, one), (_, other) in zip(
-        pruned.fold().named_parameters(), expected.named_parameters(), strict=True
-    ):
+    for (path, one), (_, other) in zip(pruned.fold().named_parameters(), expected.named_parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12, msg=path)
 
 

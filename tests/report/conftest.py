@@ -36,9 +36,7 @@ def small_report() -> Report:
     axes = [
         AxisRow("input.1", 3, 3, (0, 1, 2), "an input of the network", ("conv1.weight:1",), 0.011),
         *axes,
-        AxisRow(
-            "fc", 10, 10, tuple(range(10)), "an output of the network", ("fc.weight:0", "fc.bias:0"), 0.001
-        ),
+        AxisRow("fc", 10, 10, tuple(range(10)), "an output of the network", ("fc.weight:0", "fc.bias:0"), 0.001),
     ]
     layers = [LayerRow("conv1", "conv2d", 442_368, 442_368)]
     for stage in (1, 2, 3):
@@ -117,9 +115,7 @@ def deep_report() -> Report:
             fixed = ["an input of the network", "aten.roll is not understood", "kernel <3 & 5>"][i % 3]
         after = size if fixed or i % 23 == 5 else max(1, int(size * rng.uniform(0.15, 0.85)))
         kept = tuple(sorted(rng.sample(range(size), after)))
-        axes.append(
-            AxisRow(name, size, after, kept, fixed, (f"{name}.weight:0", f"{name}.bias:0"), rng.random() / 50)
-        )
+        axes.append(AxisRow(name, size, after, kept, fixed, (f"{name}.weight:0", f"{name}.bias:0"), rng.random() / 50))
         before = size * size * rng.randint(300, 9000)
         layers.append(LayerRow(name, "conv2d", before, int(before * (after / size) ** 2)))
     dense = Figures(sum(x.macs_before for x in layers), 25_557_032, 102_470_000, 3.412, None)

@@ -38,9 +38,7 @@ def test_names_are_no_markup(deep: Report) -> None:
     name = 'a|b`c`<script>: "x"\n---\n# d'
     card = model_card(replace(deep, network=name, method=name, commands=("echo ```",)))
     _, _, body = card.split("---\n", 2)
-    assert [line[:13] for line in body.splitlines() if "<script>" in line] == [
-        "dense = ...  "
-    ]  # in a code block
+    assert [line[:13] for line in body.splitlines() if "<script>" in line] == ["dense = ...  "]  # in a code block
     assert front_matter(card)["model-index"][0]["name"] == f"{name}, pruned by {name}"
     assert "\n# d" not in card
     assert "````bash\necho ```\n````" in card

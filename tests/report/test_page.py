@@ -104,9 +104,7 @@ def test_names_are_escaped(deep: Report) -> None:
     axes = tuple(replace(axis, name=f"{hostile}{i}", members=(hostile,)) for i, axis in enumerate(deep.axes))
     layers = tuple(replace(layer, name=hostile) for layer in deep.layers)
     epochs = tuple(replace(epoch, phase=hostile) for epoch in deep.history)
-    report = replace(
-        deep, data=hostile, budget=hostile, commands=(hostile,), notes=(hostile,), reference=hostile
-    )
+    report = replace(deep, data=hostile, budget=hostile, commands=(hostile,), notes=(hostile,), reference=hostile)
     report = replace(report, axes=axes, layers=layers, history=epochs, settings={hostile: hostile})
     page = Page(render(replace(report, metric_name=hostile, environment={hostile: hostile})))
     assert [tag for tag, _ in page.tags if tag in ("script", "img")] == ["script"]
@@ -133,9 +131,7 @@ def test_figures_and_tables_speak_to_screen_readers(report: Report) -> None:
     page = Page(render(report))
     for tag, attrs in page.tags:
         if tag == "svg" or "plot" in (attrs.get("class") or "").split():
-            assert attrs.get("aria-hidden") == "true" or (
-                attrs.get("role") == "img" and attrs.get("aria-label")
-            )
+            assert attrs.get("aria-hidden") == "true" or (attrs.get("role") == "img" and attrs.get("aria-label"))
         if tag == "th":
             assert attrs.get("scope") in ("row", "col")
 

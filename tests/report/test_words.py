@@ -21,10 +21,7 @@ def timed(report: Report, median_ms: float, **conditions: object) -> Report:
 
 
 def test_headline_says_cost_quality_and_speed(small: Report) -> None:
-    assert (
-        said(small)
-        == "resnet20 keeps 0.50 of its MACs, accuracy 0.3 points below dense, 1.4× faster measured."
-    )
+    assert said(small) == "resnet20 keeps 0.50 of its MACs, accuracy 0.3 points below dense, 1.4× faster measured."
 
 
 def test_headline_admits_bad_news(small: Report, deep: Report) -> None:
@@ -36,9 +33,7 @@ def test_headline_admits_bad_news(small: Report, deep: Report) -> None:
     assert "accuracy level with dense" in said(with_pruned(small, metric=85.36))
 
 
-@pytest.mark.parametrize(
-    "other", [{"batch": 1}, {"device": "cuda"}, {"threads": 1}, {"precision": "bf16-mixed"}]
-)
+@pytest.mark.parametrize("other", [{"batch": 1}, {"device": "cuda"}, {"threads": 1}, {"precision": "bf16-mixed"}])
 def test_times_taken_elsewhere_are_not_compared(small: Report, other: dict[str, object]) -> None:
     clause = words.speed(small.dense.latency, timed(small, 1.0, **other).pruned.latency)
     assert clause.tone == "plain"
@@ -78,12 +73,8 @@ def test_alignment_admits_that_it_did_not_pay(small: Report) -> None:
         "It cost: 1.4 % more MACs than with unaligned widths.",
         "It won: 1.8× faster than unaligned widths, measured.",
     ]
-    faster = replace(
-        small.alignment, latency_unaligned=replace(small.alignment.latency_unaligned, median_ms=30.0)
-    )
-    assert words.alignment(replace(small, alignment=faster))[1].text.startswith(
-        "It did not pay here: 1.1× slower"
-    )
+    faster = replace(small.alignment, latency_unaligned=replace(small.alignment.latency_unaligned, median_ms=30.0))
+    assert words.alignment(replace(small, alignment=faster))[1].text.startswith("It did not pay here: 1.1× slower")
     assert words.alignment(replace(small, alignment=None)) == []
 
 

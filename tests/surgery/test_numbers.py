@@ -71,9 +71,7 @@ def test_readings_begin_with_the_likeliest_and_differ_step_by_step() -> None:
     found = {("0", "heads"): [a, b], ("1", "heads"): [a, b], ("0", "epochs"): [b]}
     every = list(readings(model, found))
     assert every[0] == {("0", "heads"): a, ("1", "heads"): a, ("0", "epochs"): b}
-    assert all(
-        reading.get(("0", "heads")) == reading.get(("1", "heads")) for reading in every
-    )  # of one class
+    assert all(reading.get(("0", "heads")) == reading.get(("1", "heads")) for reading in every)  # of one class
     assert {("0", "heads"): b, ("1", "heads"): b, ("0", "epochs"): b} in every
     assert {("0", "epochs"): b} in every  # any may be left alone
     assert len(every) == len({tuple(reading.items()) for reading in every})

@@ -47,9 +47,7 @@ def test_only_statistics_change() -> None:
     mp.recalibrate(model, batches())
     after = oracle.fingerprint(model)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {
-        f"{i}.{name}" for i in (0, 2) for name in ("running_mean", "running_var", "num_batches_tracked")
-    }
+    assert changed == {f"{i}.{name}" for i in (0, 2) for name in ("running_mean", "running_var", "num_batches_tracked")}
     assert all(p.grad is None for p in model.parameters())
 
 

@@ -91,9 +91,7 @@ def train(folder: Path, optimizer: str, kill: str = "") -> None:
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(16, 3)
     )
     walk = Walk()
-    task = Classification(
-        DataLoader(Noisy(38), batch_size=8, shuffle=True), DataLoader(Noisy(12), batch_size=8)
-    )
+    task = Classification(DataLoader(Noisy(38), batch_size=8, shuffle=True), DataLoader(Noisy(12), batch_size=8))
     fit(
         network,
         dataclasses.replace(task, metric=metric),
@@ -114,10 +112,7 @@ def flat(tree: Any, path: str = "") -> dict[str, Any]:
     else:
         return {path: tree.tolist() if isinstance(tree, Tensor) else tree}
     return {
-        key: leaf
-        for name, child in pairs
-        if name != "seconds"
-        for key, leaf in flat(child, f"{path}/{name}").items()
+        key: leaf for name, child in pairs if name != "seconds" for key, leaf in flat(child, f"{path}/{name}").items()
     }
 
 

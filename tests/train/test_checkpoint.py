@@ -148,16 +148,12 @@ def test_foreign_files_are_refused_and_left_alone(
     checkpoint = Checkpoint(tmp_path)
     write(checkpoint.newest)
     content = checkpoint.newest.read_bytes()
-    with pytest.raises(
-        CheckpointError, match=r"checkpoint\.safetensors: .*delete the folder or give another"
-    ):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: .*delete the folder or give another"):
         fit(network, task, recipe, checkpoint=tmp_path, progress=False)
     assert checkpoint.newest.read_bytes() == content
 
 
-def test_folders_that_cannot_be_written(
-    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe
-) -> None:
+def test_folders_that_cannot_be_written(tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe) -> None:
     (tmp_path / "file").write_text("in the way")
     checkpoint = Checkpoint(tmp_path / "file" / "run")
     before = network[0].weight.clone()

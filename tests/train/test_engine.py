@@ -66,9 +66,7 @@ def test_modes_layout_gradients_and_random_numbers_are_given_back(
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_modes_and_random_numbers_are_given_back_after_an_error(
-    network: nn.Module, task: Task, recipe: Recipe
-) -> None:
+def test_modes_and_random_numbers_are_given_back_after_an_error(network: nn.Module, task: Task, recipe: Recipe) -> None:
     def stop(step: int, steps: int) -> None:
         raise KeyboardInterrupt
 
@@ -207,9 +205,7 @@ def test_a_loss_that_is_not_finite(
         calls.append(1)
         return task.loss(output, batch) * (bad if len(calls) == 9 else 1.0)
 
-    with pytest.raises(
-        TrainError, match=rf"the loss is {bad} at epoch 2, step 3 of 6, lr 0\.0.*lower the learning"
-    ):
+    with pytest.raises(TrainError, match=rf"the loss is {bad} at epoch 2, step 3 of 6, lr 0\.0.*lower the learning"):
         fit(network, replace(task, loss=loss), recipe, progress=False)
 
 

@@ -40,9 +40,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     assert outcomes == {kill: {"signal": 9, "different": []} for kill in KILLS}
 
 
-def test_a_run_that_had_ended_is_not_run_again(
-    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe
-) -> None:
+def test_a_run_that_had_ended_is_not_run_again(tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe) -> None:
     twin = nn.Sequential(*network)
     start = {key: value.clone() for key, value in network.state_dict().items()}
     history = fit(network, task, recipe, checkpoint=tmp_path, progress=False)
@@ -84,9 +82,7 @@ def test_checkpoints_of_another_recipe(
         fit(network, task, replace(recipe, **change), checkpoint=tmp_path, progress=False)  # type: ignore[arg-type]
 
 
-def test_checkpoints_of_another_network(
-    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe
-) -> None:
+def test_checkpoints_of_another_network(tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe) -> None:
     fit(network, task, recipe, checkpoint=tmp_path, progress=False)
     other = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     before = other[1].weight.clone()
@@ -95,9 +91,7 @@ def test_checkpoints_of_another_network(
     assert torch.equal(before, other[1].weight)
 
 
-def test_checkpoints_of_something_else(
-    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe
-) -> None:
+def test_checkpoints_of_something_else(tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe) -> None:
     Checkpoint(tmp_path).save({"plan": [1, 2]})
     with pytest.raises(CheckpointError, match="not of a training"):
         fit(network, task, recipe, checkpoint=tmp_path, progress=False)

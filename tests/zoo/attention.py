@@ -118,9 +118,7 @@ class FusedSplitAttention(nn.Module):
         self.n_head, self.n_inner = num_heads, num_heads * head_dim
         self.c_attn = nn.Linear(dim, 3 * self.n_inner)
         self.c_proj = nn.Linear(self.n_inner, dim)
-        self.register_buffer(
-            "bias", torch.tril(torch.ones(block_size, block_size)).view(1, 1, block_size, block_size)
-        )
+        self.register_buffer("bias", torch.tril(torch.ones(block_size, block_size)).view(1, 1, block_size, block_size))
 
     def forward(self, x: Tensor) -> Tensor:
         b, t, _ = x.size()
@@ -343,9 +341,7 @@ class Block(nn.Module):
 class TokenNet(nn.Module):
     """Tokens of 7 features through one block: the frame for every kind of attention."""
 
-    def __init__(
-        self, attention: Callable[[int, int, int], nn.Module], heads: int = HEADS, head: int = HEAD
-    ) -> None:
+    def __init__(self, attention: Callable[[int, int, int], nn.Module], heads: int = HEADS, head: int = HEAD) -> None:
         super().__init__()
         self.embed = nn.Linear(7, TRUNK)
         self.block = Block(attention(TRUNK, heads, head), TRUNK, HIDDEN)
@@ -363,9 +359,7 @@ class Vit(nn.Module):
         self.patch_embed = nn.Conv2d(3, TRUNK, 4, stride=4)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, TRUNK))
         self.pos_embed = nn.Parameter(torch.zeros(1, 5, TRUNK))
-        self.blocks = nn.ModuleList(
-            Block(attention(TRUNK, HEADS, HEAD), TRUNK, HIDDEN + i) for i in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(attention(TRUNK, HEADS, HEAD), TRUNK, HIDDEN + i) for i in range(depth))
         self.gamma = nn.Parameter(torch.ones(TRUNK))
         self.norm = nn.LayerNorm(TRUNK)
         self.head = nn.Linear(TRUNK, 10)
@@ -487,9 +481,7 @@ def block(
     undo: str | None = None,
 ) -> Entry:
     statistics = (TRUNK, *statistics)
-    return Entry(
-        name, "attention", lambda: TokenNet(attention), TOKENS, free, undo=undo, statistics=statistics
-    )
+    return Entry(name, "attention", lambda: TokenNet(attention), TOKENS, free, undo=undo, statistics=statistics)
 
 
 ENTRIES = (
@@ -531,9 +523,7 @@ ENTRIES = (
     ),
     Entry("vit", "ViT", lambda: Vit(SeparateAttention), pictures(), VIT, statistics=(TRUNK,)),
     Entry("vit_fused", "ViT", lambda: Vit(FusedUnbindAttention), pictures(), VIT, statistics=(TRUNK,)),
-    Entry(
-        "cross_attention", "attention", CrossAttention, cross_inputs, (TRUNK, 10, 4, 6), statistics=(TRUNK,)
-    ),
+    Entry("cross_attention", "attention", CrossAttention, cross_inputs, (TRUNK, 10, 4, 6), statistics=(TRUNK,)),
     Entry("perceiver", "attention", Perceiver, TOKENS, (TRUNK, 8, 9), statistics=(5,)),
     Entry("non_local", "attention", NonLocal, pictures(), (12, 6), cnn=True),
     Entry(

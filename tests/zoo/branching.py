@@ -222,9 +222,7 @@ class Ghost(nn.Module):
 
 
 def ghost() -> nn.Module:
-    return nn.Sequential(
-        Ghost(3, 12), Ghost(12, 10), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10)
-    )
+    return nn.Sequential(Ghost(3, 12), Ghost(12, 10), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10))
 
 
 ENTRIES = (

@@ -20,9 +20,7 @@ class Vgg(nn.Module):
             if width > 8:
                 layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(
-            nn.Linear(16 * 2 * 2, 20), nn.ReLU(True), nn.Dropout(0.5), nn.Linear(20, 10)
-        )
+        self.classifier = nn.Sequential(nn.Linear(16 * 2 * 2, 20), nn.ReLU(True), nn.Dropout(0.5), nn.Linear(20, 10))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)
@@ -113,9 +111,7 @@ class Video(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d((1, 2, 2))
-        )
+        self.stem = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d((1, 2, 2)))
         self.conv = nn.Conv3d(4, 6, (3, 1, 1), bias=False)
         self.fc = nn.Linear(6, 5)
 
@@ -138,9 +134,7 @@ class Functional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.conv2d(x, self.kernel, padding=1)
-        x = F.batch_norm(
-            x, self.running_mean, self.running_var, self.gain, self.shift, training=self.training
-        )
+        x = F.batch_norm(x, self.running_mean, self.running_var, self.gain, self.shift, training=self.training)
         return F.leaky_relu(x, 0.1).mean((2, 3)) @ self.matrix
 
 
@@ -164,9 +158,7 @@ class Dictionaries(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.image = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
-        )
+        self.image = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
         self.meta = nn.Sequential(nn.Linear(5, 6), nn.Tanh())
         self.joint = nn.Linear(8 + 6, 12)
         self.heads = nn.ModuleDict({"age": nn.Linear(12, 1), "kind": nn.Linear(12, 4)})
@@ -362,9 +354,7 @@ ENTRIES = (
     Entry("edsr", "pixel shuffle", Edsr, pictures(size=6), (8, 12, 12, 6), cnn=True),
     Entry("pixel_unshuffle", "pixel shuffle", PixelUnshuffle, pictures(), (6, 10), cnn=True),
     Entry("autoencoder", "transposed convolution", Autoencoder, pictures(), (8, 4, 3, 5), cnn=True),
-    Entry(
-        "transposed_audio", "transposed convolution", TransposedAudio, floats((2, 6, 8)), (10, 7), cnn=True
-    ),
+    Entry("transposed_audio", "transposed convolution", TransposedAudio, floats((2, 6, 8)), (10, 7), cnn=True),
     Entry("maxout", "plain", Maxout, pictures(), (8,), cnn=True),
     Entry("weight_standardised", "plain", weight_standardised, pictures(), (12,), statistics=(8,)),
 )

@@ -64,9 +64,7 @@ class SqueezeExciteLinear(nn.Module):
 class InvertedResidual(nn.Module):
     """Widen, filter each channel, narrow; with a residual where the shapes allow it."""
 
-    def __init__(
-        self, before: int, hidden: int, after: int, stride: int, squeezed: int | None = None
-    ) -> None:
+    def __init__(self, before: int, hidden: int, after: int, stride: int, squeezed: int | None = None) -> None:
         super().__init__()
         self.use_res_connect = stride == 1 and before == after
         layers: list[nn.Module] = [
@@ -182,9 +180,7 @@ class ShuffleUnitV2(nn.Module):
 
 
 def shufflenet_v2() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3), ShuffleUnitV2(16, 6), ShuffleUnitV2(16, 5), *pool_and_classify(16)
-    )
+    return nn.Sequential(nn.Conv2d(3, 16, 3), ShuffleUnitV2(16, 6), ShuffleUnitV2(16, 5), *pool_and_classify(16))
 
 
 def channel_shuffle() -> nn.Module:

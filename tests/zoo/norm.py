@@ -29,9 +29,7 @@ def instance_norm() -> nn.Module:
 
 
 def instance_norm_tracked() -> nn.Module:
-    return normalised(
-        nn.InstanceNorm2d(12, affine=True, track_running_stats=True), nn.BatchNorm2d(16, affine=False)
-    )
+    return normalised(nn.InstanceNorm2d(12, affine=True, track_running_stats=True), nn.BatchNorm2d(16, affine=False))
 
 
 def layer_norm_pictures() -> nn.Module:

@@ -153,9 +153,7 @@ class Interactions(nn.Module):
 
     def forward(self, dense: Tensor, sparse: list[Tensor]) -> Tensor:
         dense = self.bottom(dense)
-        stacked = torch.stack(
-            [dense, *(table(ids) for table, ids in zip(self.tables, sparse, strict=True))], dim=1
-        )
+        stacked = torch.stack([dense, *(table(ids) for table, ids in zip(self.tables, sparse, strict=True))], dim=1)
         products = torch.bmm(stacked, stacked.transpose(1, 2))[:, self.rows, self.columns]
         return self.top(torch.cat([dense, products], dim=1))
 
@@ -187,9 +185,7 @@ class MixerBlock(nn.Module):
     def __init__(self, tokens: int, dim: int, token_hidden: int, hidden: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.tokens = nn.Sequential(
-            nn.Linear(tokens, token_hidden), nn.GELU(), nn.Linear(token_hidden, tokens)
-        )
+        self.tokens = nn.Sequential(nn.Linear(tokens, token_hidden), nn.GELU(), nn.Linear(token_hidden, tokens))
         self.channels = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -273,9 +269,7 @@ class BilinearNet(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x, y = torch.tanh(self.left(x)), torch.tanh(self.right(y))
-        return self.last(F.relu(self.bilinear(x, y))), (torch.einsum("...i,ij->...j", x, self.form) * y).sum(
-            -1
-        )
+        return self.last(F.relu(self.bilinear(x, y))), (torch.einsum("...i,ij->...j", x, self.form) * y).sum(-1)
 
 
 class GraphConvolution(nn.Module):

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -32,6 +33,13 @@ Input = Annotated[str, typer.Option("--input", help="Sizes of one example.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; as many as torch likes by default.")]
 BatchSize = Annotated[int, typer.Option(help="Examples a batch; also the batch that time is measured at.")]
+
+
+class Precision(StrEnum):
+    """Precisions that time is measured at."""
+
+    single = "32-true"
+    mixed = "bf16-mixed"
 
 
 def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -150,7 +158,12 @@ def prune(
     task = Classification(pictures.train, pictures.val, pictures.test)
     if given is None:
         dense = Recipe(
-            dense_epochs, lr=0.1, warmup=min(1.0, dense_epochs / 2), seed=seed, precision=precision, device=device
+            dense_epochs,
+            lr=0.1,
+            warmup=min(1.0, dense_epochs / 2),
+            seed=seed,
+            precision=precision,
+            device=device,
         )
         given = _train_dense(net, task, dense, out / "dense")
     try:
@@ -186,6 +199,7 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Measure a dense or a pruned network on the test data (the validation data, where there are none)."""
+    from metaprune.cli.resolve import UsageError
     from metaprune.cli.show import console
     from metaprune.data import load
     from metaprune.train.engine import Recipe
@@ -193,6 +207,8 @@ def evaluate(
     from metaprune.train.task import Classification
 
     set_threads(threads)
+    if weights and pruned:
+        raise UsageError("evaluate: expected --weights (dense) or --pruned, got both")
     pictures = load(data, batch_size=batch_size)
     net = _built(model, weights, pruned, pictures.classes, pictures.shape[0])
     task = Classification(pictures.train, pictures.val, pictures.test)
@@ -210,7 +226,7 @@ def bench(
     sizes: Input = "3x32x32",
     classes: Annotated[int, typer.Option(help="Classes of a built-in network.")] = 10,
     batch: Annotated[str, typer.Option(help="Batch sizes, as 1,32.")] = "1,32",
-    precision: str = "32-true",
+    precision: Annotated[Precision, typer.Option(help="32-true or bf16-mixed.")] = Precision.single,
     device: str = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -228,10 +244,11 @@ def bench(
     networks = {"dense": _built(model, weights, None, classes, channels)}
     if pruned:
         networks["pruned"] = _built(model, None, pruned, classes, channels)
-    rows = [
-        (size, {name: latency(net, example(sizes, size), device=device, precision=precision) for name, net in networks.items()})  # type: ignore[arg-type]
-        for size in batches
-    ]
+    rows = []
+    for size in batches:
+        args = example(sizes, size)
+        times = {n: latency(net, args, device=device, precision=precision.value) for n, net in networks.items()}
+        rows.append((size, times))
     bench_table(model, rows)
 
 
@@ -274,7 +291,7 @@ def report(
 
 def _number(value: float | None) -> float | None:
     """Absolute budgets are whole numbers."""
-    return int(value) if value is not None and value > 1 and value == int(value) else value
+    return int(value) if value is not None and 1 < value < float("inf") and value == int(value) else value
 
 
 def _writable(folder: Path) -> None:
@@ -316,15 +333,21 @@ def _built(model: str, weights: Path | None, pruned: Path | None, classes: int, 
         try:
             net.load_state_dict(read_weights(weights)[0])
         except RuntimeError as error:
-            raise UsageError(f"--weights: {weights} does not fit {model} ({' '.join(str(error).split())[:200]})") from error
+            raise UsageError(
+                f"--weights: {weights} does not fit {model} ({' '.join(str(error).split())[:200]})"
+            ) from error
     return net
 
 
 def _report_in(folder: Path) -> Any:
     from metaprune.cli.resolve import UsageError
+    from metaprune.graph.errors import MetapruneError
     from metaprune.report.report import from_json
 
     path = folder / "report.json"
     if not path.is_file():
         raise UsageError(f"report: {folder} holds no report.json; give a folder that `metaprune prune` wrote")
-    return from_json(path.read_text())
+    try:
+        return from_json(path.read_text())
+    except MetapruneError as error:
+        raise UsageError(f"report: {path} is damaged or foreign: {error}") from error

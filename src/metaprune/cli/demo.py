@@ -74,6 +74,7 @@ def _run(out: Path) -> None:
     arms_table(report)
     shown.print("".join(clause.text for clause in words.headline(report)))
     shown.print(
-        f"Written to {out}: plan.json, model.safetensors, {onnx.name} (equal outputs in onnxruntime), report.html\n"
-        f"Next: open {out / 'report.html'}; then `metaprune prune MODEL --data DATA --macs 0.5 --out DIR` on your own."
+        f"Written to {out}: plan.json, model.safetensors, {onnx.name} (equal outputs in onnxruntime),\n"
+        f"report.html. Next: open {out / 'report.html'}; then, on your own network,\n"
+        "  metaprune prune MODEL --data DATA --macs 0.5 --out DIR"
     )

@@ -42,7 +42,10 @@ def network(name: str, classes: int | None = None, channels: int | None = None) 
                 f"network {name!r} is not built in; there are {', '.join(MODELS)}; others are given as "
                 "package.module:function, file.py:function or hf:NAME"
             )
-        return MODELS[name](classes=classes or 10, channels=channels or 3)
+        classes, channels = 10 if classes is None else classes, 3 if channels is None else channels
+        if classes < 1 or channels < 1:
+            raise UsageError(f"network {name!r}: expected 1 or more classes and channels, got {classes} and {channels}")
+        return MODELS[name](classes=classes, channels=channels)
     place, _, function = name.rpartition(":")
     try:
         if place.endswith(".py"):
@@ -54,8 +57,10 @@ def network(name: str, classes: int | None = None, channels: int | None = None) 
         else:
             module = importlib.import_module(place)
         result = getattr(module, function)()
-    except Exception as error:
-        raise UsageError(f"network {name!r}: {type(error).__name__}: {error}; give a function without arguments") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"network {name!r}: {type(error).__name__}: {error}; give a function without arguments"
+        ) from error
     if not isinstance(result, nn.Module):
         raise UsageError(f"network {name!r}: expected a torch.nn.Module, got {type(result).__name__}")
     return result
@@ -85,7 +90,12 @@ def example(shape: str, batch: int) -> tuple[torch.Tensor]:
             raise ValueError(shape)
     except ValueError as error:
         raise UsageError(f"--input: expected sizes like 3x32x32, got {shape!r}") from error
-    return (torch.randn(batch, *sizes, generator=torch.Generator().manual_seed(0)),)
+    if batch < 1:
+        raise UsageError(f"--batch: expected 1 or more examples, got {batch}")
+    try:
+        return (torch.randn(batch, *sizes, generator=torch.Generator().manual_seed(0)),)
+    except RuntimeError as error:
+        raise UsageError(f"--input: {batch} pictures of {shape} do not fit in memory") from error
 
 
 def chosen_method(name: str, settings: list[str]) -> Any:

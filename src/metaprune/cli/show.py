@@ -31,7 +31,12 @@ def graph_table(name: str, graph: ChannelGraph) -> None:
 
     shares = axis_shares(graph)
     table = Table(title=f"{name}: axes of channels that are cut together", title_justify="left")
-    for column, justify in (("axis", "left"), ("size", "right"), ("MACs", "right"), ("members, or why fixed", "left")):
+    for column, justify in (
+        ("axis", "left"),
+        ("size", "right"),
+        ("MACs", "right"),
+        ("members, or why fixed", "left"),
+    ):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for axis in graph.axes.values():
         members = ", ".join(axis.members[:3]) + (f" and {len(axis.members) - 3} more" if len(axis.members) > 3 else "")
@@ -41,7 +46,8 @@ def graph_table(name: str, graph: ChannelGraph) -> None:
     out.print(table)
     out.print(
         f"{macs(graph) / 1e6:,.2f} million MACs of one example, {params(graph):,} parameters; "
-        f"{len(graph.free)} of {len(graph.axes)} axes are free, {graph.free_share():.1%} of the parameters lie on them.\n"
+        f"{len(graph.free)} of {len(graph.axes)} axes are free, "
+        f"{graph.free_share():.1%} of the parameters lie on them.\n"
         "MACs: share of the network's multiply-accumulates that an axis takes part in."
     )
 
@@ -67,8 +73,10 @@ def arms_table(report: Report) -> None:
     out.print(table)
     timed = report.pruned.latency
     if timed is not None:
-        out.print(f"{report.metric_name} on {report.split}; time: median and spread of a batch of {timed.batch}, "
-                  f"{timed.device}, {timed.threads} threads, {timed.precision}.")
+        out.print(
+            f"{report.metric_name} on {report.split}; time: median and spread of a batch of {timed.batch}, "
+            f"{timed.device}, {timed.threads} threads, {timed.precision}."
+        )
 
 
 def result_table(report: Report, out: Path, model: str) -> None:

@@ -25,7 +25,7 @@ FLOOR = 0.1
 _CLOSE = 0.005
 """A plan closer to its budget than this share of the dense cost is not improved further."""
 
-_FEW = 20_000
+_FEW = 200_000
 """Up to so many combinations of widths, all are tried."""
 
 _FEW_AXES = 24
@@ -51,25 +51,17 @@ class Budget:
     multiple_of: int = 8
 
     def __post_init__(self) -> None:
-        given = {
-            name: value
-            for name in ("macs", "params", "latency")
-            if (value := getattr(self, name)) is not None
-        }
+        given = {name: value for name in ("macs", "params", "latency") if (value := getattr(self, name)) is not None}
         if len(given) != 1:
-            raise BudgetError(
-                f"budget: expected exactly one of macs, params, latency, got {list(given) or 'none'}"
-            )
+            raise BudgetError(f"budget: expected exactly one of macs, params, latency, got {list(given) or 'none'}")
         [(name, value)] = given.items()
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not number or value <= 0:
             raise BudgetError(f"budget: expected {name} above 0, got {value!r}; 0.5 keeps half of it")
         if name != "latency" and value > 1 and value != int(value):
             raise BudgetError(f"budget: expected {name} as a share up to 1 or a whole number, got {value!r}")
-        if not isinstance(self.multiple_of, int) or self.multiple_of < 1:
-            raise BudgetError(
-                f"budget: expected multiple_of as a whole number from 1, got {self.multiple_of!r}"
-            )
+        if type(self.multiple_of) is not int or self.multiple_of < 1:
+            raise BudgetError(f"budget: expected multiple_of as a whole number from 1, got {self.multiple_of!r}")
 
     @property
     def cost(self) -> str:
@@ -122,8 +114,9 @@ class Allocation:
         smallest = self.form.at(self.least)
         if self.limit < smallest:
             finer = "" if budget.multiple_of == 1 else ", or allow finer widths with a smaller multiple_of"
+            share = math.ceil(1e4 * smallest / self.dense) / 1e4
             raise BudgetError(
-                f"budget: {budget} cannot be met; the smallest possible is {smallest / self.dense:.4f} "
+                f"budget: {budget} cannot be met; the smallest possible is {share:.4f} "
                 f"({smallest:,} of {self.dense:,} {budget.cost}, widths in multiples of {budget.multiple_of}); "
                 f"ask for at least that{finer}"
             )
@@ -172,10 +165,7 @@ class Allocation:
         """The blocks in which the channels of an axis may leave, the least important first."""
         size, step, least = self.sizes[name], self.steps[name], self.least[name]
         widths = sorted({*range(least, size, step), size}, reverse=True)
-        scores = [
-            float(ascending[size - wide : size - narrow].mean())
-            for wide, narrow in itertools.pairwise(widths)
-        ]
+        scores = [float(ascending[size - wide : size - narrow].mean()) for wide, narrow in itertools.pairwise(widths)]
         return [_Block(score, name, narrow) for score, narrow in zip(scores, widths[1:], strict=True)]
 
     def _close(
@@ -230,7 +220,7 @@ def _moves(axes: int) -> Tensor:
     moves = torch.cat([torch.zeros(1, axes, dtype=torch.int64), single])
     for _ in range(2 if axes <= _FEW_AXES else 1):
         moves = (moves[:, None] + single).reshape(-1, axes)
-        moves = moves[(moves.abs() <= 1).all(1)].unique(dim=0)
+        moves = moves[(moves.abs() <= 1).all(1)].unique(dim=0)  # type: ignore[no-untyped-call]
     return moves
 
 
@@ -253,7 +243,7 @@ def alignment(graph: ChannelGraph, multiple_of: int) -> dict[str, int]:
 
     The fastest-running factor of a product is aligned itself; the factors before it then need less.
     """
-    steps = {name: 1 for name in graph.free}
+    steps = dict.fromkeys(graph.free, 1)
 
     def visit(term: Term, after: int) -> None:
         if isinstance(term, Product):
@@ -264,7 +254,7 @@ def alignment(graph: ChannelGraph, multiple_of: int) -> dict[str, int]:
             for part in term.parts:
                 visit(part, after)
         elif term.name in steps:
-            steps[term.name] = max(steps[term.name], multiple_of // math.gcd(multiple_of, after))
+            steps[term.name] = math.lcm(steps[term.name], multiple_of // math.gcd(multiple_of, after))
 
     for dims in graph.tensors.values():
         for dim in dims:

@@ -64,9 +64,7 @@ class ClosedForm:
         """Coefficients, and the factors of each monomial as positions in (*axes, 1)."""
         place = {name: index for index, name in enumerate(self.axes)}
         degree = max(map(len, self.monomials), default=0)
-        factors = [
-            [place[name] for name in names] + [len(place)] * (degree - len(names)) for names in self.monomials
-        ]
+        factors = [[place[name] for name in names] + [len(place)] * (degree - len(names)) for names in self.monomials]
         counts = torch.tensor(list(self.monomials.values()), dtype=torch.int64)
         return counts, torch.tensor(factors, dtype=torch.int64).reshape(len(counts), degree)
 
@@ -86,9 +84,7 @@ class ClosedForm:
 
 def macs_form(graph: ChannelGraph) -> ClosedForm:
     """Multiply-accumulates of one example (contractions only: norms, activations and biases are not counted)."""
-    return ClosedForm(
-        graph, [product for operator in graph.operators for product in operator.macs], graph.batch
-    )
+    return ClosedForm(graph, [product for operator in graph.operators for product in operator.macs], graph.batch)
 
 
 def params_form(graph: ChannelGraph) -> ClosedForm:
@@ -124,9 +120,7 @@ def layer_macs(graph: ChannelGraph, plan: Plan | None = None) -> dict[str, tuple
     return {
         layer: (
             operators[0].name.removeprefix("aten."),
-            ClosedForm(
-                graph, [product for operator in operators for product in operator.macs], graph.batch
-            ).at(widths),
+            ClosedForm(graph, [product for operator in operators for product in operator.macs], graph.batch).at(widths),
         )
         for layer, operators in layers.items()
     }

@@ -17,9 +17,7 @@ __all__ = ["Data", "DataError", "load"]
 
 MEMORY = 2 << 30  # bytes of decoded images that are held in memory
 WORKERS = 4  # processes that read images which are not
-SAMPLE = (
-    1000  # images that are read at once, and that the statistics are taken from where not all are at hand
-)
+SAMPLE = 1000  # images that are read at once, and that the statistics are taken from where not all are at hand
 
 
 class DataError(MetapruneError):
@@ -87,9 +85,7 @@ def load(
         DataError: nothing there, no column of images or of labels, or images of different sizes.
     """
     if batch_size < 1 or not 0 < val_share < 1:
-        raise DataError(
-            f"data: expected batch_size >= 1 and val_share in (0, 1), got {batch_size}, {val_share}"
-        )
+        raise DataError(f"data: expected batch_size >= 1 and val_share in (0, 1), got {batch_size}, {val_share}")
     train, test, classes = _digits() if name == "digits" else _found(str(name), size)
     order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(seed))
     held_out = round(val_share * len(order))
@@ -146,9 +142,7 @@ def _found(name: str, size: int | None) -> tuple[Split, Split | None, int]:
 
     folder = Path(name).expanduser()
     if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise DataError(
-            f"data {name}: there is no such folder; give a folder, 'digits', or a name on the Hub"
-        )
+        raise DataError(f"data {name}: there is no such folder; give a folder, 'digits', or a name on the Hub")
     try:
         splits = datasets.load_dataset(str(folder) if folder.is_dir() else name)
     except Exception as error:
@@ -157,9 +151,7 @@ def _found(name: str, size: int | None) -> tuple[Split, Split | None, int]:
             f"data {name}: not 'digits', and not a folder or Hub name that can be read ({reason})"
         ) from error
     if "train" not in splits:
-        raise DataError(
-            f"data {name}: expected a split named 'train', got {', '.join(splits)}; rename the files"
-        )
+        raise DataError(f"data {name}: expected a split named 'train', got {', '.join(splits)}; rename the files")
     for column, kind in splits["train"].features.items():
         if isinstance(kind, dict) and {"bytes", "path"} <= set(kind):  # an image that was not marked as one
             splits = splits.cast_column(column, datasets.Image())
@@ -177,9 +169,7 @@ def _found(name: str, size: int | None) -> tuple[Split, Split | None, int]:
     test = None if held is None else _split(held, *columns)
     classes = getattr(features[labels[0]], "num_classes", None) or int(train.labels.max()) + 1
     if test and (high := int(test.labels.max())) >= classes:
-        raise DataError(
-            f"data {name}: the training split has {classes} classes, but the test split has label {high}"
-        )
+        raise DataError(f"data {name}: the training split has {classes} classes, but the test split has label {high}")
     return train, test, classes
 
 

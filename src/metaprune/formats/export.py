@@ -20,9 +20,7 @@ from metaprune.graph.errors import MetapruneError
 __all__ = ["ExportError", "export"]
 
 FORMATS = {".onnx": onnx, ".pt2": pt2}  # each has write(program, path) and run(path, args, kwargs)
-TOLERANCE = (
-    1e-4  # of single and double precision, relative and absolute; half precision carries 2 to 3 digits
-)
+TOLERANCE = 1e-4  # of single and double precision, relative and absolute; half precision carries 2 to 3 digits
 TOLERANCE_HALF = 1e-2
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -32,9 +30,7 @@ class ExportError(MetapruneError):
     """A network that could not be written, or a file that does not compute what its network does."""
 
 
-def export(
-    module: nn.Module, args: tuple[Any, ...], path: str | Path, kwargs: dict[str, Any] | None = None
-) -> Path:
+def export(module: nn.Module, args: tuple[Any, ...], path: str | Path, kwargs: dict[str, Any] | None = None) -> Path:
     """Writes `module` for inference to a ".onnx" or ".pt2" file, and checks what the file computes.
 
     The file accepts any batch where the network does, else the batch of `args` alone; a tensor whose first

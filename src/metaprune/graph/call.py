@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
@@ -17,6 +17,7 @@ Dims = tuple[Shape, ...]
 """One shape per dimension of a tensor."""
 
 Rule = Callable[["Call"], Any]
+Kind = TypeVar("Kind", bound=Callable[["Call"], Any])
 
 RULES: dict[str, Rule] = {}
 """Operator name (as `aten.conv2d`, without overload or trailing underscore) -> its rule."""
@@ -24,10 +25,10 @@ RULES: dict[str, Rule] = {}
 MADE = "its size is made by the code or by the example inputs"
 
 
-def rule(*operators: str) -> Callable[[Rule], Rule]:
+def rule(*operators: str) -> Callable[[Kind], Kind]:
     """Register the rule of one or several operators of the `aten` namespace."""
 
-    def register(function: Rule) -> Rule:
+    def register(function: Kind) -> Kind:
         for operator in operators:
             if operator in RULES:
                 raise KeyError(f"operator {operator} has two rules")
@@ -133,7 +134,5 @@ class Call:
                 fix(dim, reason)
         values = self.node.meta.get("val")
         several = values if isinstance(values, list | tuple) else [values]
-        result = [
-            constants(value.shape, reason) if isinstance(value, torch.Tensor) else None for value in several
-        ]
+        result = [constants(value.shape, reason) if isinstance(value, torch.Tensor) else None for value in several]
         return result if several is values else result[0]

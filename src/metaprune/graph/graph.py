@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from metaprune.graph.errors import PlanError
+from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Axis, Term, axes_of, size
 
 __all__ = ["ChannelGraph", "Operator"]
@@ -87,8 +88,7 @@ class ChannelGraph:
         Raises:
             PlanError: It is the graph of another network, or of this one before it was cut.
         """
-        shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
-        shapes |= {name: tuple(tensor.shape) for name, tensor in model.named_buffers(remove_duplicate=False)}
+        shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
         ours = {name: tuple(map(size, terms)) for name, terms in self.tensors.items()}
         if shapes != ours:
             name = next(name for name in [*shapes, *ours] if shapes.get(name) != ours.get(name))

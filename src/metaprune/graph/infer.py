@@ -17,11 +17,12 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from metaprune.graph import rules as _rules
-from metaprune.graph.call import RULES, Call, Dims, constants
+from metaprune.graph.call import Call, Dims, constants
 from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph, Operator
+from metaprune.graph.rules import RULES
 from metaprune.graph.rules.elementwise import pointwise
+from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Axis, Concat, Product, Term, fold
 from metaprune.graph.unify import (
     UNIT,
@@ -42,7 +43,6 @@ __all__ = ["Inference", "check_inputs", "infer", "inference_mode_of"]
 KERNEL = "it is a kernel's extent"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _OWN_NAMES = {"weight", "bias"}
-assert _rules
 
 
 @dataclass
@@ -114,9 +114,7 @@ def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
         TraceError: The model is no module, or the inputs are not a tuple and a dictionary.
     """
     if not isinstance(model, nn.Module):
-        raise TraceError(
-            f"trace: expected a torch.nn.Module, got {type(model).__name__}; pass the network itself"
-        )
+        raise TraceError(f"trace: expected a torch.nn.Module, got {type(model).__name__}; pass the network itself")
     if not isinstance(args, tuple):
         raise TraceError(f"trace: expected args as a tuple of inputs, got {type(args).__name__}; write (x,)")
     if kwargs is not None and not isinstance(kwargs, Mapping):
@@ -132,9 +130,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             warnings.simplefilter("ignore")
             return torch.export.export(model, args, kwargs, strict=False)
     except Exception as error:
-        reason = next(
-            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise TraceError(
             f"trace: torch.export could not read {type(model).__name__} with these inputs "
             f"({type(error).__name__}: {reason}); check that model(*args, **kwargs) runs and is exportable"
@@ -160,10 +156,8 @@ class _Walk:
 
     def inputs(self) -> list[Dims]:
         """The dimensions of the program's placeholders; tied tensors share theirs."""
-        tensors = dict(self.model.named_parameters(remove_duplicate=False))
-        tensors |= dict(self.model.named_buffers(remove_duplicate=False))
         by_identity: dict[int, Dims] = {}
-        for name, tensor in tensors.items():
+        for name, tensor in named_tensors(self.model).items():
             fresh = tuple(UNIT if size == 1 else Variable(size) for size in tensor.shape)
             self.shapes[name] = by_identity.setdefault(id(tensor), fresh)
         result: list[Dims] = []
@@ -205,11 +199,11 @@ class _Walk:
         """Apply the rule of one operator; where there is none, or it does not hold, fix what it touches."""
         if node.target is operator.getitem:
             source = self.dims.get(node.args[0])  # type: ignore[arg-type]
-            return source[node.args[1]] if source is not None else None  # type: ignore[index]
+            return source[node.args[1]] if source is not None else None
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             body = next((a for a in node.args if isinstance(a, fx.Node) and a.op == "get_attr"), None)
-            if body is not None and node.target.name().startswith("wrap"):
-                operands = [self.dims.get(a) for a in node.args[node.args.index(body) + 1 :]]  # type: ignore[arg-type]
+            if body is not None and str(node.target).startswith("wrap"):
+                operands = [self.dims.get(a) for a in node.args[node.args.index(body) + 1 :] if isinstance(a, fx.Node)]
                 return self.run(getattr(module, str(body.target)), operands)
         call = self.bind(node)
         rule = RULES.get(call.name)
@@ -220,9 +214,7 @@ class _Walk:
         except (Irreconcilable, LookupError, ValueError, TypeError) as error:
             result = call.unknown(f"{call.name} at {_where(node)} is not understood: {error}")
         if not _fits(result, node.meta.get("val")):
-            raise TraceError(
-                f"trace: the rule of {call.name} does not fit its output at {_where(node)}; report this"
-            )
+            raise TraceError(f"trace: the rule of {call.name} does not fit its output at {_where(node)}; report this")
         self.calls.append((call, _tensors(result)))
         return result
 
@@ -306,7 +298,9 @@ class _Walk:
         read: set[Variable] = set()
         for call, outputs in self.calls:
             if not getattr(RULES.get(call.name), "__module__", "").endswith(".layout"):
-                read |= {variable for dims in (*outputs, *call.operands()) for dim in dims for variable in variables(dim)}
+                read |= {
+                    variable for dims in (*outputs, *call.operands()) for dim in dims for variable in variables(dim)
+                }
         trained = {
             variable
             for name, _ in self.model.named_parameters()
@@ -336,10 +330,7 @@ class _Walk:
                 for variable in dict.fromkeys(variables(dim)):
                     members.setdefault(variable, []).append(f"{tensor}:{position}")
         order = dict.fromkeys(
-            self.owner[node]
-            for call, _ in self.calls
-            for node in call.node.all_input_nodes
-            if node in self.owner
+            self.owner[node] for call, _ in self.calls for node in call.node.all_input_nodes if node in self.owner
         )
         axes: dict[Variable, Axis] = {}
         for given, dims in self.given.items():
@@ -349,9 +340,7 @@ class _Walk:
                         f"{given}:{position}", variable.size, variable.fixed, tuple(members[variable])
                     )
         for tensor in order | dict.fromkeys(self.shapes):
-            held = dict.fromkeys(
-                v for dim in self.shapes[tensor] for v in variables(dim) if v.fixed != KERNEL
-            )
+            held = dict.fromkeys(v for dim in self.shapes[tensor] for v in variables(dim) if v.fixed != KERNEL)
             unnamed = [variable for variable in held if variable not in axes]
             taken = {axis.name for axis in axes.values()}
             for index, variable in enumerate(unnamed):
@@ -396,9 +385,7 @@ def _tensors(result: Any) -> list[Dims]:
 def _fits(result: Any, value: Any) -> bool:
     """Whether the dimensions a rule gave have the sizes of the example."""
     if isinstance(value, Tensor):
-        return isinstance(result, tuple) and [measure(dim) for dim in result] == [
-            int(size) for size in value.shape
-        ]
+        return isinstance(result, tuple) and [measure(dim) for dim in result] == [int(size) for size in value.shape]
     if isinstance(value, list | tuple):
         return isinstance(result, list | tuple) and all(map(_fits, result, value))
     return True
@@ -414,11 +401,14 @@ def _scalars(call: Call) -> tuple[float, ...]:
 
 
 def _digest(program: torch.export.ExportedProgram) -> tuple[str, ...]:
-    """What the constants hold that the code makes, in short."""
-    tensors = [value for _, value in sorted(program.constants.items()) if isinstance(value, Tensor)]
+    """What the constants hold that the code makes, in short; buffers are not among them."""
+    made = [spec.target for spec in program.graph_signature.input_specs if spec.kind == InputKind.CONSTANT_TENSOR]
+    tensors = [value for name in made if isinstance(value := program.constants.get(str(name)), Tensor)]
     return tuple(
         "meta"
         if value.is_meta
-        else hashlib.sha256(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
+        else hashlib.sha256(
+            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        ).hexdigest()
         for value in tensors
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,7 @@ class Plan:
 
     def __init__(self, kept: Mapping[str, Sequence[int]]) -> None:
         if not isinstance(kept, Mapping):
-            raise PlanError(
-                f"plan: expected a mapping from axis names to kept channels, got {type(kept).__name__}"
-            )
+            raise PlanError(f"plan: expected a mapping from axis names to kept channels, got {type(kept).__name__}")
         object.__setattr__(self, "kept", {name: _channels(name, stays) for name, stays in kept.items()})
 
     @property
@@ -51,17 +50,14 @@ class Plan:
             axis = graph.axes.get(name)
             if axis is None:
                 known = ", ".join(list(graph.free)[:6])
-                raise PlanError(
-                    f"plan: the graph has no axis {name!r}; free axes are {known} … (print the graph)"
-                )
+                raise PlanError(f"plan: the graph has no axis {name!r}; free axes are {known} … (print the graph)")
             if not stays or stays[0] < 0 or stays[-1] >= axis.size:
                 raise PlanError(
-                    f"axis {name!r}: expected at least one kept channel, all inside [0, {axis.size}), got {_some(stays)}"
+                    f"axis {name!r}: expected at least one kept channel, all inside [0, {axis.size}), "
+                    f"got {_some(stays)}"
                 )
             if axis.fixed is not None and len(stays) < axis.size:
-                raise PlanError(
-                    f"axis {name!r} must keep its {axis.size} channels ({axis.fixed}), got {len(stays)}"
-                )
+                raise PlanError(f"axis {name!r} must keep its {axis.size} channels ({axis.fixed}), got {len(stays)}")
 
     def then(self, other: Plan) -> Plan:
         """The plan that cuts by this one and then by `other`, whose channels count in what this one left."""
@@ -97,13 +93,9 @@ def _channels(name: str, stays: Sequence[int]) -> tuple[int, ...]:
     except (TypeError, ValueError):
         channels, whole = (), False
     if not whole:
-        raise PlanError(
-            f"axis {name!r}: expected a sequence of whole numbers, the channels that stay, got {stays!r}"
-        )
-    if any(after <= before for before, after in zip(channels, channels[1:], strict=False)):
-        raise PlanError(
-            f"axis {name!r}: kept channels must be ascending and different, got {_some(channels)}"
-        )
+        raise PlanError(f"axis {name!r}: expected a sequence of whole numbers, the channels that stay, got {stays!r}")
+    if any(after <= before for before, after in itertools.pairwise(channels)):
+        raise PlanError(f"axis {name!r}: kept channels must be ascending and different, got {_some(channels)}")
     return channels
 
 

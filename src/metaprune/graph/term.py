@@ -70,12 +70,19 @@ def fold(
 
 def size(term: Term) -> int:
     """Number of entries of a dimension."""
-    return fold(term, lambda axis: axis.size, math.prod, sum)
+    return width(term, {})
 
 
 def width(term: Term, widths: Mapping[str, int]) -> int:
     """Number of entries that stay, given the widths of the axes that are cut."""
-    return fold(term, lambda axis: widths.get(axis.name, axis.size), math.prod, sum)
+
+    def product(factors: Sequence[int]) -> int:
+        return math.prod(factors)
+
+    def concat(parts: Sequence[int]) -> int:
+        return sum(parts)
+
+    return fold(term, lambda axis: widths.get(axis.name, axis.size), product, concat)
 
 
 def axes_of(term: Term) -> Iterator[Axis]:
@@ -105,9 +112,7 @@ def channels(term: Term, kept: Mapping[str, Sequence[int]]) -> Tensor:
 
     def leaf(axis: Axis) -> tuple[Tensor, int]:
         stays = kept.get(axis.name)
-        return torch.arange(axis.size) if stays is None else torch.as_tensor(
-            stays, dtype=torch.int64
-        ), axis.size
+        return torch.arange(axis.size) if stays is None else torch.as_tensor(stays, dtype=torch.int64), axis.size
 
     return fold(term, leaf, product, concat)[0]
 
@@ -125,4 +130,4 @@ def places(term: Term, name: str) -> Tensor:
     def leaf(axis: Axis) -> Tensor:
         return torch.arange(axis.size) if axis.name == name else torch.full((axis.size,), -1)
 
-    return fold(term, leaf, product, torch.cat)
+    return fold(term, leaf, product, lambda parts: torch.cat(list(parts)))

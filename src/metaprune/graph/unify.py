@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-class Irreconcilable(Exception):  # noqa: N818  (a control-flow signal that never leaves the package)
+class Irreconcilable(Exception):
     """Two dimensions that must be equal cannot be written with common axes."""
 
 
@@ -187,9 +187,9 @@ def split_right(shape: Shape, size: int) -> tuple[Shape, Shape]:
     if total % size:
         raise Irreconcilable(f"{total} channels are no multiple of {size}")
     if isinstance(shape, Variable):
-        head, tail = Variable(total // size, shape.fixed), Variable(size, shape.fixed)
-        shape.bound = Factors((head, tail))
-        return head, tail
+        halves = Variable(total // size, shape.fixed), Variable(size, shape.fixed)
+        shape.bound = Factors(halves)
+        return halves
     if isinstance(shape, Factors):
         *rest, last = shape.of
         if size % measure(last) == 0:

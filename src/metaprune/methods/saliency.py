@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import axes_of, places
 
 __all__ = ["group_norms"]
@@ -21,7 +22,7 @@ def group_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     Returns:
         For each free axis a float64 tensor of shape (size,).
     """
-    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors = named_tensors(model)
     sums = {name: torch.zeros(axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
     counts = dict.fromkeys(sums, 0)
     for name in graph.parameters:

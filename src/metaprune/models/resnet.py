@@ -45,9 +45,7 @@ class BasicBlock(nn.Module):
             self.shortcut = (
                 PadShortcut(outputs - inputs)
                 if shortcut == "pad"
-                else nn.Sequential(
-                    nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
-                )
+                else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
             )
 
     def forward(self, x: Float[Tensor, " n c h w"]) -> Float[Tensor, " n c2 h2 w2"]:
@@ -59,9 +57,7 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """The network of one depth, for images of 4x4 pixels and more."""
 
-    def __init__(
-        self, depth: int, classes: int = 10, channels: int = 3, shortcut: Shortcut = "projection"
-    ) -> None:
+    def __init__(self, depth: int, classes: int = 10, channels: int = 3, shortcut: Shortcut = "projection") -> None:
         """Build it with He's initialisation from torch's global random numbers.
 
         Args:

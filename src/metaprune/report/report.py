@@ -157,9 +157,7 @@ def from_json(text: str) -> Report:
     except json.JSONDecodeError as error:
         raise ReportError(f"report: expected JSON, got {error.msg} at line {error.lineno}") from error
     if not isinstance(tree, dict) or "metaprune_report" not in tree:
-        raise ReportError(
-            "report: expected JSON that `to_json` wrote, got none of its 'metaprune_report' mark"
-        )
+        raise ReportError("report: expected JSON that `to_json` wrote, got none of its 'metaprune_report' mark")
     if (version := tree.pop("metaprune_report")) != FORMAT:
         raise ReportError(f"report: expected format {FORMAT}, got {version!r}; use the version that wrote it")
     report: Report = _build(Report, tree, "report")

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, infer
 from metaprune.graph.plan import Plan
+from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Term, channels, size
 
 __all__ = ["Masked", "mask"]
@@ -57,17 +58,14 @@ class Masked(nn.Module):
         if key not in self._traced:
             self._traced[key] = infer(self.network, args, kwargs, self.ties)
         seen = self._traced[key]
-        tensors = dict(self.network.named_parameters(remove_duplicate=False))
-        tensors |= dict(self.network.named_buffers(remove_duplicate=False))
+        tensors = named_tensors(self.network)
         given = iter(leaves)
         inputs = []
         for spec in seen.program.graph_signature.input_specs:
             if spec.kind == InputKind.USER_INPUT:
                 inputs.append(next(given))
             else:
-                inputs.append(
-                    tensors[spec.target] if spec.target in tensors else seen.program.constants[spec.target]
-                )
+                inputs.append(tensors[spec.target] if spec.target in tensors else seen.program.constants[spec.target])
         outputs = _HidingInterpreter(seen, self.plan.kept).run(*inputs)
         return pytree.tree_unflatten(list(outputs), seen.program.call_spec.out_spec)
 
@@ -77,6 +75,8 @@ class _HidingInterpreter(fx.Interpreter):
         super().__init__(seen.program.graph_module)
         self.seen = seen
         self.kept = kept
+        pairs = zip(seen.graph.operators, seen.nodes, strict=True)
+        self.contractions = {node for operator, node in pairs if operator.macs}
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one operator; what it reads across is hidden (contractions) or left out (statistics)."""
@@ -89,29 +89,21 @@ class _HidingInterpreter(fx.Interpreter):
         name = str(getattr(n.target, "overloadpacket", n.target)).rstrip("_")
         if name in {"aten.layer_norm", "aten.rms_norm", "aten.group_norm"}:
             return _norm(name, n.target, args, living["input"])
-        if any(operator.macs for operator, node in self.operators() if node is n):
+        if n in self.contractions:
             names = [argument.name for argument in n.target._schema.arguments]  # type: ignore[union-attr]
             hidden = list(args)
             for argument, dims in living.items():
                 top, _, inner = argument.partition(".")
                 place = names.index(top)
                 if inner:
-                    hidden[place] = [
-                        _hide(t, dims) if str(i) == inner else t for i, t in enumerate(hidden[place])
-                    ]
+                    hidden[place] = [_hide(t, dims) if str(i) == inner else t for i, t in enumerate(hidden[place])]
                 else:
                     hidden[place] = _hide(hidden[place], dims)
             return n.target(*hidden, **kwargs)  # type: ignore[operator]
         names = [argument.name for argument in n.target._schema.arguments]  # type: ignore[union-attr]
-        pressed = [
-            _select(value, living.get(argument, {})) for argument, value in zip(names, args, strict=False)
-        ]
+        pressed = [_select(value, living.get(argument, {})) for argument, value in zip(names, args, strict=False)]
         result = n.target(*pressed, **kwargs)  # type: ignore[operator]
         return _scatter(result, args[0], next(iter(living.values()))) if "softm" in name else result
-
-    def operators(self) -> Any:
-        """The graph's operators with their nodes."""
-        return zip(self.seen.graph.operators, self.seen.nodes, strict=True)
 
     def living(self, node: fx.Node) -> dict[str, dict[int, Tensor]]:
         """Per argument and dimension that `node` reads across and that has dead channels: the living ones."""
@@ -121,7 +113,7 @@ class _HidingInterpreter(fx.Interpreter):
             top, _, inner = argument.partition(".")
             place = next(i for i, known in enumerate(schema.arguments) if known.name == top)  # type: ignore[union-attr]
             value = node.args[place] if place < len(node.args) else node.kwargs[top]
-            value = value[int(inner)] if inner else value  # type: ignore[index,call-overload]
+            value = value[int(inner)] if inner else value  # type: ignore[index]
             terms: tuple[Term, ...] = self.seen.dims[value]  # type: ignore[index]
             for dim in over:
                 stays = channels(terms[dim], self.kept)

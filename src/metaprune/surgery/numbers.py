@@ -15,7 +15,7 @@ from torch import nn
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import Axis, Product, Term, axes_of, size, width
 
-__all__ = ["guesses", "readings", "set_numbers"]
+__all__ = ["guesses", "readings", "set_numbers", "write_numbers"]
 
 Numbers = dict[tuple[str, str], Term]
 
@@ -24,13 +24,18 @@ _MOST_READINGS = 96
 
 def set_numbers(model: nn.Module, numbers: Mapping[tuple[str, str], Term], widths: Mapping[str, int]) -> None:
     """Bring the attributes of `model` into line with the new widths, in place."""
+    write_numbers(model, {key: width(term, widths) for key, term in numbers.items()})
+
+
+def write_numbers(model: nn.Module, values: Mapping[tuple[str, str], int]) -> None:
+    """Set attributes, in place: (module, attribute) -> value; `sizes.1` is the second entry of a tuple or list."""
     modules = dict(model.named_modules())
-    for (path, attribute), term in numbers.items():
+    for (path, attribute), number in values.items():
         name, _, index = attribute.partition(".")
-        value: Any = width(term, widths)
+        value: Any = number
         if index:
             whole = list(getattr(modules[path], name))
-            whole[int(index)] = value
+            whole[int(index)] = number
             value = type(getattr(modules[path], name))(whole)
         setattr(modules[path], name, value)
 
@@ -61,7 +66,8 @@ def readings(model: nn.Module, found: Mapping[tuple[str, str], list[Term]]) -> I
     choices = {group: 1 + max(len(found[key]) for key in keys) for group, keys in groups.items()}
     others = [(group, choice) for group, count in choices.items() for choice in range(1, count)]
     deviations = itertools.chain.from_iterable(itertools.combinations(others, r) for r in range(3))
-    for deviation in itertools.islice(deviations, _MOST_READINGS):
+    single = (deviation for deviation in deviations if len(dict(deviation)) == len(deviation))
+    for deviation in itertools.islice(single, _MOST_READINGS):
         chosen = dict(deviation)
         yield {
             key: found[key][choice]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
 
 __all__ = ["recalibrate"]
 
@@ -19,6 +22,9 @@ def recalibrate(
     most: int = 32,
 ) -> int:
     """Replace the running statistics of batch norms by averages over `batches`, in place; weights stay.
+
+    Without batches, and after an error, the statistics are what they were. The order of shuffled batches is always
+    the same, and the caller's random numbers go on as if none had been drawn.
 
     Args:
         model: Any network; without batch norms nothing happens. Modes are restored.
@@ -33,8 +39,8 @@ def recalibrate(
     if not norms:
         return 0
     modes = {module: module.training for module in model.modules()}
-    momenta = {norm: norm.momentum for norm in norms}
-    device = next(model.parameters()).device
+    before = {norm: (norm.momentum, copy.deepcopy(norm._buffers)) for norm in norms}
+    device = next(buffer.device for norm in norms for buffer in norm.buffers())
     used = 0
     model.eval()
     for norm in norms:
@@ -42,19 +48,22 @@ def recalibrate(
         norm.momentum = None
         norm.train()
     try:
-        with torch.no_grad():
-            for batch in batches:
-                args, kwargs = inputs(batch)
-                args, kwargs = torch.utils._pytree.tree_map_only(
-                    torch.Tensor, lambda t: t.to(device), (args, kwargs)
-                )
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for batch in itertools.islice(batches, most):
+                args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs(batch))
                 model(*args, **kwargs)
                 used += 1
-                if used == most:
-                    break
+    except BaseException:
+        used = 0
+        raise
     finally:
-        for norm, momentum in momenta.items():
+        for norm, (momentum, statistics) in before.items():
             norm.momentum = momentum
+            if not used:
+                for name, buffer in statistics.items():
+                    if buffer is not None:
+                        norm._buffers[name].copy_(buffer)  # type: ignore[union-attr]
         for module, mode in modes.items():
             module.training = mode
     return used

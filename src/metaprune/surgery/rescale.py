@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from metaprune.graph.infer import Inference
+from metaprune.graph.tensors import named_tensors
 
 __all__ = ["rescale"]
 
@@ -70,9 +71,7 @@ _ALL = {"aten.add", "aten.sub", "aten.cat", "aten.stack"}
 """Operators that scale where all their operands do."""
 
 
-def rescale(
-    model: nn.Module, inference: Inference, node: fx.Node, argument: int, factor: float
-) -> str | None:
+def rescale(model: nn.Module, inference: Inference, node: fx.Node, argument: int, factor: float) -> str | None:
     """Multiply what reaches `node` as its argument by `factor`, in the weights of `model`, in place.
 
     Returns:
@@ -96,7 +95,7 @@ def rescale(
                 continue
             if not _is_piece(user) or any((scaled[p] & other).any() for p, other in rows.reaching(user).items()):
                 return "the weights that must make up for a scale are read elsewhere too"
-    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors = named_tensors(model)
     for producer, channels in scaled.items():
         for name in (inference.owner[arg] for arg in _affine(producer, inference)):
             tensor = tensors[name]
@@ -118,9 +117,7 @@ def _affine(producer: fx.Node, inference: Inference) -> list[fx.Node]:
     return [arg for arg in rest if isinstance(arg, fx.Node) and arg in inference.owner]
 
 
-def _collect(
-    node: fx.Node, region: list[fx.Node], producers: list[fx.Node], inference: Inference
-) -> str | None:
+def _collect(node: fx.Node, region: list[fx.Node], producers: list[fx.Node], inference: Inference) -> str | None:
     """Walk back over operators that scale with their operand, down to weights."""
     if node in region or node in producers:
         return None

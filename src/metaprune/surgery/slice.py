@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph, Operator
 from metaprune.graph.infer import Inference, check_inputs, infer, inference_mode_of
 from metaprune.graph.plan import Plan
+from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Term, axes_of, channels
 from metaprune.graph.unify import Irreconcilable
 from metaprune.surgery.numbers import guesses, readings, set_numbers
@@ -69,9 +72,7 @@ def slice(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     return done.model
 
 
-def trace(
-    model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object] | None = None
-) -> ChannelGraph:
+def trace(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object] | None = None) -> ChannelGraph:
     """Infer the channel graph of a network: its axes, and every tensor dimension as a term over them.
 
     Where code was given sizes as plain numbers (`view`, `split` …), the network is cut once on trial, to learn which
@@ -130,9 +131,7 @@ def _holds_a_size(operator: Operator) -> bool:
     return operator.literal or operator.scale is not None or (operator.name in _SCALING and bool(operator.scalars))
 
 
-def _held_together(
-    graph: ChannelGraph, found: Mapping[tuple[str, str], Sequence[Term]]
-) -> list[tuple[Term, Term]]:
+def _held_together(graph: ChannelGraph, found: Mapping[tuple[str, str], Sequence[Term]]) -> list[tuple[Term, Term]]:
     """Pairs of terms, each over one axis, that one number may hold, where neither could be cut without the other."""
     pairs: dict[Term, Term] = {}
     for terms in found.values():
@@ -175,9 +174,7 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     accept(list(wanted), result)
     final = _attempt(model, graph, accepted)
     if isinstance(final, str):
-        raise TraceError(
-            f"slice: the network does not trace to the same graph twice ({final}); is its code random?"
-        )
+        raise TraceError(f"slice: the network does not trace to the same graph twice ({final}); is its code random?")
     return Cut(final, Plan({name: s for name, s in plan.kept.items() if name not in undone}), undone)
 
 
@@ -188,11 +185,23 @@ def _attempt(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int
     set_numbers(small, graph.numbers, widths)
     try:
         with inference_mode_of(small):
-            seen = infer(small, graph.args, graph.kwargs)
+            seen = infer(small, *_beside(small, graph))
     except TraceError as error:
         return _blame(error)
     problem = mismatch(graph, seen.graph, widths)
     return problem or _make_up(small, graph, seen, widths) or small
+
+
+def _beside(model: nn.Module, graph: ChannelGraph) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example inputs, on the device of the network, which may have moved since it was traced."""
+    devices = {tensor.device for tensor in named_tensors(model).values()}
+    if len(devices) != 1:
+        return graph.args, dict(graph.kwargs)
+    [device] = devices
+    moved: tuple[tuple[Any, ...], dict[str, Any]] = tree_map_only(
+        Tensor, lambda tensor: tensor.to(device), (graph.args, dict(graph.kwargs))
+    )
+    return moved
 
 
 def _make_up(small: nn.Module, graph: ChannelGraph, seen: Inference, widths: Mapping[str, int]) -> str | None:
@@ -215,10 +224,7 @@ def _blame(error: TraceError) -> str:
     trail = cause.__traceback__
     while trail is not None:
         frame = trail.tb_frame
-        if (
-            f"{torch.__name__}/" not in frame.f_code.co_filename
-            and "metaprune/" not in frame.f_code.co_filename
-        ):
+        if f"{torch.__name__}/" not in frame.f_code.co_filename and "metaprune/" not in frame.f_code.co_filename:
             lines.append(f"{frame.f_code.co_filename}:{trail.tb_lineno}")
         trail = trail.tb_next
     reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
@@ -228,29 +234,20 @@ def _blame(error: TraceError) -> str:
 def _index(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """A copy whose tensors hold only the channels that stay; tied tensors stay tied."""
     memo: dict[int, object] = {}
-    for name, tensor in _tensors(model):
+    for name, tensor in named_tensors(model).items():
         if id(tensor) not in memo:
             indexed = tensor.detach()
             for dim, term in enumerate(graph.tensors[name]):
                 positions = channels(term, kept)
                 if len(positions) < tensor.shape[dim]:
                     indexed = indexed.index_select(dim, positions.to(tensor.device))
-            indexed = (
-                indexed.clone() if indexed.data_ptr() == tensor.data_ptr() or tensor.is_meta else indexed
-            )
+            indexed = indexed.clone() if indexed.data_ptr() == tensor.data_ptr() or tensor.is_meta else indexed
             is_parameter = isinstance(tensor, nn.Parameter)
             memo[id(tensor)] = nn.Parameter(indexed, tensor.requires_grad) if is_parameter else indexed
     return copy.deepcopy(model, memo)
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
-
-
-def _trials(
-    graph: ChannelGraph, found: Mapping[tuple[str, str], Sequence[Term]]
-) -> list[dict[str, tuple[int, ...]]]:
+def _trials(graph: ChannelGraph, found: Mapping[tuple[str, str], Sequence[Term]]) -> list[dict[str, tuple[int, ...]]]:
     """Cuts that tell apart what one number may hold: all axes at different widths, then some axes without the others.
 
     Axes that the same number may hold get different colours; the cuts go by the bits of the colours.

@@ -91,10 +91,7 @@ def scale_changes(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int
         if one.scale is not None and other.scale is not None:
             factor = _ratio(one.scale, other.scale) ** 0.5
         elif one.scalars != other.scalars:
-            if (
-                one.name not in {"aten.mul", "aten.div", "aten.scaled_dot_product_attention"}
-                or 0 in other.scalars
-            ):
+            if one.name not in {"aten.mul", "aten.div", "aten.scaled_dot_product_attention"} or 0 in other.scalars:
                 return f"{one.where} ({one.name}) computes a number from a size"
             factor = one.scalars[0] / other.scalars[0]
             factor = 1 / factor if one.name == "aten.div" else factor
@@ -124,9 +121,7 @@ def _skeletons(widths: Mapping[str, int]) -> Callable[[Term], Skeleton]:
         merged = _merged(inner)
         return ("product", *merged) if len(merged) > 1 else (merged or [1])[0]
 
-    return lambda term: skeleton(
-        resolve(fold(term, leaf, lambda of: Factors(tuple(of)), lambda of: Parts(tuple(of))))
-    )
+    return lambda term: skeleton(resolve(fold(term, leaf, lambda of: Factors(tuple(of)), lambda of: Parts(tuple(of)))))
 
 
 def _agree(old: Skeleton, new: Skeleton, image: dict[Variable, Skeleton]) -> bool:

@@ -55,9 +55,7 @@ class Checkpoint:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise CheckpointError(
-                f"checkpoint {self.folder}: the folder cannot be written to ({error})"
-            ) from error
+            raise CheckpointError(f"checkpoint {self.folder}: the folder cannot be written to ({error})") from error
 
     def save(self, tree: Any) -> None:
         """Writes a tree of dicts, lists and tuples with tensors, numbers, strings and None as leaves.
@@ -84,9 +82,7 @@ class Checkpoint:
             partial.replace(self.newest)
             _sync(partial.parent)
         except OSError as error:
-            raise CheckpointError(
-                f"checkpoint {self.folder}: cannot be written ({error}); free space?"
-            ) from error
+            raise CheckpointError(f"checkpoint {self.folder}: cannot be written ({error}); free space?") from error
 
     def load(self) -> Any | None:
         """Reads the newest tree; if that file is damaged, warns and goes back to the one before.
@@ -121,9 +117,7 @@ def _read(path: Path) -> Any:
         with safetensors.safe_open(path, "pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"checkpoint {path}: expected format {FORMAT}, got {header.get('format')}"
-                )
+                raise CheckpointError(f"checkpoint {path}: expected format {FORMAT}, got {header.get('format')}")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"checkpoint {path}: damaged, or not a checkpoint ({error})") from error

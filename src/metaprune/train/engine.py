@@ -60,7 +60,7 @@ class Recipe:
             "schedule": (self.schedule in ("cosine", "constant"), "'cosine' or 'constant'"),
             "warmup": (0 <= self.warmup < self.epochs, "inside [0, epochs)"),
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "None or above 0"),
-            "seed": (self.seed >= 0, "0 or more"),
+            "seed": (0 <= self.seed < 2**63, "inside [0, 2^63)"),
         }
         for name, (fits, expected) in limits.items():
             if not fits:
@@ -137,16 +137,14 @@ def fit(
     """
     stop = recipe.epochs if stop is None else stop
     if not 0 <= start <= stop <= recipe.epochs:
-        raise TrainError(
-            f"{name}: expected 0 <= start <= stop <= {recipe.epochs} (epochs), got {start} and {stop}"
-        )
+        raise TrainError(f"{name}: expected 0 <= start <= stop <= {recipe.epochs} (epochs), got {start} and {stop}")
     batches = _length(task.train, f"{name}: the training data")
     _length(task.val, f"{name}: the validation data")
     if isinstance(checkpoint, Path | str):
         checkpoint = Checkpoint(checkpoint)
+    fabric = _fabric(recipe)
     if checkpoint:
         checkpoint.prepare()
-    fabric = _fabric(recipe)
     steps = (stop - start) * batches
 
     with _borrowed(module, fabric.device, recipe), Bar(name, steps, shown=progress) as bar:
@@ -238,6 +236,7 @@ def _fabric(recipe: Recipe) -> Any:
 def _borrowed(module: nn.Module, device: torch.device, recipe: Recipe) -> Iterator[None]:
     """The network on the device and in the layout of the recipe, until it is given back as it was."""
     modes = [(child, child.training) for child in module.modules()]
+    home = {parameter.device for parameter in module.parameters()}
     strides = [(weight, weight.stride()) for weight in module.parameters() if weight.dim() == 4]
     module.to(device)
     for weight, _ in strides if recipe.channels_last else ():
@@ -248,9 +247,11 @@ def _borrowed(module: nn.Module, device: torch.device, recipe: Recipe) -> Iterat
     finally:
         for weight, stride in strides:
             if weight.stride() != stride:
-                weight.data = torch.empty_strided(
-                    weight.shape, stride, dtype=weight.dtype, device=weight.device
-                ).copy_(weight.data)
+                weight.data = torch.empty_strided(weight.shape, stride, dtype=weight.dtype, device=weight.device).copy_(
+                    weight.data
+                )
+        if len(home) == 1:
+            module.to(home.pop())
         for child, training in modes:
             child.training = training
 

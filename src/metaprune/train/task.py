@@ -51,9 +51,7 @@ class Task:
     inputs: Callable[[Batch], Arguments] = first  # batch -> arguments of the network
 
 
-def Classification(
-    train: Loader, val: Loader, test: Loader | None = None, *, label_smoothing: float = 0.0
-) -> Task:
+def Classification(train: Loader, val: Loader, test: Loader | None = None, *, label_smoothing: float = 0.0) -> Task:
     """The task of telling classes apart: cross-entropy, and top-1 accuracy in percent.
 
     Batches are `(images, labels)`: whatever the network takes, and whole numbers (N,) inside [0, classes).

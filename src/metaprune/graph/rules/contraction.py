@@ -147,9 +147,7 @@ def einsum(call: Call) -> Dims:
                 unify(letters[letter], dim)
     result = _letters(output, len(call.shape))
     for index, subscript in enumerate(subscripts):
-        call.reads[f"tensors.{index}"] = tuple(
-            i for i, letter in enumerate(subscript) if letter not in result
-        )
+        call.reads[f"tensors.{index}"] = tuple(i for i, letter in enumerate(subscript) if letter not in result)
     if len(operands) == 2:
         call.macs.append(tuple(letters.values()))
     return tuple(resolve(letters[letter]) for letter in result)

@@ -36,9 +36,7 @@ def equal_pieces(dim: Shape, count: int) -> Shape:
     return resolve(piece)
 
 
-@rule(
-    "aten.view", "aten.reshape", "aten._unsafe_view", "aten.unflatten", "aten.flatten", "aten._reshape_copy"
-)
+@rule("aten.view", "aten.reshape", "aten._unsafe_view", "aten.unflatten", "aten.flatten", "aten._reshape_copy")
 def reshape(call: Call) -> Dims:
     """Row-major: an axis that is split becomes a product, axes that are joined too."""
     result = factor(call.tensor("self"), call.shape)
@@ -133,8 +131,7 @@ def repeat(call: Call) -> Dims:
     padded = [UNIT] * (len(shape) - len(dims)) + list(dims)
     call.literal = True
     return tuple(
-        resolve(Factors((Variable(size // measure(dim)), dim)))
-        for size, dim in zip(shape, padded, strict=True)
+        resolve(Factors((Variable(size // measure(dim)), dim))) for size, dim in zip(shape, padded, strict=True)
     )
 
 
@@ -207,11 +204,7 @@ def split(call: Call) -> list[Dims]:
     dim = call.dim("dim", len(dims), 0)
     sizes = [int(value.shape[dim]) for value in call.node.meta["val"]]
     call.literal = "chunk" not in call.name
-    if (
-        len(set(sizes)) == 1
-        and call.name != "aten.split_with_sizes"
-        and not isinstance(call.get("split_size"), list)
-    ):
+    if len(set(sizes)) == 1 and call.name != "aten.split_with_sizes" and not isinstance(call.get("split_size"), list):
         pieces: list[Shape] = [equal_pieces(dims[dim], len(sizes))] * len(sizes)
     else:
         bounds = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]

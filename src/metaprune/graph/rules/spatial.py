@@ -7,9 +7,7 @@ from metaprune.graph.unify import Factors, Variable, fix, measure, resolve, spli
 
 __all__ = []
 
-_POOLS = [
-    f"aten.{kind}_pool{n}d" for n in (1, 2, 3) for kind in ("max", "avg", "adaptive_avg", "adaptive_max")
-]
+_POOLS = [f"aten.{kind}_pool{n}d" for n in (1, 2, 3) for kind in ("max", "avg", "adaptive_avg", "adaptive_max")]
 _RESIZES = ["nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d", "trilinear3d"]
 
 

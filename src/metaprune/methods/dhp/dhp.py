@@ -41,6 +41,9 @@ __all__ = ["DHP", "Search", "initial_latents", "loud_axes", "proximal_step", "sh
 RANKINGS = 100
 """How often the latents are ranked in a search."""
 
+LEAST = 1e-6
+"""A living latent never gets nearer to zero than this: only the budget kills."""
+
 
 @dataclass(frozen=True)
 class DHP:
@@ -55,7 +58,7 @@ class DHP:
         sparsity: lambda, the l1 weight of every latent.
         power: Latents start at the channels' relative group norm to this power.
         latent_lr: Learning rate of the latents, as a share of the recipe's.
-        ramp: Share of the search after which the budget holds.
+        ramp: Share of the search in which the cost allowed falls; `decay` later the budget holds.
         decay: Share of the search in which a doomed latent reaches zero.
     """
 
@@ -74,6 +77,11 @@ class DHP:
     reference: ClassVar[str] = "Li et al., DHP: Differentiable Meta Pruning via HyperNetworks, ECCV 2020"
 
     def __post_init__(self) -> None:
+        for name in ("sparsity", "power", "latent_lr"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise MetapruneError(f"DHP: expected {name} from 0, got {getattr(self, name)!r}")
+        if self.embedding < 1:
+            raise MetapruneError(f"DHP: expected embedding from 1, got {self.embedding!r}")
         for name in ("search", "ramp", "decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise MetapruneError(f"DHP: expected {name} in (0, 1], got {getattr(self, name)!r}")
@@ -82,9 +90,7 @@ class DHP:
         if self.form not in ("gate", "hypernetwork"):
             raise MetapruneError(f"DHP: expected form 'gate' or 'hypernetwork', got {self.form!r}")
         if self.form == "gate" and (self.offsets or self.scratch):
-            raise MetapruneError(
-                "DHP: offsets and scratch belong to form='hypernetwork'; leave them out for the gate"
-            )
+            raise MetapruneError("DHP: offsets and scratch belong to form='hypernetwork'; leave them out for the gate")
 
     def find(self, problem: Problem) -> Found:
         """Search: train weights and latents together while the budget's ramp dooms latents; fold, and read the plan."""
@@ -124,9 +130,7 @@ class DHP:
             MetapruneError: No axis is free.
         """
         if not graph.free:
-            raise MetapruneError(
-                "DHP: the graph has no free axis that gates can silence; print the graph to see why"
-            )
+            raise MetapruneError("DHP: the graph has no free axis that gates can silence; print the graph to see why")
         network = copy.deepcopy(model)
         device = next(network.parameters()).device
         with torch.random.fork_rng(devices=[]):
@@ -224,14 +228,16 @@ class Search:
         """
         done = step + 1
         every, decay = max(1, steps // RANKINGS), max(1, int(self.method.decay * steps))
-        last = steps - decay
-        if done % every == 0 and done < last or done == last:
-            self.doom(done, done + decay, done + decay if done < last else steps, steps)
+        last = max(1, steps - decay)
+        if (done % every == 0 and done < last) or done == last:
+            self.doom(done, done + decay if done < last else steps, steps)
         threshold = self.recipe.lr_at(self.epochs * done / steps) * self.method.latent_lr * self.method.sparsity
         for name, z in self.latents.named().items():
             due = self.due[name].to(z.device)
             left = (due - done).clamp(min=0) + 1
-            z.copy_(proximal_step(z, torch.where(due > 0, z.abs() / left, threshold)))
+            living = proximal_step(z, threshold)
+            living = torch.where(living.abs() < LEAST, z.sign() * z.abs().clamp(max=LEAST), living)
+            z.copy_(torch.where(due > 0, proximal_step(z, z.abs() / left), living))
         if done % every == 0 or done == steps:
             self.shares.append([done / steps, self.allocation.form.at(self.plan().widths) / self.allocation.dense])
 
@@ -240,19 +246,19 @@ class Search:
         self.ranking = {name: z.detach().abs().cpu().clone() for name, z in self.latents.named().items()}
         return self.ranking
 
-    def doom(self, done: int, due: int, ahead: int, steps: int) -> None:
-        """Rank the latents: those that neither the final budget nor the cost allowed `ahead` keeps become due.
+    def doom(self, done: int, due: int, steps: int) -> None:
+        """Rank the latents: those that neither the final budget nor the cost allowed at `due` keeps shall be zero then.
 
         What the final budget would keep by today's ranking never dies on the way, so that the search can land on it.
         """
         target = self.allocation.limit / self.allocation.dense
-        allowed = share_allowed(ahead / ((self.method.ramp + self.method.decay) * steps), target)
+        allowed = share_allowed(due / ((self.method.ramp + self.method.decay) * steps), target)
         living = {
             name: torch.where((self.due[name] > 0) & (self.due[name] <= done), -torch.inf, score)
             for name, score in self.rank().items()
         }
         final = self.allocation.plan(living)
-        soon = final if ahead == steps else self.allocation.plan(living, limit=allowed * self.allocation.dense)
+        soon = final if due == steps else self.allocation.plan(living, limit=allowed * self.allocation.dense)
         for name, before in self.due.items():
             doomed = torch.ones(len(before), dtype=torch.bool)
             for plan in (final, soon):

@@ -59,7 +59,7 @@ class Latents(nn.Module):
             term,
             lambda axis: known[axis.name] if axis.name in known else torch.ones(axis.size, device=device),
             lambda factors: product(factors) if factors else torch.ones(1, device=device),
-            torch.cat,
+            lambda parts: torch.cat(list(parts)),
         )
 
 
@@ -163,11 +163,14 @@ class Generated(nn.Module):
             name: graph.tensors[name] for name in parameters if any(map(latents.touches, graph.tensors[name]))
         }
         self.hypernetworks = nn.ModuleDict()
+        self.trained = {name: parameter.requires_grad for name, parameter in parameters.items()}
         with torch.no_grad():
             for name, terms in self.terms.items():
                 tensor = parameters[name]
                 if embedding is not None and tensor.ndim >= 2 and all(size(term) > 1 for term in terms[:2]):
-                    hyper = HyperNetwork(tensor.shape, embedding, offsets).to(tensor.device)
+                    hyper = HyperNetwork(tensor.shape, embedding, offsets)
+                    hyper.to(tensor.device, torch.promote_types(tensor.dtype, torch.float32))
+                    hyper.requires_grad_(tensor.requires_grad)
                     if not scratch:
                         hyper.reproduce(tensor, latents.of(terms[0]), latents.of(terms[1]))
                     self.hypernetworks[name.replace(".", "/")] = hyper
@@ -190,9 +193,10 @@ class Generated(nn.Module):
         for name, terms in self.terms.items():
             key = name.replace(".", "/")
             if key in self.hypernetworks:
-                result[name] = self.hypernetworks[key](self.latents.of(terms[0]), self.latents.of(terms[1]))
+                generated = self.hypernetworks[key](self.latents.of(terms[0]), self.latents.of(terms[1]))
             else:
-                result[name] = parameters[name] * self.gate(terms)
+                generated = parameters[name] * self.gate(terms)
+            result[name] = generated.to(parameters[name].dtype)
         return result
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -206,5 +210,5 @@ class Generated(nn.Module):
         for name, parameter in self.network.named_parameters():
             if name in generated:
                 parameter.copy_(generated[name])
-                parameter.requires_grad_(True)
+                parameter.requires_grad_(self.trained[name])
         return self.network

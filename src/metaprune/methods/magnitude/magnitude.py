@@ -63,9 +63,7 @@ class Random:
     def find(self, problem: Problem) -> Found:
         """Draw a score for every channel."""
         generator = torch.Generator().manual_seed(self.seed)
-        scores = {
-            name: torch.rand(axis.size, generator=generator) for name, axis in problem.graph.free.items()
-        }
+        scores = {name: torch.rand(axis.size, generator=generator) for name, axis in problem.graph.free.items()}
         return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model, scores)
 
 

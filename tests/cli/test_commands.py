@@ -1,0 +1,125 @@
+"""The commands, one after the other, as a user would type them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from metaprune.cli import app
+
+COMMANDS = ["demo", "inspect", "prune", "evaluate", "bench", "export", "report"]
+RUN = "--data digits --macs 0.6 --epochs 2 --batch-size 64 --precision 32-true --device cpu --threads 1"
+
+
+def metaprune(*words: object) -> Result:
+    """Runs a command, which must succeed."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What DHP made of a network that was trained on the way."""
+    out = tmp_path_factory.mktemp("cli") / "dhp"
+    result = metaprune("prune", "resnet8", *RUN.split(), "--dense-epochs", 1, "--out", out)
+    assert "metaprune bench resnet8" in result.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def uniform(pruned: Path) -> Path:
+    """What a control made of the same network."""
+    out, weights = pruned.with_name("uniform"), pruned / "dense" / "model.safetensors"
+    metaprune("prune", "resnet8", *RUN.split(), "--method", "uniform", "--weights", weights, "--out", out)
+    return out
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help(command: str | None) -> None:
+    shown = metaprune(*([command] if command else []), "--help").stdout
+    assert "Usage" in shown
+    assert command or all(name in shown for name in COMMANDS)
+
+
+def test_inspect() -> None:
+    shown = metaprune("inspect", "resnet8", "--input", "1x8x8").stdout
+    assert "axes of channels that are cut together" in shown
+    assert "fixed: " in shown
+    assert "million MACs" in shown
+
+
+def test_inspect_a_function_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("from torch import nn\n\ndef tiny():\n    return nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))")
+    assert "axes are free" in metaprune("inspect", f"{file}:tiny", "--input", "4").stdout
+
+
+@pytest.mark.parametrize("method", ["dhp", "uniform"])
+def test_prune_writes_all_it_should(method: str, request: pytest.FixtureRequest) -> None:
+    out = request.getfixturevalue("pruned" if method == "dhp" else method)
+    for name in ("plan.json", "model.safetensors", "report.json", "report.html", "README.md"):
+        assert (out / name).stat().st_size > 0
+    assert list(out.rglob("*.tmp")) == list(out.rglob(".*")) == list(out.rglob("*.unfinished")) == []
+    report = json.loads((out / "report.json").read_text())
+    assert 0.4 * report["dense"]["macs"] < report["pruned"]["macs"] <= 0.6 * report["dense"]["macs"]
+    assert (out / "model.safetensors").stat().st_size < 0.9 * report["dense"]["bytes"]
+    assert [row["epoch"] for row in report["history"]] == [1, 2]
+
+
+@pytest.mark.parametrize("which", ["dense", "pruned"])
+def test_evaluate_says_what_the_report_says(pruned: Path, which: str) -> None:
+    where = ["--pruned", pruned] if which == "pruned" else ["--weights", pruned / "dense" / "model.safetensors"]
+    options = [
+        "--data",
+        "digits",
+        "--batch-size",
+        "64",
+        "--precision",
+        "32-true",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    shown = metaprune("evaluate", "resnet8", *options, *where).stdout
+    report = json.loads((pruned / "report.json").read_text())
+    assert shown.strip().endswith(f"on {report['split']}: {report[which]['metric']:.2f}")
+
+
+def test_bench(pruned: Path) -> None:
+    options = ["--input", "1x8x8", "--batch", "4", "--threads", "1"]
+    shown = metaprune("bench", "resnet8", "--pruned", pruned, *options).stdout
+    assert "speed-up" in shown
+    assert shown.count("×") == 1
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_export(pruned: Path, tmp_path: Path, suffix: str) -> None:
+    if suffix == ".onnx":
+        pytest.importorskip("onnxruntime")
+    to = tmp_path / f"model{suffix}"
+    shown = metaprune("export", "resnet8", "--pruned", pruned, "--input", "1x8x8", "--to", to).stdout
+    assert "equal to the module" in shown
+    assert [path.name for path in tmp_path.iterdir()] == [to.name]
+    assert to.stat().st_size > (pruned / "model.safetensors").stat().st_size / 2
+
+
+def test_report_compares_folders(pruned: Path, uniform: Path) -> None:
+    shown = metaprune("report", pruned, uniform).stdout
+    for row in ("dense", "DHP", "Uniform"):
+        assert row.lower() in shown.lower()
+    page = (pruned / "report.html").read_text()
+    assert "uniform" in page.lower()
+    assert "uniform" in (pruned / "README.md").read_text().lower()
+    assert "DHP" not in (uniform / "report.html").read_text()  # only the first folder is written to
