@@ -10,7 +10,7 @@ from metaprune.cost.budget import Allocation
 from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.method import Method, Problem
 from tests.laws import oracle
-from tests.zoo import ZOO
+from tests.zoo import ZOO, networks
 
 METHODS: tuple[Method, ...] = (mp.Magnitude(), mp.Uniform(), mp.Random(seed=3))
 
@@ -25,7 +25,7 @@ def found(method: Method, model: Any, graph: ChannelGraph, budget: mp.Budget) ->
     return method.find(Problem(model, graph, budget, None, None)).plan  # type: ignore[arg-type]  (nothing is trained)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", networks(quick=1))
 def test_budgets(name: str) -> None:
     """A plan fits its budget; a budget of 1 prunes nothing; same seed, same plan; the model is untouched."""
     model, args, kwargs = ZOO[name].example()

@@ -17,9 +17,9 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import axes_of
 from metaprune.surgery.slice import CutWarning, carve
 from tests.laws import oracle
-from tests.zoo import ZOO, Entry
+from tests.zoo import ZOO, Entry, networks
 
-every = pytest.mark.parametrize("name", ZOO)
+every = pytest.mark.parametrize("name", networks(quick=2))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from metaprune.methods.dhp.dhp import loud_axes
 from metaprune.methods.dhp.hypernet import Generated, HyperNetwork, Latents, collapse
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
-from tests.zoo import ZOO
+from tests.zoo import ZOO, networks
 
 FORMS = ("gate", "hypernetwork")
 CONVOLUTIONAL = (
@@ -179,7 +179,7 @@ def test_a_network_of_another_precision_stays_one(form: Any, dtype: torch.dtype)
     assert {parameter.dtype for parameter in start.fold().parameters()} == {dtype}
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", networks(quick=1))
 def test_a_zero_latent_is_a_cut(name: str) -> None:
     """Zero, fold, slice: the sliced network computes what the gated one did, for any other latents."""
     c = case(name)

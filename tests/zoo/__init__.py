@@ -1,9 +1,24 @@
 """Small networks, written as their users write them, that every law is checked on."""
 
+from typing import Any
+
+import pytest
+
 from tests.zoo import attention, branching, convolution, grouped, norm, opaque, residual, sequence
 from tests.zoo.entry import Entry, randomise
 
-__all__ = ["ZOO", "Entry", "randomise"]
+__all__ = ["ZOO", "Entry", "networks", "randomise"]
 
 _FILES = (convolution, residual, branching, grouped, norm, attention, sequence, opaque)
 ZOO: dict[str, Entry] = {entry.name: entry for file in _FILES for entry in file.ENTRIES}
+
+
+def networks(quick: int) -> list[Any]:
+    """All networks as parameters of a test; slow are those after the first `quick` of a family, but for every third."""
+    seen: dict[str, int] = {}
+    parameters = []
+    for name, entry in ZOO.items():
+        seen[entry.family] = seen.get(entry.family, 0) + 1
+        kept = seen[entry.family] <= quick or seen[entry.family] % 3 == 0
+        parameters.append(pytest.param(name, marks=() if kept else pytest.mark.slow))
+    return parameters

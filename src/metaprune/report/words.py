@@ -195,9 +195,9 @@ def comparison(report: Report) -> str:
         verdict = quality(report, mine.figures.metric, best.figures.metric, best.name)
         lead = "next best" if verdict.tone == "good" else "best of the others"
         sentences.append(f"{mine.name}: {verdict.text}, the {lead}.")
-    lengths = {a.epochs for a in report.arms}
+    lengths = {a.epochs for a in report.arms if a.figures != report.dense}
     if len(lengths) == 1:
-        sentences.append(f"Every row had {epochs(lengths.pop())} after the dense network.")
+        sentences.append(f"Every pruned row had {epochs(lengths.pop())} after the dense network.")
     else:
         sentences.append("Rows differ in epochs: compare with care.")
     return " ".join(sentences)

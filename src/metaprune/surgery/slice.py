@@ -113,7 +113,7 @@ def _read(
         graph = infer(model, args, kwargs, ties).graph
     found = guesses(model, graph)
     likeliest = replace(graph, numbers={**graph.numbers, **next(readings(model, found), {})})
-    if not any(_holds_a_size(operator) for operator in graph.operators):
+    if not graph.constants and not any(_holds_a_size(operator) for operator in graph.operators):
         return likeliest, found
     trials = _trials(graph, found)
     for numbers in readings(model, found):
