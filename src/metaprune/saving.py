@@ -92,7 +92,9 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
             id(tensor) for tensor in known.values()
         }
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise SavingError(f"load: {path} is damaged, or of another network ({error!r})") from error
+        raise SavingError(
+            f"load: {path} is damaged, or does not fit this {type(model).__name__} ({error!r})"
+        ) from error
     if not fits:
         name = next((n for n in [*dense, *shapes] if shapes.get(n) != dense.get(n)), "the tying of its weights")
         raise SavingError(

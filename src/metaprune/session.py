@@ -110,12 +110,14 @@ def prune(
         if isinstance(given, type) or not isinstance(given, kind):
             raise MetapruneError(f"prune: expected the {name} as {example} or the like, got {given!r}")
     graph = trace(model, args, kwargs)
-    bounded, measured = _computable(model, graph, budget, recipe)
+    bounded, measured = _remembered(out, budget) or _computable(model, graph, budget, recipe)
     Allocation(graph, bounded)
     split = "test" if task.test is not None else "val"
     dense = figures(model, graph, None, task, recipe, split)
     dense_val = evaluate(model, task.val, task, recipe) if split == "test" else dense.metric
     folder = _claim(out, model, graph, method, budget, recipe, data)
+    if folder and measured:
+        _write(folder / TRANSLATED, {"for": f"{budget!r}", "macs": bounded.macs, "measured": measured})
 
     def stage(name: str) -> Path | None:
         return folder / "checkpoints" / name if folder else None
@@ -158,6 +160,9 @@ def prune(
     )
     return Result(small, cut.plan, report, graph)
 
+
+TRANSLATED = "budget.json"
+"""Where a run keeps what its latency was translated to."""
 
 _SILENT = 1e-3
 """Outputs that change by less than this share of the largest are called the same (float32)."""
@@ -288,9 +293,7 @@ def _claim(
                 )
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            unfinished = known.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(identity, indent=1))
-            unfinished.replace(known)
+            _write(known, identity)
     except MetapruneError:
         raise
     except (OSError, ValueError) as error:
@@ -298,6 +301,27 @@ def _claim(
             f"prune: cannot use the folder {folder} ({error}); name one that can be written"
         ) from error
     return folder
+
+
+def _write(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(tree, indent=1))
+    unfinished.replace(path)
+
+
+def _remembered(out: str | Path | None, budget: Budget) -> tuple[Budget, list[tuple[float, float]]] | None:
+    """The budget that an earlier start of the run translated a latency to: measured again, it would be another."""
+    path = Path(out or "") / TRANSLATED
+    if out is None or budget.cost != "latency" or not path.is_file():
+        return None
+    try:
+        known = json.loads(path.read_text())
+        if known["for"] != f"{budget!r}":
+            return None
+        return Budget(macs=known["macs"], multiple_of=budget.multiple_of), [tuple(pair) for pair in known["measured"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MetapruneError(f"prune: {path} is damaged ({error}); delete the folder, or name another") from error
 
 
 def _settings(method: Method, recipe: Recipe) -> dict[str, str]:

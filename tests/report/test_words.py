@@ -59,7 +59,7 @@ def test_speed_is_held_against_the_spread(median: float, text: str) -> None:
 def test_comparison_names_the_winner_and_unequal_epochs(small: Report) -> None:
     assert words.comparison(small) == (
         "DHP: accuracy 0.2 points below magnitude, the best of the others. "
-        "Every row had 8 epochs after the dense network."
+        "Every pruned row had 8 epochs after the dense network."
     )
     arms = (replace(small.arms[0], epochs=0), *small.arms[1:])
     assert words.comparison(replace(small, arms=arms)).endswith("compare with care.")

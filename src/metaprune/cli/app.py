@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-from collections.abc import Callable
 from enum import StrEnum
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 __all__ = ["app"]
 
+
+class Commands(TyperGroup):
+    """All commands: what the package refuses is one line on standard error, and exit code 2."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Let `--debug` stand anywhere on the line."""
+        return super().parse_args(ctx, sorted(args, key=lambda word: word != "--debug"))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        from metaprune.graph.errors import MetapruneError
+
+        try:
+            return super().invoke(ctx)
+        except MetapruneError as error:
+            if ctx.params["debug"]:
+                raise
+            typer.echo(f"metaprune: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("metaprune: interrupted; start the same command again to go on", err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
-    help="Cut any PyTorch network down to a budget, with learned pruning.",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 Model = Annotated[str, typer.Argument(help="A built-in name, package.module:function, file.py:function, or hf:NAME.")]
 DataOption = Annotated[str, typer.Option(help="digits, a Hub name, or a folder of parquet files or pictures.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the dense network, a safetensors file.")]
 Pruned = Annotated[Path | None, typer.Option(help="A folder that `metaprune prune` wrote.")]
-Input = Annotated[str, typer.Option("--input", help="Sizes of one example.")]
+Input = Annotated[
+    str | None,
+    typer.Option("--input", help="Sizes of one example: by default what it was pruned with, else 3x32x32."),
+]
+Classes = Annotated[int | None, typer.Option(help="Classes: by default what it was pruned with, else 10.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; as many as torch likes by default.")]
 BatchSize = Annotated[int, typer.Option(help="Examples a batch; also the batch that time is measured at.")]
@@ -42,25 +65,13 @@ class Precision(StrEnum):
     mixed = "bf16-mixed"
 
 
-def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """One line on standard error and exit code 2 for what the package refuses; METAPRUNE_DEBUG=1 shows where."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        from metaprune.graph.errors import MetapruneError
-
-        try:
-            return command(*args, **kwargs)
-        except MetapruneError as error:
-            if os.environ.get("METAPRUNE_DEBUG"):
-                raise
-            typer.echo(f"metaprune: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("metaprune: interrupted; start the same command again to go on", err=True)
-            raise typer.Exit(130) from None
-
-    return run
+@app.callback()
+def settings(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="METAPRUNE_DEBUG", help="Show where an error came from.")
+    ] = False,
+) -> None:
+    """Cut any PyTorch network down to a budget, with learned pruning."""
 
 
 def command_line() -> str:
@@ -81,35 +92,45 @@ def set_threads(threads: int | None) -> None:
 
 
 @app.command()
-@clear_errors
 def demo(
     out: Annotated[Path, typer.Option(help="Where the pruned network and its report go.")] = Path("metaprune-demo"),
 ) -> None:
     """Train, prune, fine-tune and report on real digits: no download, about a minute."""
+    _writable(out)
     from metaprune.cli.demo import run
 
     run(out)
 
 
 @app.command()
-@clear_errors
 def inspect(
     model: Model,
-    sizes: Input = "3x32x32",
+    sizes: Input = None,
+    data: Annotated[str | None, typer.Option(help="Take the sizes from these data instead.")] = None,
     batch: Annotated[int, typer.Option(help="Examples in the batch that is traced.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Print axes, sizes, members, cost share, and what is fixed and why."""
-    from metaprune.cli.resolve import example, network
-    from metaprune.cli.show import graph_table
+    from metaprune.cli.resolve import example, network, pictures
+    from metaprune.cli.show import graph_json, graph_table
     from metaprune.surgery.slice import trace
 
+    classes = None
+    if data is not None:
+        from metaprune.data import load
+
+        found = load(data)
+        sizes, classes = "x".join(map(str, found.shape)), found.classes
+    sizes, classes = pictures(sizes, classes, None)
     args = example(sizes, batch)
-    net = network(model, channels=args[0].shape[1])
-    graph_table(model, trace(net, args))
+    graph = trace(network(model, classes, args[0].shape[1]), args)
+    if as_json:
+        typer.echo(graph_json(model, graph))
+    else:
+        graph_table(model, graph)
 
 
 @app.command()
-@clear_errors
 def prune(
     model: Model,
     data: DataOption,
@@ -130,10 +151,12 @@ def prune(
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Prune a network down to a budget; it is trained first where no weights are given. A killed run goes on."""
+    """Prune a network down to a budget, trained first where no weights are given; a killed run goes on."""
+    from dataclasses import replace
+
     import torch
 
-    from metaprune.cli.resolve import UsageError, chosen_method, network
+    from metaprune.cli.resolve import UsageError, chosen_method, network, remembering
     from metaprune.cli.show import result_table
     from metaprune.cost.budget import Allocation, Budget
     from metaprune.data import load
@@ -182,12 +205,12 @@ def prune(
         data=Path(data).name if Path(data).exists() else data,
         commands=(command_line(),),
     )
+    result = replace(result, report=remembering(result.report, pictures.shape, pictures.classes))
     result.save(out)
     result_table(result.report, out, model)
 
 
 @app.command()
-@clear_errors
 def evaluate(
     model: Model,
     data: DataOption,
@@ -218,20 +241,19 @@ def evaluate(
 
 
 @app.command()
-@clear_errors
 def bench(
     model: Model,
     pruned: Pruned = None,
     weights: Weights = None,
-    sizes: Input = "3x32x32",
-    classes: Annotated[int, typer.Option(help="Classes of a built-in network.")] = 10,
+    sizes: Input = None,
+    classes: Classes = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, as 1,32.")] = "1,32",
     precision: Annotated[Precision, typer.Option(help="32-true or bf16-mixed.")] = Precision.single,
     device: str = "cpu",
     threads: Threads = None,
 ) -> None:
     """Time a network, and the pruned one beside it."""
-    from metaprune.cli.resolve import UsageError, example
+    from metaprune.cli.resolve import UsageError, example, pictures
     from metaprune.cli.show import bench_table
     from metaprune.cost.latency import latency
 
@@ -240,6 +262,7 @@ def bench(
         batches = [int(size) for size in batch.split(",")]
     except ValueError as error:
         raise UsageError(f"--batch: expected sizes like 1,32, got {batch!r}") from error
+    sizes, classes = pictures(sizes, classes, pruned)
     channels = example(sizes, 1)[0].shape[1]
     networks = {"dense": _built(model, weights, None, classes, channels)}
     if pruned:
@@ -253,36 +276,37 @@ def bench(
 
 
 @app.command()
-@clear_errors
 def export(
     model: Model,
     to: Annotated[Path, typer.Option(help="A file ending in .onnx or .pt2.")],
     pruned: Pruned = None,
     weights: Weights = None,
-    sizes: Input = "3x32x32",
-    classes: Annotated[int, typer.Option(help="Classes of a built-in network.")] = 10,
+    sizes: Input = None,
+    classes: Classes = None,
 ) -> None:
     """Write a network as ONNX or as an exported program, checked against the module."""
-    from metaprune.cli.resolve import example
+    from metaprune.cli.resolve import example, pictures
     from metaprune.cli.show import console
     from metaprune.formats.export import export as write
 
+    sizes, classes = pictures(sizes, classes, pruned)
     args = example(sizes, 2)
     net = _built(model, weights, pruned, classes, args[0].shape[1])
     console().print(f"wrote {write(net.eval(), args, to)}, equal to the module")
 
 
 @app.command()
-@clear_errors
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of `metaprune prune`; the first is the main one.")],
 ) -> None:
     """Write report.html and README.md anew; further folders become rows of its comparison."""
+    from metaprune.cli.resolve import report_in
     from metaprune.cli.show import arms_table, console, joined
     from metaprune.report.card import model_card
     from metaprune.report.page import render
 
-    main = joined([_report_in(folder) for folder in folders])
+    main = joined([report_in(folder) for folder in folders])
+    _writable(folders[0])
     (folders[0] / "report.html").write_text(render(main))
     (folders[0] / "README.md").write_text(model_card(main))
     arms_table(main)
@@ -337,17 +361,3 @@ def _built(model: str, weights: Path | None, pruned: Path | None, classes: int, 
                 f"--weights: {weights} does not fit {model} ({' '.join(str(error).split())[:200]})"
             ) from error
     return net
-
-
-def _report_in(folder: Path) -> Any:
-    from metaprune.cli.resolve import UsageError
-    from metaprune.graph.errors import MetapruneError
-    from metaprune.report.report import from_json
-
-    path = folder / "report.json"
-    if not path.is_file():
-        raise UsageError(f"report: {folder} holds no report.json; give a folder that `metaprune prune` wrote")
-    try:
-        return from_json(path.read_text())
-    except MetapruneError as error:
-        raise UsageError(f"report: {path} is damaged or foreign: {error}") from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from metaprune.cli.resolve import remembering
 from metaprune.cli.show import arms_table, console, joined
 from metaprune.cost.budget import Budget
 from metaprune.data import load
@@ -13,9 +15,6 @@ from metaprune.formats.export import export
 from metaprune.methods.registry import METHODS
 from metaprune.models import MODELS
 from metaprune.report import words
-from metaprune.report.card import model_card
-from metaprune.report.page import render
-from metaprune.report.report import to_json
 from metaprune.session import Result, prune
 from metaprune.train.engine import Recipe, fit
 from metaprune.train.task import Classification
@@ -63,13 +62,10 @@ def _run(out: Path) -> None:
             data="digits",
             commands=("metaprune demo",),
         )
-    main = results["dhp"]
     report = joined([result.report for result in results.values()])
-    report = type(report)(**{**vars(report), "commands": ("metaprune demo",)})
+    report = remembering(replace(report, commands=("metaprune demo",)), digits.shape, digits.classes)
+    main = replace(results["dhp"], report=report)
     main.save(out)
-    (out / "report.json").write_text(to_json(report))
-    (out / "report.html").write_text(render(report))
-    (out / "README.md").write_text(model_card(report))
     onnx = export(main.model.eval(), args, out / "model.onnx")
     arms_table(report)
     shown.print("".join(clause.text for clause in words.headline(report)))

@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,9 @@ import torch
 from torch import nn
 
 from metaprune.graph.errors import MetapruneError
+from metaprune.report.report import Report, from_json
 
-__all__ = ["UsageError", "chosen_method", "example", "network"]
+__all__ = ["UsageError", "chosen_method", "example", "network", "pictures", "remembering", "report_in"]
 
 
 class UsageError(MetapruneError):
@@ -26,8 +31,8 @@ def network(name: str, classes: int | None = None, channels: int | None = None) 
 
     Args:
         name: A built-in name (`resnet56`), `package.module:function`, `file.py:function`, or `hf:NAME`.
-        classes: For built-in names: number of classes.
-        channels: For built-in names: channels of the pictures.
+        classes: Number of classes, for functions that have a parameter of this name.
+        channels: Channels of the pictures, likewise.
 
     Raises:
         UsageError: There is no such network, or its function fails.
@@ -48,22 +53,33 @@ def network(name: str, classes: int | None = None, channels: int | None = None) 
         return MODELS[name](classes=classes, channels=channels)
     place, _, function = name.rpartition(":")
     try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-        result = getattr(module, function)()
+        build = getattr(_module(place), function)
+        known = {"classes": classes, "channels": channels}
+        takes = inspect.signature(build).parameters
+        result = build(**{key: value for key, value in known.items() if value is not None and key in takes})
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"network {name!r}: {type(error).__name__}: {error}; give a function without arguments"
+            f"network {name!r}: {type(error).__name__}: {error}; give a function that returns a network"
         ) from error
     if not isinstance(result, nn.Module):
         raise UsageError(f"network {name!r}: expected a torch.nn.Module, got {type(result).__name__}")
     return result
+
+
+def _module(place: str) -> Any:
+    """A file, or a module that `python -m` would find from here."""
+    if not place.endswith(".py"):
+        if "" not in sys.path:
+            sys.path.insert(0, "")
+        return importlib.import_module(place)
+    name = f"metaprune_given_{Path(place).stem}"
+    spec = importlib.util.spec_from_file_location(name, place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for the annotations of a class
+    spec.loader.exec_module(module)
+    return module
 
 
 def _from_hub(name: str) -> nn.Module:
@@ -96,6 +112,41 @@ def example(shape: str, batch: int) -> tuple[torch.Tensor]:
         return (torch.randn(batch, *sizes, generator=torch.Generator().manual_seed(0)),)
     except RuntimeError as error:
         raise UsageError(f"--input: {batch} pictures of {shape} do not fit in memory") from error
+
+
+def report_in(folder: Path) -> Report:
+    """The report of a folder.
+
+    Raises:
+        UsageError: There is none.
+    """
+    path = folder / "report.json"
+    if not path.is_file():
+        raise UsageError(f"report: {folder} holds no report.json; give a folder that `metaprune prune` wrote")
+    try:
+        return from_json(path.read_text())
+    except MetapruneError as error:
+        raise UsageError(f"report: {path} is damaged or foreign: {error}") from error
+
+
+def remembering(report: Report, shape: Sequence[int], classes: int) -> Report:
+    """The report, with the sizes of an example and the number of classes, which `pictures` finds again."""
+    known = {"input": "x".join(map(str, shape)), "classes": str(classes)}
+    return replace(report, settings={**report.settings, **known})
+
+
+def pictures(sizes: str | None, classes: int | None, pruned: Path | None) -> tuple[str, int]:
+    """Sizes of an example and number of classes: as given, else as it was pruned with, else 3x32x32 and 10.
+
+    Raises:
+        UsageError: There is no network with so few classes.
+    """
+    held = pruned is not None and (pruned / "report.json").is_file()
+    known = report_in(pruned).settings if pruned is not None and held else {}
+    if classes is not None and classes < 1:
+        raise UsageError(f"--classes: expected 1 or more, got {classes}")
+    known = {"input": "3x32x32", "classes": "10", **known}
+    return known["input"] if sizes is None else sizes, classes or int(known["classes"])
 
 
 def chosen_method(name: str, settings: list[str]) -> Any:

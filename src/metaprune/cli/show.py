@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from metaprune.graph.errors import MetapruneError
 from metaprune.report import words
 from metaprune.report.report import Arm, Figures, Report
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from metaprune.cost.latency import Latency
     from metaprune.graph.graph import ChannelGraph
 
-__all__ = ["arms_table", "bench_table", "console", "graph_table", "joined", "result_table"]
+__all__ = ["arms_table", "bench_table", "console", "graph_json", "graph_table", "joined", "result_table"]
 
 
 def console() -> Console:
@@ -52,9 +54,35 @@ def graph_table(name: str, graph: ChannelGraph) -> None:
     )
 
 
+def graph_json(name: str, graph: ChannelGraph) -> str:
+    """What `graph_table` says, with all members, as JSON."""
+    from metaprune.cost.closed_form import axis_shares, macs, params
+
+    shares = axis_shares(graph)
+    axes = [
+        {
+            "name": axis.name,
+            "size": axis.size,
+            "macs_share": shares[axis.name],
+            "fixed": axis.fixed,
+            "members": list(axis.members),
+        }
+        for axis in graph.axes.values()
+    ]
+    return json.dumps({"network": name, "macs": macs(graph), "params": params(graph), "axes": axes}, indent=1)
+
+
 def joined(reports: list[Report]) -> Report:
-    """The first report, with the dense network and all reports as arms of its comparison."""
+    """The first report, with the dense network and all reports as arms of its comparison.
+
+    Raises:
+        MetapruneError: They are of different networks, data or metrics.
+    """
     main = reports[0]
+    for other in reports[1:]:
+        for name in ("network", "data", "metric_name", "split"):
+            if (got := getattr(other, name)) != (expected := getattr(main, name)):
+                raise MetapruneError(f"report: folders of one {name} can be compared, got {expected!r} and {got!r}")
     epochs = [max((int(row.epoch) for row in report.history), default=0) for report in reports]
     arms = [Arm("dense", main.dense, 0)]
     arms += [Arm(report.method, report.pruned, count) for report, count in zip(reports, epochs, strict=True)]
