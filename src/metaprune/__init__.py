@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from metaprune.surgery.mask import mask as mask
     from metaprune.surgery.recalibrate import recalibrate as recalibrate
     from metaprune.surgery.slice import slice as slice
-    from metaprune.surgery.slice import trace as trace
+    from metaprune.surgery.trace import trace as trace
     from metaprune.train.engine import Recipe as Recipe
     from metaprune.train.engine import evaluate as evaluate
     from metaprune.train.engine import fit as fit
@@ -62,7 +62,7 @@ _HOME = {
     "prune": "session",
     "recalibrate": "surgery.recalibrate",
     "slice": "surgery.slice",
-    "trace": "surgery.slice",
+    "trace": "surgery.trace",
 }
 """Public name -> the module that defines it."""
 

@@ -26,7 +26,8 @@ from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, LayerRow, Report
 from metaprune.surgery.recalibrate import recalibrate
-from metaprune.surgery.slice import carve, trace
+from metaprune.surgery.slice import carve
+from metaprune.surgery.trace import trace
 from metaprune.train.engine import Recipe, evaluate, fit
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import Row

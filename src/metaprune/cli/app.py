@@ -113,7 +113,7 @@ def inspect(
     """Print axes, sizes, members, cost share, and what is fixed and why."""
     from metaprune.cli.resolve import example, network, pictures
     from metaprune.cli.show import graph_json, graph_table
-    from metaprune.surgery.slice import trace
+    from metaprune.surgery.trace import trace
 
     classes = None
     if data is not None:
@@ -162,7 +162,7 @@ def prune(
     from metaprune.data import load
     from metaprune.saving import read_weights
     from metaprune.session import prune as run
-    from metaprune.surgery.slice import trace
+    from metaprune.surgery.trace import trace
     from metaprune.train.engine import Recipe
     from metaprune.train.task import Classification
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,16 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.errors import TraceError
-from metaprune.graph.graph import ChannelGraph, Operator
-from metaprune.graph.infer import Inference, check_inputs, infer, inference_mode_of
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.infer import Inference, infer, inference_mode_of
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import named_tensors
-from metaprune.graph.term import Term, axes_of, channels
-from metaprune.graph.unify import Irreconcilable
-from metaprune.surgery.numbers import guesses, readings, set_numbers
+from metaprune.graph.term import channels
+from metaprune.surgery.numbers import set_numbers
 from metaprune.surgery.rescale import rescale
 from metaprune.surgery.verify import mismatch, scale_changes
 
-__all__ = ["Cut", "CutWarning", "carve", "slice", "trace"]
-
-_SCALING = {"aten.mul", "aten.div", "aten.full", "aten.scalar_tensor", "aten.full_like"}
+__all__ = ["Cut", "CutWarning", "attempt", "carve", "slice"]
 
 _NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
 """Where the files of PyTorch and of this package lie; all others are the network's."""
@@ -72,79 +68,6 @@ def slice(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     return done.model
 
 
-def trace(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object] | None = None) -> ChannelGraph:
-    """Infer the channel graph of a network: its axes, and every tensor dimension as a term over them.
-
-    Where code was given sizes as plain numbers (`view`, `split` …), the network is cut once on trial, to learn which
-    attributes of its modules hold them; an axis whose size cannot be reached is fixed, with the file and line.
-
-    Args:
-        model: Any module that `torch.export` can read, also on the meta device. Left untouched; traced in eval mode.
-        args: Example inputs, a tuple; the first dimension of the first tensor is the batch.
-        kwargs: Example keyword inputs.
-
-    Raises:
-        TraceError: `torch.export` cannot read the network with these inputs.
-    """
-    check_inputs(model, args, kwargs)
-    graph, found = _read(model, args, kwargs)
-    if ties := _held_together(graph, found):
-        try:
-            tied, _ = _read(model, args, kwargs, ties)
-        except Irreconcilable:
-            return graph
-        if len(tied.free) > len(graph.free):
-            return tied
-    return graph
-
-
-def _read(
-    model: nn.Module,
-    args: tuple[object, ...],
-    kwargs: Mapping[str, object] | None,
-    ties: Sequence[tuple[Term, Term]] = (),
-) -> tuple[ChannelGraph, Mapping[tuple[str, str], Sequence[Term]]]:
-    """Infer; where code was given sizes, find by trial cuts which numbers hold them, and fix what cannot be reached.
-
-    Returns:
-        The graph, and for each number what it was thought to hold.
-    """
-    with inference_mode_of(model):
-        graph = infer(model, args, kwargs, ties).graph
-    found = guesses(model, graph)
-    likeliest = replace(graph, numbers={**graph.numbers, **next(readings(model, found), {})})
-    if not graph.constants and not any(_holds_a_size(operator) for operator in graph.operators):
-        return likeliest, found
-    trials = _trials(graph, found)
-    for numbers in readings(model, found):
-        read = replace(graph, numbers={**graph.numbers, **numbers})
-        if all(isinstance(_attempt(model, read, trial), nn.Module) for trial in trials):
-            return read, found
-    for trial in trials:
-        plan = Plan({name: stays for name, stays in trial.items() if likeliest.axes[name].fixed is None})
-        likeliest = likeliest.fixing(carve(model, likeliest, plan).undone)
-    return likeliest, found
-
-
-def _holds_a_size(operator: Operator) -> bool:
-    """Whether an operator was given, or may compute with, a size that a cut changes."""
-    return operator.literal or operator.scale is not None or (operator.name in _SCALING and bool(operator.scalars))
-
-
-def _held_together(graph: ChannelGraph, found: Mapping[tuple[str, str], Sequence[Term]]) -> list[tuple[Term, Term]]:
-    """Pairs of terms, each over one axis, that one number may hold, where neither could be cut without the other."""
-    pairs: dict[Term, Term] = {}
-    for terms in found.values():
-        stuck = [
-            term
-            for term in terms
-            if len(names := {axis.name for axis in axes_of(term)}) == 1 and not graph.free.keys() >= names
-        ]
-        for other in stuck[1:]:
-            pairs.setdefault(other, stuck[0])
-    return [(first, other) for other, first in pairs.items()]
-
-
 def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     """As `slice`, but returns what was cut and what was left whole instead of warning.
 
@@ -154,7 +77,7 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     graph.check(model)
     plan.check(graph)
     wanted = {name: stays for name, stays in plan.kept.items() if len(stays) < graph.axes[name].size}
-    result = _attempt(model, graph, wanted)
+    result = attempt(model, graph, wanted)
     if isinstance(result, nn.Module):
         return Cut(result, plan, {})
     undone: dict[str, str] = {}
@@ -162,7 +85,7 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
 
     def accept(names: Sequence[str], known: str | None = None) -> None:
         """Cut as many of `names` as can be verified beside what was accepted already, halving where they cannot."""
-        outcome = known or _attempt(model, graph, accepted | {name: wanted[name] for name in names})
+        outcome = known or attempt(model, graph, accepted | {name: wanted[name] for name in names})
         if isinstance(outcome, nn.Module):
             accepted.update({name: wanted[name] for name in names})
         elif len(names) == 1:
@@ -172,13 +95,13 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
             accept(names[len(names) // 2 :])
 
     accept(list(wanted), result)
-    final = _attempt(model, graph, accepted)
+    final = attempt(model, graph, accepted)
     if isinstance(final, str):
         raise TraceError(f"slice: the network does not trace to the same graph twice ({final}); is its code random?")
     return Cut(final, Plan({name: s for name, s in plan.kept.items() if name not in undone}), undone)
 
 
-def _attempt(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
+def attempt(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
     """The network cut and verified, or in words what went wrong."""
     widths = {name: len(stays) for name, stays in kept.items()}
     small = _index(model, graph, kept)
@@ -245,31 +168,3 @@ def _index(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, 
             is_parameter = isinstance(tensor, nn.Parameter)
             memo[id(tensor)] = nn.Parameter(indexed, tensor.requires_grad) if is_parameter else indexed
     return copy.deepcopy(model, memo)
-
-
-def _trials(graph: ChannelGraph, found: Mapping[tuple[str, str], Sequence[Term]]) -> list[dict[str, tuple[int, ...]]]:
-    """Cuts that tell apart what one number may hold: all axes at different widths, then some axes without the others.
-
-    Axes that the same number may hold get different colours; the cuts go by the bits of the colours.
-    """
-    rivals: dict[str, set[str]] = {name: set() for name in graph.free}
-    for terms in found.values():
-        together = {axis.name for term in terms for axis in axes_of(term)} & rivals.keys()
-        for name in together:
-            rivals[name] |= together - {name}
-    colours: dict[str, int] = {}
-    for name in graph.free:
-        taken = {colours[rival] for rival in rivals[name] if rival in colours}
-        colours[name] = next(colour for colour in itertools.count() if colour not in taken)
-    whole: dict[str, tuple[int, ...]] = {}
-    for name, axis in graph.free.items():
-        widths = range(1 if axis.size == 2 else 2, axis.size)
-        whole[name] = tuple(range(widths[(len(widths) // 2 + colours[name]) % len(widths)]))
-    rivalling = [name for name in whole if rivals[name]]
-    bits = max(colours.values(), default=0).bit_length()
-    parts = [
-        {name: whole[name] for name in rivalling if (colours[name] >> bit & 1) == side}
-        for bit in range(bits)
-        for side in (0, 1)
-    ]
-    return [whole, *parts]
