@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
-from metaprune.graph.tensors import named_tensors
+from metaprune.graph.tensors import named_tensors, with_tensors
 from metaprune.graph.term import size, width
 from metaprune.report.card import model_card
 from metaprune.report.page import render
@@ -101,13 +100,7 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
             f"load: {path} does not fit this {type(model).__name__}: {name} is {shapes.get(name, 'other')} here "
             f"and was {dense.get(name, 'other')} before it was pruned; give the network that was pruned"
         )
-    memo: dict[int, object] = {}
-    for name, tensor in kept.items():
-        before = known[name]
-        tensor = tensor.to(before.device)
-        is_parameter = isinstance(before, nn.Parameter)
-        memo[id(before)] = nn.Parameter(tensor, before.requires_grad) if is_parameter else tensor
-    small: nn.Module = copy.deepcopy(model, memo)
+    small = with_tensors(model, {name: tensor.to(known[name].device) for name, tensor in kept.items()})
     write_numbers(small, numbers)
     return small
 

@@ -1,7 +1,6 @@
 """Bad commands: exit code 2, one line on standard error, and nothing written."""
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -113,13 +112,6 @@ BAD = {
     "export resnet8 --input 1x8x8 --to OUT": ".onnx",
     "export resnet8 --input abc --to OUT/m.pt2": "--input",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
 """The commands, one after the other, as a user would type them."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 from metaprune.cli import app
@@ -19,13 +17,6 @@ def metaprune(*words: object) -> Result:
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
     return result
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
-__all__ = ["named_tensors"]
+__all__ = ["named_tensors", "with_tensors"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -13,3 +16,19 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }
+
+
+def with_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of `model` with other tensors in the place of its own: ties stay tied, frozen parameters frozen.
+
+    Args:
+        model: Any network; left untouched.
+        tensors: Qualified name -> what takes its place; one name is enough for a tied tensor.
+    """
+    known = named_tensors(model)
+    memo: dict[int, object] = {}
+    for name, tensor in tensors.items():
+        before = known[name]
+        parameter = isinstance(before, nn.Parameter)
+        memo[id(before)] = nn.Parameter(tensor, before.requires_grad) if parameter else tensor
+    return copy.deepcopy(model, memo)

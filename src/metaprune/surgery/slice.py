@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, infer, inference_mode_of
 from metaprune.graph.plan import Plan
-from metaprune.graph.tensors import named_tensors
+from metaprune.graph.tensors import named_tensors, with_tensors
 from metaprune.graph.term import channels
 from metaprune.surgery.numbers import set_numbers
 from metaprune.surgery.rescale import rescale
@@ -156,15 +155,13 @@ def _blame(error: TraceError) -> str:
 
 def _index(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """A copy whose tensors hold only the channels that stay; tied tensors stay tied."""
-    memo: dict[int, object] = {}
-    for name, tensor in named_tensors(model).items():
-        if id(tensor) not in memo:
-            indexed = tensor.detach()
-            for dim, term in enumerate(graph.tensors[name]):
-                positions = channels(term, kept)
-                if len(positions) < tensor.shape[dim]:
-                    indexed = indexed.index_select(dim, positions.to(tensor.device))
-            indexed = indexed.clone() if indexed.data_ptr() == tensor.data_ptr() or tensor.is_meta else indexed
-            is_parameter = isinstance(tensor, nn.Parameter)
-            memo[id(tensor)] = nn.Parameter(indexed, tensor.requires_grad) if is_parameter else indexed
-    return copy.deepcopy(model, memo)
+    once = {id(tensor): (name, tensor) for name, tensor in named_tensors(model).items()}
+    small: dict[str, Tensor] = {}
+    for name, tensor in once.values():
+        indexed = tensor.detach()
+        for dim, term in enumerate(graph.tensors[name]):
+            positions = channels(term, kept)
+            if len(positions) < tensor.shape[dim]:
+                indexed = indexed.index_select(dim, positions.to(tensor.device))
+        small[name] = indexed.clone() if indexed.data_ptr() == tensor.data_ptr() or tensor.is_meta else indexed
+    return with_tensors(model, small)
