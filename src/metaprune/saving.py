@@ -10,15 +10,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from metaprune.graph.attributes import held, write_numbers
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import named_tensors, with_tensors
-from metaprune.graph.term import size, width
+from metaprune.graph.term import size
 from metaprune.report.card import model_card
 from metaprune.report.page import render
 from metaprune.report.report import Report, to_json
-from metaprune.surgery.numbers import write_numbers
+from metaprune.surgery.attention import written_out
 
 __all__ = ["SavingError", "load", "read_weights", "save"]
 
@@ -37,9 +38,11 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
         SavingError: The folder cannot be written.
     """
     folder = Path(folder)
-    numbers = {f"{path}:{name}": width(term, plan.widths) for (path, name), term in graph.numbers.items()}
+    modules = dict(model.named_modules())
+    numbers = {f"{path}:{name}": held(modules, path, name) for path, name in {**graph.guesses, **graph.numbers}}
     dense = {name: [size(term) for term in terms] for name, terms in graph.tensors.items()}
-    meta = {META: json.dumps({"numbers": numbers, "dense": dense})}  # one key: several would come in any order
+    known = {"numbers": numbers, "dense": dense, "written_out": graph.written_out}
+    meta = {META: json.dumps(known)}  # one key: several would come in any order
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in named_tensors(model).items():
@@ -83,6 +86,7 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         raise SavingError(f"load: {path} was not written by Result.save; use read_weights for plain weights")
     try:
         known_of_it = json.loads(meta[META])
+        model = written_out(model, known_of_it.get("written_out", {}))
         numbers = _numbers(known_of_it["numbers"], model)
         dense = {name: tuple(sizes) for name, sizes in known_of_it["dense"].items()}
         known = named_tensors(model)
@@ -134,10 +138,7 @@ def _numbers(given: dict[str, object], model: nn.Module) -> dict[tuple[str, str]
     numbers: dict[tuple[str, str], int] = {}
     for key, value in given.items():
         path, _, attribute = key.rpartition(":")
-        name, _, index = attribute.partition(".")
-        held = vars(modules[path])[name]
-        held = held[int(index)] if index else held
-        if type(held) is not int or type(value) is not int:
+        if type(held(modules, path, attribute)) is not int or type(value) is not int:
             raise ValueError(f"{key} is no whole number")
         numbers[path, attribute] = value
     return numbers

@@ -25,8 +25,9 @@ from metaprune.graph.plan import Plan
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, LayerRow, Report
+from metaprune.surgery.attention import written_out
 from metaprune.surgery.recalibrate import recalibrate
-from metaprune.surgery.slice import carve
+from metaprune.surgery.slice import Cut, carve
 from metaprune.surgery.trace import trace
 from metaprune.train.engine import Recipe, evaluate, fit
 from metaprune.train.randomness import isolated, seed
@@ -123,7 +124,8 @@ def prune(
     def stage(name: str) -> Path | None:
         return folder / "checkpoints" / name if folder else None
 
-    found = method.find(Problem(model, graph, bounded, task, recipe, stage("search"), progress))
+    plain = written_out(model, graph.written_out)
+    found = method.find(Problem(plain, graph, bounded, task, recipe, stage("search"), progress))
     before = evaluate(found.model, task.val, task, recipe) if found.epochs else dense_val
     cut = carve(found.model, graph, found.plan)
     small = cut.model
@@ -155,7 +157,7 @@ def prune(
         layers=_layers(graph, cut.plan),
         history=_history([*found.history, *tuned], found),
         alignment=_alignment(found, graph, bounded, recipe),
-        notes=_notes(found, cut.undone, budget, measured, jump),
+        notes=_notes(found, cut, graph, budget, measured, jump),
         commands=commands,
         environment=environment(recipe),
     )
@@ -228,7 +230,7 @@ def _computable(
     """
     if budget.cost != "latency":
         return budget, []
-    scores = group_norms(model, graph)
+    scores = group_norms(written_out(model, graph.written_out), graph)
     loosest = Allocation(graph, Budget(macs=1.0, multiple_of=budget.multiple_of))
     low, high = loosest.form.at(loosest.least), loosest.dense
     measured: list[tuple[float, float]] = []
@@ -374,10 +376,22 @@ def _alignment(found: Found, graph: ChannelGraph, budget: Budget, recipe: Recipe
 
 
 def _notes(
-    found: Found, undone: Mapping[str, str], budget: Budget, measured: list[tuple[float, float]], jump: float
+    found: Found,
+    cut: Cut,
+    graph: ChannelGraph,
+    budget: Budget,
+    measured: list[tuple[float, float]],
+    jump: float,
 ) -> tuple[str, ...]:
     notes = [f"{axis} was left whole by the method: {reason}" for axis, reason in found.whole.items()]
-    notes += [f"{axis} was left whole, its cut could not be verified: {reason}" for axis, reason in undone.items()]
+    notes += [f"{axis} was left whole, its cut could not be verified: {reason}" for axis, reason in cut.undone.items()]
+    if cut.unjudged is not None:
+        notes.append(f"outputs were not compared with the masked network's: {cut.unjudged}")
+    if graph.written_out:
+        notes.append(
+            "PyTorch's attention module cannot be cut, so it was replaced by an equivalent one of four linear layers: "
+            + ", ".join(graph.written_out)
+        )
     if jump > _SILENT:
         notes.append(f"the cut was meant to change nothing and changed the outputs by {jump:.1%} of the largest")
     if measured:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import metaprune as mp
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import channels
+from metaprune.surgery.attention import written_out
 
 __all__ = [
     "call",
@@ -92,8 +93,13 @@ def counted_macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any
 
     model = copy.deepcopy(model).requires_grad_(False)
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._trilinear: trilinear})
-    with counter, sdpa_kernel(SDPBackend.MATH):
-        call(model, args, kwargs)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operator that the counter does not know
+    try:
+        with counter, sdpa_kernel(SDPBackend.MATH):
+            call(model, args, kwargs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     macs, rest = divmod(counter.get_total_flops(), 2 * batch)
     assert rest == 0
     return macs
@@ -118,10 +124,13 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
                             bits,
                         )
             elif name == "_modules":
-                result[f"{path}:{name}"] = [(key, type(child)) for key, child in value.items()]
+                result[f"{path}:{name}"] = [(key, type(child).__qualname__) for key, child in value.items()]
+            elif name.endswith("_hooks"):  # keyed by a running number
+                result[f"{path}:{name}"] = [_ADDRESS.sub("", repr(hook)) for hook in value.values()]
             else:
-                simple = isinstance(value, int | float | str | tuple | list | dict | set | None)
-                result[f"{path}:{name}"] = _ADDRESS.sub("", repr(value)) if simple else type(value)
+                value = sorted(value, key=repr) if isinstance(value, set) else value
+                simple = isinstance(value, int | float | str | tuple | list | dict | None)
+                result[f"{path}:{name}"] = _ADDRESS.sub("", repr(value)) if simple else type(value).__qualname__
     return result
 
 
@@ -130,7 +139,7 @@ def zeroed(model: nn.Module, graph: ChannelGraph, plan: mp.Plan) -> nn.Module:
 
     Where no statistic runs over channels, this is the function of the sliced network.
     """
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(written_out(model, graph.written_out))
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -145,7 +154,7 @@ def zeroed(model: nn.Module, graph: ChannelGraph, plan: mp.Plan) -> nn.Module:
 
 def permute(model: nn.Module, graph: ChannelGraph, orders: Mapping[str, Sequence[int]]) -> nn.Module:
     """A copy whose channels are renumbered: channel i of an axis is what channel orders[axis][i] was."""
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(written_out(model, graph.written_out))
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     with torch.no_grad():
         for name, tensor in tensors.items():

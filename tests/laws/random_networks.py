@@ -154,6 +154,105 @@ class Attention(nn.Module):
         return x + self.out(y).transpose(1, 2).unflatten(2, (h, w))
 
 
+class GroupedQueries(nn.Module):
+    """Attention whose keys and values serve several heads each."""
+
+    def __init__(self, width: int, kv_heads: int, group: int, size: int) -> None:
+        super().__init__()
+        self.kv_heads, self.group, self.size = kv_heads, group, size
+        self.q, self.kv = nn.Linear(width, kv_heads * group * size), nn.Linear(width, 2 * kv_heads * size)
+        self.out = nn.Linear(kv_heads * group * size, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        tokens = x.reshape(n, c, h * w).transpose(1, 2)
+        q = self.q(tokens).view(n, h * w, self.kv_heads * self.group, self.size).transpose(1, 2)
+        k, v = self.kv(tokens).view(n, h * w, 2, self.kv_heads, self.size).permute(2, 0, 3, 1, 4)
+        k, v = (y.repeat_interleave(self.group, dim=1) for y in (k, v))
+        weights = (q @ k.transpose(-2, -1) / self.size**0.5).softmax(-1)
+        y = (weights @ v).transpose(1, 2).reshape(n, h * w, self.kv_heads * self.group * self.size)
+        return x + self.out(y).transpose(1, 2).reshape(n, c, h, w)
+
+
+class TorchAttention(nn.Module):
+    """PyTorch's own attention module over the pixels."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT
+        return x + self.attention(tokens, tokens, tokens, need_weights=False)[0].mT.view_as(x)
+
+
+class Rows(nn.Module):
+    """A recurrent layer over the pixels; both directions, or stacked."""
+
+    def __init__(self, kind: type[nn.RNNBase], width: int, hidden: int, layers: int, both: bool) -> None:
+        super().__init__()
+        self.rnn = kind(width, hidden, layers, batch_first=True, bidirectional=both)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.rnn(x.flatten(2).transpose(1, 2))
+        return y.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Einsum(nn.Module):
+    """A factored linear layer, by letters."""
+
+    def __init__(self, width: int, rank: int, after: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.empty(width, rank)), nn.Parameter(torch.empty(rank, after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("nrhw,ro->nohw", torch.einsum("nchw,cr->nrhw", x, self.first), self.second)
+
+
+class Bare(nn.Module):
+    """Parameters without a layer: a scale per channel, a position table, a matrix for F.linear in two slices."""
+
+    def __init__(self, width: int, side: int) -> None:
+        super().__init__()
+        self.half = width // 2
+        self.scale, self.table = nn.Parameter(torch.empty(width, 1, 1)), nn.Parameter(torch.empty(1, width, side, side))
+        self.matrix = nn.Parameter(torch.empty(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x * self.scale + self.table).movedim(1, -1)
+        y = torch.cat([F.linear(y, self.matrix[: self.half]), F.linear(y, self.matrix[self.half :])], dim=-1)
+        return x + y.movedim(-1, 1)
+
+
+class PadSlice(nn.Module):
+    """A shortcut that pads with empty channels, as CIFAR ResNets have, or drops the last ones."""
+
+    def __init__(self, more: int) -> None:
+        super().__init__()
+        self.more = more
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, 0, 0, self.more)) if self.more > 0 else x[:, : self.more]
+
+
+class StackMean(nn.Module):
+    """Two views of the value, stacked and averaged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([x.flip(-1), F.relu(x)], dim=1).mean(1)
+
+
+class Line(nn.Module):
+    """A 1-D convolution over the pixels."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(2)).unflatten(2, x.shape[2:])
+
+
 class Centre(nn.Module):
     """Less the mean over the channels."""
 
@@ -262,11 +361,48 @@ def centre(c: int, s: int, a: int, b: int) -> Made:
     return (Centre() if a % 2 else Softmax()), (c, s)
 
 
+def grouped_queries(c: int, s: int, a: int, b: int) -> Made:
+    return (GroupedQueries(c, 1 + a % 3, 1 + b % 3, 2 + a % 4), (c, s)) if s <= 4 else None
+
+
+def torch_attention(c: int, s: int, a: int, b: int) -> Made:
+    return (TorchAttention(c, divisor(c, a)), (c, s)) if s <= 4 else None
+
+
+def recurrent(c: int, s: int, a: int, b: int) -> Made:
+    kind = (nn.LSTM, nn.GRU, nn.RNN)[b % 3]
+    both = bool(a % 2)
+    return (Rows(kind, c, 3 + a // 2, 1 + b // 4, both), ((1 + both) * (3 + a // 2), s)) if s <= 4 else None
+
+
+def einsum(c: int, s: int, a: int, b: int) -> Made:
+    return Einsum(c, 2 + a, 3 + b), (3 + b, s)
+
+
+def bare(c: int, s: int, a: int, b: int) -> Made:
+    return (Bare(c, s), (c, s)) if c > 1 else None
+
+
+def pad_slice(c: int, s: int, a: int, b: int) -> Made:
+    more = 1 + a % 4 if b % 2 else -1 - a % 4
+    return (PadSlice(more), (c + more, s)) if 2 <= c + more <= 24 else None
+
+
+def stack_mean(c: int, s: int, a: int, b: int) -> Made:
+    return StackMean(), (c, s)
+
+
+def line(c: int, s: int, a: int, b: int) -> Made:
+    groups = divisor(c, b)
+    return Line(nn.Conv1d(c, groups * (1 + a % 3), 3, padding=1, groups=groups)), (groups * (1 + a % 3), s)
+
+
 UNARY: dict[str, Callable[[int, int, int, int], Made]] = {
     made.__name__: made
     for made in (
         conv, act, norm, linear, grouped, depthwise, chunk_gate, split_swap, shuffle, squeeze_excite, pool,
         transposed, pixel_shuffle, pixel_unshuffle, mlp, token_mixer, dense, attention, centre,
+        grouped_queries, torch_attention, recurrent, einsum, bare, pad_slice, stack_mean, line,
     )
 }  # fmt: skip
 BINARY: dict[str, type[nn.Module]] = {"add": Add, "cat": Cat, "gate": Gate}

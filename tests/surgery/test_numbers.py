@@ -1,12 +1,18 @@
 """Numbers that modules keep about themselves."""
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import metaprune as mp
+from metaprune.graph.attributes import held, whole_numbers
 from metaprune.graph.infer import infer
 from metaprune.graph.term import Axis, Concat, Product, size
-from metaprune.surgery.numbers import guesses, readings, set_numbers
+from metaprune.surgery.numbers import guesses, set_numbers, solve
 
 
 class Keeper(nn.Module):
@@ -39,52 +45,134 @@ def test_set_numbers() -> None:
     assert (model[0].head_size, model[1].out_features) == (6, 3)
 
 
-def test_set_numbers_keeps_tuples() -> None:
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("parts.0", (24, 24)),
+        ("parts.1", [24, 24]),
+        ("parts.width", {"width": 24}),
+        ("parts.inner.width", SimpleNamespace(inner=SimpleNamespace(width=24))),
+        ("parts.widths.1", SimpleNamespace(widths=(3, 24))),
+    ],
+)
+def test_numbers_inside_containers_are_set(attribute: str, value: Any) -> None:
     model = Keeper()
-    model.parts = (24, 24)
-    set_numbers(model, {("", "parts.0"): Axis("a", 24)}, {"a": 7})
-    assert model.parts == (7, 24)
+    model.parts = value
+    assert held(dict(model.named_modules()), "", attribute) == whole_numbers(model)["", attribute] == 24
+    set_numbers(model, {("", attribute): Axis("a", 24)}, {"a": 7})
+    assert held(dict(model.named_modules()), "", attribute) == 7
+    assert type(model.parts) is type(value)
 
 
-def test_guesses_are_terms_of_that_size() -> None:
+def test_what_no_equation_speaks_of_is_guessed() -> None:
     model = Keeper()
     graph = infer(model, (torch.zeros(2, 5),)).graph
+    known = solve(model, graph).numbers
+    assert {attribute for path, attribute in known if not path} == {"heads", "head_size"}
     found = guesses(model, graph)
-    for (path, attribute), terms in found.items():
-        name, _, index = attribute.partition(".")
-        value = getattr(model.get_submodule(path), name)
-        assert {size(term) for term in terms} == {value[int(index)] if index else value}
-        assert len(set(terms)) == len(terms)
-    assert {attribute for path, attribute in found if not path} == {
-        "heads",
-        "head_size",
-        "epochs",
-        "parts.0",
-        "parts.1",
-    }
+    values = whole_numbers(model)
+    assert all(size(term) == values[key] for key, term in found.items())
+    assert {attribute for path, attribute in found if not path} >= {"epochs", "parts.0", "parts.1"}
     assert not set(found) & set(graph.numbers), "what a rule knows is not guessed"
 
 
-def test_readings_begin_with_the_likeliest_and_differ_step_by_step() -> None:
-    a, b = Axis("a", 4), Axis("b", 4)
-    model = nn.ModuleList([Keeper(), Keeper()])
-    found = {("0", "heads"): [a, b], ("1", "heads"): [a, b], ("0", "epochs"): [b]}
-    every = list(readings(model, found))
-    assert every[0] == {("0", "heads"): a, ("1", "heads"): a, ("0", "epochs"): b}
-    assert all(reading.get(("0", "heads")) == reading.get(("1", "heads")) for reading in every)  # of one class
-    assert {("0", "heads"): b, ("1", "heads"): b, ("0", "epochs"): b} in every
-    assert {("0", "epochs"): b} in every  # any may be left alone
-    assert len(every) == len({tuple(reading.items()) for reading in every})
-    assert list(readings(model, {})) == [{}]
-
-
-def test_numbers_are_found_by_cutting() -> None:
+def test_numbers_follow_a_cut() -> None:
     """Heads and their sizes are brought into line, and what only looks like a size is left as it is."""
     model = Keeper()
     graph = mp.trace(model, (torch.zeros(2, 5),))
     heads, inner = (next(n for n, axis in graph.free.items() if axis.size == s) for s in (4, 6))
-    small = mp.slice(model, graph, mp.Plan({heads: [0, 2], inner: [0, 1, 5]}))
-    assert (small.heads, small.head_size) == (2, 3)  # type: ignore[attr-defined]
+    small: Any = mp.slice(model, graph, mp.Plan({heads: [0, 2], inner: [0, 1, 5]}))
+    assert (small.heads, small.head_size) == (2, 3)
     assert (model.heads, model.head_size) == (4, 6)
-    assert (small.one, small.flag, small._private) == (1, True, 24)  # type: ignore[attr-defined]
+    assert (small.one, small.flag, small._private) == (1, True, 24)
     assert small(torch.zeros(3, 5)).shape == (3, 5)
+
+
+class Reader(nn.Module):
+    """Reads its sizes from where `read` says, in `forward`."""
+
+    HEADS = 4
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.inner, self.sizes = 6, {"heads": 4}
+        self.config = SimpleNamespace(shape=(4, 6), heads=4)
+        self.project, self.out = nn.Linear(5, 24), nn.Linear(24, 3)
+
+    def heads(self, y: Tensor) -> int:
+        return {
+            "class": lambda: self.HEADS,
+            "dictionary": lambda: self.sizes["heads"],
+            "config": lambda: self.config.heads,
+            "tuple": lambda: self.config.shape[0],
+            "quotient": lambda: y.shape[-1] // self.inner,
+            "product": lambda: self.config.heads * self.inner // self.inner,
+            "difference": lambda: y.size(-1) - self.config.heads * (self.inner - 1),
+        }[self.kind]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(x)
+        y = y.view(-1, self.heads(y), self.inner)
+        return self.out((y * y.softmax(1)).flatten(1))
+
+
+@pytest.mark.parametrize("kind", ["class", "dictionary", "config", "tuple", "quotient", "product", "difference"])
+def test_sizes_are_followed_to_where_they_are_held(kind: str) -> None:
+    model, x = Reader(kind).double(), torch.randn(2, 5, dtype=torch.float64)
+    before = dict(vars(model)), dict(model.sizes), model.config.shape, dict(vars(model.config))
+    graph = mp.trace(model, (x,))
+    assert (dict(vars(model)), dict(model.sizes), model.config.shape, dict(vars(model.config))) == before
+    assert all(type(value) is int for value in whole_numbers(model).values()), "a tag was left behind"
+    assert sorted(axis.size for axis in graph.free.values()) == [4, 6]
+    heads, inner = (next(n for n, axis in graph.free.items() if axis.size == s) for s in (4, 6))
+    plan = mp.Plan({heads: [0, 1, 3], inner: [1, 2]})
+    small = mp.slice(model, graph, plan)
+    torch.testing.assert_close(small(x), mp.mask(model, graph, plan)(x), rtol=1e-12, atol=1e-12)
+    assert Reader.HEADS == 4
+
+
+class Shared(nn.Module):
+    """One number for two axes: neither can be cut without the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 6
+        self.first, self.second = nn.Linear(5, 12), nn.Linear(5, 18)
+        self.out = nn.Linear(30, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.first(x).view(-1, 2, self.size), self.second(x).view(-1, 3, self.size)
+        return self.out(torch.cat([one.softmax(1).flatten(1), other.softmax(1).flatten(1)], 1))
+
+
+def test_one_number_for_two_axes_ties_them() -> None:
+    model = Shared().double()
+    x = torch.randn(2, 5, dtype=torch.float64)
+    graph = mp.trace(model, (x,))
+    [tied] = [name for name, axis in graph.free.items() if axis.size == 6]
+    assert {"first.weight:0", "second.weight:0"} <= set(graph.axes[tied].members)
+    plan = mp.Plan({tied: [0, 5]})
+    small: Any = mp.slice(model, graph, plan)
+    assert small.size == 2
+    torch.testing.assert_close(small(x), mp.mask(model, graph, plan)(x), rtol=1e-12, atol=1e-12)
+
+
+class Literal(nn.Module):
+    """Its code holds the size of an axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project, self.out = nn.Linear(5, 24), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(x).view(-1, 4, 6)
+        return self.out(F.relu(y).flatten(1))
+
+
+def test_a_literal_is_fixed_with_its_place_in_the_code() -> None:
+    graph = mp.trace(Literal(), (torch.zeros(2, 5),))
+    reasons = [axis.fixed for axis in graph.axes.values() if axis.name.startswith("project")]
+    assert reasons
+    assert all(reason is None or "test_numbers.py:" in reason for reason in reasons)
+    assert any(reasons)

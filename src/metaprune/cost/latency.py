@@ -1,6 +1,5 @@
 """How long a network takes, measured: warm-up, median, spread, at a stated batch, device and precision."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.benchmark import Timer
 
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.tensors import clone
 
 __all__ = ["Latency", "latency"]
 
@@ -79,7 +79,7 @@ def latency(
         return x.to(where, memory_format=torch.channels_last if images else torch.preserve_format)
 
     inputs, named = tree_map_only(Tensor, placed, (args, kwargs or {}))
-    network = copy.deepcopy(model).eval().to(where)
+    network = clone(model).eval().to(where)
     if channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -1,6 +1,5 @@
 """Capture a network, write it in the format its file name asks for, run the file, compare; then keep it."""
 
-import copy
 import logging
 import tempfile
 import warnings
@@ -16,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from metaprune.formats import onnx, pt2
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.tensors import clone
 
 __all__ = ["ExportError", "export"]
 
@@ -55,7 +55,7 @@ def export(module: nn.Module, args: tuple[Any, ...], path: str | Path, kwargs: d
         raise ExportError(f"export: file name must end in {' or '.join(FORMATS)}, got {path.name!r}")
     if not path.parent.is_dir():
         raise ExportError(f"export: folder {str(path.parent)!r} does not exist; make it first")
-    network = copy.deepcopy(module).cpu().eval()
+    network = clone(module).cpu().eval()
     examples: Arguments = tree_map_only(Tensor, lambda x: x.detach().cpu(), (args, kwargs or {}))
     try:
         with quiet(), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import torch
 from torch import fx
 
+from metaprune.graph.provenance import Combined, Number, Record
 from metaprune.graph.unify import UNIT, Shape, Variable, fix, measure, unify
 
-__all__ = ["MADE", "RULES", "Call", "Dims", "constants", "rule"]
+__all__ = ["MADE", "RULES", "Call", "Dims", "constants", "is_layout", "rule"]
 
 Dims = tuple[Shape, ...]
 """One shape per dimension of a tensor."""
@@ -38,6 +39,11 @@ def rule(*operators: str) -> Callable[[Kind], Kind]:
     return register
 
 
+def is_layout(operator: str) -> bool:
+    """Whether an operator only moves, splits and joins dimensions."""
+    return getattr(RULES.get(operator), "__module__", "").endswith(".layout")
+
+
 def constants(sizes: Sequence[int], reason: str = MADE) -> Dims:
     """Dimensions that are nobody's channels."""
     return tuple(UNIT if size == 1 else Variable(int(size), reason) for size in sizes)
@@ -56,7 +62,9 @@ class Call:
         macs: Products of dimensions whose sizes, multiplied and summed, are its multiply-accumulates.
         reads: For each tensor argument, the dimensions read across channels (summed or normalised over).
         numbers: (qualified name of the tensor's module or the caller's, attribute) -> the dimension it must equal.
-        literal: Whether sizes of axes stand in its arguments as plain numbers, which code somewhere holds.
+        literal: Whether sizes of axes stand in its arguments as numbers, and the rule cannot say which is which.
+        sizes: Dimensions whose size stood in the call as a number, with where that number comes from (None: unknown).
+        record: The call of the network's code that it is part of.
         scale: The dimension whose size the operator turns into a scale, 1 / sqrt(size), on its first argument.
     """
 
@@ -70,6 +78,8 @@ class Call:
     reads: dict[str, tuple[int, ...]] = field(default_factory=dict)
     numbers: dict[tuple[str, str], Shape] = field(default_factory=dict)
     literal: bool = False
+    sizes: list[tuple[Shape, Number | None]] = field(default_factory=list)
+    record: Record | None = None
     scale: Shape | None = None
 
     def __getitem__(self, argument: str) -> Any:
@@ -126,6 +136,34 @@ class Call:
         path = self.owner[node].rpartition(".")[0] if node is not None else self.path
         for attribute, shape in attributes.items():
             self.numbers[path, attribute] = shape
+
+    def size(self, dim: Shape, argument: str, place: int | None = None) -> None:
+        """The number at an argument (or at `place` in its list) is the size of a dimension; -1 leaves it open.
+
+        A negative number is the size counted from the end.
+        """
+        given = self.arguments.get(argument)
+        value = given if place is None else given[place]  # type: ignore[index]
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) != measure(dim) or value in (-1, 1):
+            return
+        number = self.number_at(argument, place, value)
+        if value < 0 and number is not None:
+            number = -number if isinstance(number, int) else Combined("-", 0, number)
+        self.sizes.append((dim, number))
+
+    def number_at(self, argument: str, place: int | None, value: int) -> Number | None:
+        """Where the number at an argument comes from, or None where that cannot be told."""
+        if self.record is None:
+            return None
+        others: list[int] = []
+        position = 0
+        for name, given in self.arguments.items():
+            for index, entry in enumerate(given if isinstance(given, list | tuple) else [given]):
+                if name == argument and index == (place or 0):
+                    position = len(others)
+                if isinstance(entry, int) and not isinstance(entry, bool):
+                    others.append(entry)
+        return self.record.number(value, position, others)
 
     def unknown(self, reason: str) -> Any:
         """Fix every axis that the call touches; outputs are nobody's channels. Never a guess."""

@@ -9,10 +9,28 @@ from typing import Any
 from torch import nn
 
 from metaprune.graph.errors import PlanError
+from metaprune.graph.flow import Flow
+from metaprune.graph.provenance import Number
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Axis, Term, axes_of, size
 
-__all__ = ["ChannelGraph", "Operator"]
+__all__ = ["ChannelGraph", "Operator", "Size", "Tie"]
+
+Tie = tuple[Term, Term]
+"""Two terms that are one, because one number in the code holds the size of both."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size that an operator was given as a number.
+
+    Attributes:
+        term: The dimension that has this size.
+        number: What the code computed it from; None where that cannot be told.
+    """
+
+    term: Term
+    number: Number | None
 
 
 @dataclass(frozen=True)
@@ -25,9 +43,12 @@ class Operator:
         layer: The module that holds its weight, or `path` where it has none.
         where: File and line of the call.
         outputs: The dimensions of every tensor it returns.
+        operands: Where each of its operands comes from, in the order of its arguments.
         macs: Products of dimensions that, multiplied and summed, are its multiply-accumulates (of the whole batch).
         scalars: The numbers among its arguments that enter the computation.
-        literal: Whether it was given the size of a free axis as a plain number, which code somewhere holds.
+        computed: Whether code may have computed one of them from a size.
+        literal: Whether it was given the size of a free axis as a number of which nobody knows where it comes from.
+        sizes: The sizes it was given as numbers.
         scale: The dimension whose size it turns into a scale by itself (attention).
         statistics: The dimensions that it normalises or averages over.
     """
@@ -37,9 +58,12 @@ class Operator:
     layer: str
     where: str
     outputs: tuple[tuple[Term, ...], ...]
+    operands: Flow = ()
     macs: tuple[tuple[Term, ...], ...] = ()
     scalars: tuple[float, ...] = ()
+    computed: bool = False
     literal: bool = False
+    sizes: tuple[Size, ...] = ()
     scale: Term | None = None
     statistics: tuple[Term, ...] = ()
 
@@ -58,7 +82,11 @@ class ChannelGraph:
         kwargs: The example keyword inputs.
         batch: Examples in the example inputs.
         constants: Digests of the tensors that the code makes and holds.
-        ties: Pairs of terms made one, because one number in the code holds both sizes.
+        returned: Where each of the outputs comes from.
+        guesses: As `numbers`, for attributes that nothing is computed from: set where a cut verifies with them.
+        ties: Pairs of terms made one, in the stages they were found in.
+        captured: The export that it was read from.
+        written_out: The attention modules of PyTorch's that were written out, each with how it is called.
     """
 
     axes: Mapping[str, Axis]
@@ -69,8 +97,12 @@ class ChannelGraph:
     args: tuple[Any, ...] = field(repr=False)
     kwargs: Mapping[str, Any] = field(repr=False)
     batch: int = 1
-    ties: tuple[tuple[Term, Term], ...] = field(default=(), repr=False)
+    guesses: Mapping[tuple[str, str], Term] = field(default_factory=dict, repr=False)
+    ties: tuple[tuple[Tie, ...], ...] = field(default=(), repr=False)
+    returned: Flow = field(default=(), repr=False)
     constants: tuple[str, ...] = field(default=(), repr=False)
+    captured: object = field(default=None, repr=False, compare=False)
+    written_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def free(self) -> dict[str, Axis]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import operator
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +18,12 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from metaprune.graph.call import Call, Dims, constants
+from metaprune.graph.attributes import held
+from metaprune.graph.call import Call, Dims, constants, is_layout
 from metaprune.graph.errors import TraceError
-from metaprune.graph.graph import ChannelGraph, Operator
+from metaprune.graph.flow import sources, wrapped
+from metaprune.graph.graph import ChannelGraph, Operator, Size, Tie
+from metaprune.graph.provenance import Combined, Extent, Number, Record, Tagged, call_of, recording
 from metaprune.graph.rules import RULES
 from metaprune.graph.rules.elementwise import pointwise
 from metaprune.graph.tensors import named_tensors
@@ -38,7 +42,7 @@ from metaprune.graph.unify import (
     variables,
 )
 
-__all__ = ["Inference", "check_inputs", "infer", "inference_mode_of"]
+__all__ = ["Captured", "Inference", "Tie", "capture", "check_inputs", "infer", "inference_mode_of", "read"]
 
 KERNEL = "it is a kernel's extent"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
@@ -78,11 +82,30 @@ def inference_mode_of(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@dataclass(frozen=True)
+class Captured:
+    """One export of a network.
+
+    Attributes:
+        program: The exported program.
+        records: The calls of the network's code that it came from.
+        floats: The broken numbers that its modules hold, which are what they are whatever is cut.
+        args: The example inputs.
+        kwargs: The example inputs by name.
+    """
+
+    program: torch.export.ExportedProgram
+    records: Sequence[Record]
+    floats: Set[float]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
 def infer(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
-    ties: Sequence[tuple[Term, Term]] = (),
+    ties: Sequence[Sequence[Tie]] = (),
 ) -> Inference:
     """Infer the channel graph of `model` from one export, in the mode the model is in.
 
@@ -90,21 +113,28 @@ def infer(
         model: Any module that `torch.export` can read; it may lie on the meta device. Left untouched.
         args: Example inputs; the first dimension of the first tensor is the batch.
         kwargs: Example keyword inputs.
-        ties: Pairs of terms (over the axes there are without ties) that one number in the code holds: they become one.
+        ties: As for `read`.
 
     Raises:
         TraceError: `torch.export` cannot capture the model with these inputs.
     """
-    check_inputs(model, args, kwargs)
-    kwargs = dict(kwargs or {})
-    program = _export(model, args, kwargs)
-    walk = _Walk(model, program)
-    walk.run(program.graph_module, walk.inputs())
-    named = {axis.name: variable for variable, axis in walk.name().items()} if ties else {}
-    for tie in ties:
-        one, other = (fold(t, lambda axis: named[axis.name], _factors, _parts) for t in tie)
-        unify(one, other)
-    return walk.freeze(args, kwargs, tuple(ties))
+    return read(model, capture(model, args, kwargs), ties)
+
+
+def read(model: nn.Module, captured: Captured, ties: Sequence[Sequence[Tie]] = ()) -> Inference:
+    """Infer the channel graph from a captured program.
+
+    Args:
+        model: The network that was captured.
+        captured: From `capture`.
+        ties: Pairs of terms that become one, in stages: those of a stage are over the axes that there are after the
+            stages before it. A pair that cannot be reconciled is fixed.
+    """
+    walk = _Walk(model, captured.program, captured.records, captured.floats)
+    walk.run(captured.program.graph_module, walk.inputs())
+    for stage in ties:
+        walk.tie(stage)
+    return walk.freeze(captured.args, captured.kwargs, tuple(map(tuple, ties)))
 
 
 def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> None:
@@ -121,14 +151,24 @@ def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
         raise TraceError(f"trace: expected kwargs as a dictionary of inputs by name, got {type(kwargs).__name__}")
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Captured:
+    """Export a network, in the mode it is in.
+
+    Raises:
+        TraceError: `torch.export` cannot capture it with these inputs.
+    """
+    check_inputs(model, args, kwargs)
+    kwargs = dict(kwargs or {})
     buffers = dict(model.named_buffers())
     silenced = logging.root.manager.disable
     logging.disable(logging.ERROR)  # what fails is told by the error, not by pages of log
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(model, args, kwargs, strict=False)
+            with torch.enable_grad(), recording(model) as recorder:  # programs differ with the mode
+                program = torch.export.export(model, args, kwargs, strict=False)
+            program.graph_module.graph.eliminate_dead_code()
+            return Captured(program, recorder.records, recorder.floats, args, kwargs)
     except Exception as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise TraceError(
@@ -148,6 +188,9 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 class _Walk:
     model: nn.Module
     program: torch.export.ExportedProgram
+    records: Sequence[Record]
+    floats: Set[float]
+    made: dict[int, fx.Node] = field(default_factory=dict)
     dims: dict[fx.Node, Any] = field(default_factory=dict)
     owner: dict[fx.Node, str] = field(default_factory=dict)
     calls: list[tuple[Call, list[Dims]]] = field(default_factory=list)
@@ -200,21 +243,26 @@ class _Walk:
         if node.target is operator.getitem:
             source = self.dims.get(node.args[0])  # type: ignore[arg-type]
             return source[node.args[1]] if source is not None else None
-        if isinstance(node.target, torch._ops.HigherOrderOperator):
-            body = next((a for a in node.args if isinstance(a, fx.Node) and a.op == "get_attr"), None)
-            if body is not None and str(node.target).startswith("wrap"):
-                operands = [self.dims.get(a) for a in node.args[node.args.index(body) + 1 :] if isinstance(a, fx.Node)]
-                return self.run(getattr(module, str(body.target)), operands)
+        if (body := wrapped(node)) is not None:
+            operands = [self.dims.get(a) for a in node.args[node.args.index(body) + 1 :] if isinstance(a, fx.Node)]
+            result = self.run(getattr(module, str(body.target)), operands)
+            return list(result) if isinstance(node.meta.get("val"), list | tuple) else result
         call = self.bind(node)
+        if (index := call_of(node.meta.get("stack_trace"))) is not None and index < len(self.records):
+            call.record = self.records[index]
+            self.made[index] = node
+        for value in pytree.tree_leaves(node.meta.get("val")):
+            if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
+                raise TraceError(f"trace: at {_where(call)} ({call.name}) a size depends on the data; it must not")
         rule = RULES.get(call.name)
         if rule is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
             rule = pointwise
         try:
             result = rule(call) if rule else call.unknown(f"the operator {call.name} is not understood")
         except (Irreconcilable, LookupError, ValueError, TypeError) as error:
-            result = call.unknown(f"{call.name} at {_where(node)} is not understood: {error}")
+            result = call.unknown(f"{call.name} at {_where(call)} is not understood: {error}")
         if not _fits(result, node.meta.get("val")):
-            raise TraceError(f"trace: the rule of {call.name} does not fit its output at {_where(node)}; report this")
+            raise TraceError(f"trace: the rule of {call.name} does not fit its output at {_where(call)}; report this")
         self.calls.append((call, _tensors(result)))
         return result
 
@@ -232,7 +280,7 @@ class _Walk:
         path = next(reversed(stack.values()))[0] if stack else ""
         return Call(node, str(name).rstrip("_"), arguments, self.dims, path, self.owner)
 
-    def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any], ties: tuple[tuple[Term, Term], ...]) -> Inference:
+    def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any], ties: tuple[tuple[Tie, ...], ...]) -> Inference:
         """Turn what is left of the variables into named axes, and shapes into terms."""
         self.fix_unread()
         axes = self.name()
@@ -251,19 +299,28 @@ class _Walk:
         modules = dict(self.model.named_modules())
         numbers: dict[tuple[str, str], Term] = {}
         operators: list[Operator] = []
-        for call, outputs in self.calls:
-            exact = {key: dim for key, dim in call.numbers.items() if _held(modules, *key) == measure(dim)}
+        nodes = [call.node for call, _ in self.calls]
+        flows, returned = sources(self.program.graph_module, self.placeholders(), nodes)
+        for (call, outputs), flow in zip(self.calls, flows, strict=True):
+            exact = {key: dim for key, dim in call.numbers.items() if held(modules, *key) == measure(dim)}
             numbers |= {key: term(dim) for key, dim in exact.items()}
             operators.append(
                 Operator(
                     name=call.name,
                     path=call.path,
                     layer=self.layer(call),
-                    where=_where(call.node),
+                    where=_where(call),
                     outputs=tuple(terms(dims) for dims in outputs),
+                    operands=flow,
                     macs=tuple(terms(dims) for dims in call.macs),
                     scalars=_scalars(call),
+                    computed=any(self.is_computed(call, scalar) for scalar in _scalars(call)),
                     literal=call.literal and not exact,
+                    sizes=tuple(
+                        Size(term(dim), self.sourced(number, term))
+                        for dim, number in call.sizes
+                        if not isinstance(number, int) or not all(variable.fixed for variable in variables(dim))
+                    ),
                     scale=None if call.scale is None else term(call.scale),
                     statistics=()
                     if call.macs
@@ -283,21 +340,75 @@ class _Walk:
             batch=inputs[0].shape[0] if inputs and inputs[0].ndim else 1,
             ties=ties,
             constants=_digest(self.program),
+            returned=returned,
         )
         dims = {
             node: tuple(map(terms, value)) if isinstance(value, list) else terms(value)
             for node, value in self.dims.items()
             if value is not None
         }
-        nodes = [call.node for call, _ in self.calls]
         reads = {call.node: call.reads for call, _ in self.calls}
         return Inference(graph, self.program, dims, reads, nodes, self.owner)
+
+    def is_computed(self, call: Call, scalar: float) -> bool:
+        """Whether the code may have computed a number from a size; what is held or written down was not."""
+        if isinstance(scalar, int):
+            given = call.record.numbers if call.record is not None else ()
+            return call.record is None or any(isinstance(n, Tagged) for n in given if n == scalar)
+        return scalar not in self.floats and scalar not in _NO_SIZES
+
+    def tie(self, pairs: Sequence[Tie]) -> None:
+        """Make the terms of each pair one."""
+        named: dict[str, Shape] = {axis.name: variable for variable, axis in self.name().items()}
+        for pair in pairs:
+            one, other = (fold(term, lambda axis: named[axis.name], _factors, _parts) for term in pair)
+            try:
+                unify(one, other)
+            except Irreconcilable as error:
+                for shape in (one, other):
+                    fix(shape, f"one number in the code holds the sizes of dimensions that differ ({error})")
+
+    def placeholders(self) -> dict[fx.Node, str]:
+        """What the program is given, by name: parameters and buffers, inputs by their place, constants."""
+        names: dict[fx.Node, str] = {}
+        given = 0
+        nodes = [node for node in self.program.graph.nodes if node.op == "placeholder"]
+        for node, spec in zip(nodes, self.program.graph_signature.input_specs, strict=True):
+            if spec.kind == InputKind.USER_INPUT:
+                names[node], given = f"input {given}", given + 1
+            else:
+                names[node] = self.owner.get(node, "constant")
+        return names
+
+    def sourced(self, number: Number | None, term: Callable[[Shape], Term]) -> Number | None:
+        """The expression with the sizes in it as terms; None where one of them is of a tensor that is not known."""
+        if isinstance(number, Combined):
+            left, right = self.sourced(number.left, term), self.sourced(number.right, term)
+            return None if left is None or right is None else Combined(number.sign, left, right)
+        if not isinstance(number, Extent):
+            return number
+        dims = self.shapes.get(number.source) if isinstance(number.source, str) else self.result(number)
+        if number.source == "":
+            return number.size
+        return (
+            None
+            if dims is None or measure(dims[number.dim]) != number.size
+            else Extent(number.source, number.output, number.dim, number.size, term(dims[number.dim]))
+        )
+
+    def result(self, extent: Extent) -> Dims | None:
+        """The dimensions of a tensor that a recorded call made."""
+        node = self.made.get(extent.source)  # type: ignore[arg-type]
+        dims = None if node is None else self.dims.get(node)
+        if isinstance(dims, list):
+            dims = dims[extent.output] if extent.output < len(dims) else None
+        return dims if isinstance(dims, tuple) and extent.dim < len(dims) else None
 
     def fix_unread(self) -> None:
         """What is only moved about, or held by buffers alone, was not read: cutting it could not be checked."""
         read: set[Variable] = set()
         for call, outputs in self.calls:
-            if not getattr(RULES.get(call.name), "__module__", "").endswith(".layout"):
+            if not is_layout(call.name):
                 read |= {
                     variable for dims in (*outputs, *call.operands()) for dim in dims for variable in variables(dim)
                 }
@@ -363,17 +474,12 @@ def _module(tensor: str) -> str:
     return path if path and attribute in _OWN_NAMES else tensor
 
 
-def _held(modules: Mapping[str, nn.Module], path: str, attribute: str) -> Any:
-    """The number that a module holds under an attribute (`normalized_shape.0`: inside a tuple)."""
-    name, _, index = attribute.partition(".")
-    value = getattr(modules.get(path), name, None)
-    return value[int(index)] if index and isinstance(value, list | tuple) else value
-
-
-def _where(node: fx.Node) -> str:
+def _where(call: Call) -> str:
     """File and line of the innermost call that is not PyTorch's own."""
-    frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
-    return f"{frames[-1]['file']}:{frames[-1]['line']}" if frames else node.name
+    if call.record is not None:
+        return call.record.where
+    frames = list(_FRAME.finditer(call.node.meta.get("stack_trace") or ""))
+    return f"{frames[-1]['file']}:{frames[-1]['line']}" if frames else call.node.name
 
 
 def _tensors(result: Any) -> list[Dims]:
@@ -391,13 +497,18 @@ def _fits(result: Any, value: Any) -> bool:
     return True
 
 
+_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_NO_SIZES = {0.0, math.inf, -math.inf, *(bound for t in _TYPES for bound in (torch.finfo(t).min, torch.finfo(t).max))}
+"""Broken numbers that stand for nothing, or for as much as there can be."""
+
+
 def _scalars(call: Call) -> tuple[float, ...]:
     """The numbers that an operator computes with or fills a tensor with; sizes and positions are not among them."""
     if torch.Tag.pointwise in getattr(call.node.target, "tags", ()):
         values = list(call.arguments.values())
     else:
-        values = [call.arguments.get(name) for name in ("scale", "fill_value", "s", "value")]
-    return tuple(float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool))
+        values = [call.arguments.get(name) for name in ("scale", "fill_value", "s", "value", "alpha", "beta")]
+    return tuple(v for v in values if isinstance(v, int | float) and not isinstance(v, bool))
 
 
 def _digest(program: torch.export.ExportedProgram) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-__all__ = ["named_tensors", "with_tensors"]
+__all__ = ["clone", "named_tensors", "with_tensors"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -31,4 +31,19 @@ def with_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
         before = known[name]
         parameter = isinstance(before, nn.Parameter)
         memo[id(before)] = nn.Parameter(tensor, before.requires_grad) if parameter else tensor
+    return clone(model, memo)
+
+
+def clone(model: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
+    """A deep copy, also of a network whose modules hold tensors that were computed (old-style weight norm).
+
+    Args:
+        model: Any network; left untouched.
+        memo: Identity of an object -> what takes its place in the copy.
+    """
+    memo = dict(memo or {})
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo.setdefault(id(value), value.detach().clone())
     return copy.deepcopy(model, memo)

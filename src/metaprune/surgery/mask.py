@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +10,15 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.flow import wrapped
+from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.infer import Inference, infer
 from metaprune.graph.plan import Plan
-from metaprune.graph.tensors import named_tensors
+from metaprune.graph.tensors import clone, named_tensors
 from metaprune.graph.term import Term, channels, size
+from metaprune.surgery.attention import written_out
 
-__all__ = ["Masked", "mask"]
+__all__ = ["Masked", "interpret", "mask"]
 
 
 def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
@@ -35,15 +36,16 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
     Raises:
         PlanError: The plan does not fit the graph.
     """
+    model = written_out(model, graph.written_out)
     graph.check(model)
     plan.check(graph)
-    return Masked(copy.deepcopy(model), plan, graph.ties)
+    return Masked(clone(model), plan, graph.ties)
 
 
 class Masked(nn.Module):
     """See `mask`."""
 
-    def __init__(self, network: nn.Module, plan: Plan, ties: tuple[tuple[Term, Term], ...] = ()) -> None:
+    def __init__(self, network: nn.Module, plan: Plan, ties: tuple[tuple[Tie, ...], ...] = ()) -> None:
         super().__init__()
         self.network = network
         self.plan = plan
@@ -57,22 +59,42 @@ class Masked(nn.Module):
         key = (self.training, *(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in leaves))
         if key not in self._traced:
             self._traced[key] = infer(self.network, args, kwargs, self.ties)
-        seen = self._traced[key]
-        tensors = named_tensors(self.network)
-        given = iter(leaves)
-        inputs = []
-        for spec in seen.program.graph_signature.input_specs:
-            if spec.kind == InputKind.USER_INPUT:
-                inputs.append(next(given))
-            else:
-                inputs.append(tensors[spec.target] if spec.target in tensors else seen.program.constants[spec.target])
-        outputs = _HidingInterpreter(seen, self.plan.kept).run(*inputs)
-        return pytree.tree_unflatten(list(outputs), seen.program.call_spec.out_spec)
+        return interpret(self._traced[key], self.network, self.plan.kept, args, kwargs)
+
+
+def interpret(
+    seen: Inference,
+    network: nn.Module,
+    kept: Mapping[str, tuple[int, ...]],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Run the program that `seen` was read from with the tensors of `network`, hiding all channels but those kept.
+
+    Args:
+        seen: The inference of `network`, from inputs of these shapes, the keyword ones in this order.
+        network: The network at full width.
+        kept: Axis -> the channels that stay.
+        args: Its inputs.
+        kwargs: Its inputs by name.
+    """
+    tensors = named_tensors(network)
+    given = iter(pytree.tree_leaves((args, kwargs)))
+    inputs = []
+    for spec in seen.program.graph_signature.input_specs:
+        if spec.kind == InputKind.USER_INPUT:
+            inputs.append(next(given))
+        else:
+            inputs.append(tensors[spec.target] if spec.target in tensors else seen.program.constants[spec.target])
+    outputs = _HidingInterpreter(seen, kept).run(*inputs)
+    return pytree.tree_unflatten(list(outputs), seen.program.call_spec.out_spec)
 
 
 class _HidingInterpreter(fx.Interpreter):
-    def __init__(self, seen: Inference, kept: Mapping[str, tuple[int, ...]]) -> None:
-        super().__init__(seen.program.graph_module)
+    def __init__(
+        self, seen: Inference, kept: Mapping[str, tuple[int, ...]], body: fx.GraphModule | None = None
+    ) -> None:
+        super().__init__(body or seen.program.graph_module)
         self.seen = seen
         self.kept = kept
         pairs = zip(seen.graph.operators, seen.nodes, strict=True)
@@ -82,6 +104,10 @@ class _HidingInterpreter(fx.Interpreter):
         """Run one operator; what it reads across is hidden (contractions) or left out (statistics)."""
         living = self.living(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if (body := wrapped(n)) is not None:
+            hiding = _HidingInterpreter(self.seen, self.kept, getattr(self.module, str(body.target)))
+            given = [hiding.run if arg is body else value for arg, value in zip(n.args, args, strict=True)]
+            return n.target(*given, **kwargs)  # type: ignore[operator]
         if n.target is torch.ops.aten.view.default:  # hidden channels may lie elsewhere in memory
             return torch.reshape(*args)
         if not living:
@@ -89,6 +115,8 @@ class _HidingInterpreter(fx.Interpreter):
         name = str(getattr(n.target, "overloadpacket", n.target)).rstrip("_")
         if name in {"aten.layer_norm", "aten.rms_norm", "aten.group_norm"}:
             return _norm(name, n.target, args, living["input"])
+        if name == "aten._weight_norm":  # channels of the weight are hidden from the norm over it
+            return n.target(_hide(args[0], living["v"]), *args[1:], **kwargs)  # type: ignore[operator]
         if n in self.contractions:
             names = [argument.name for argument in n.target._schema.arguments]  # type: ignore[union-attr]
             hidden = list(args)

@@ -1,25 +1,31 @@
-"""The numbers that modules keep about themselves: `num_heads`, `head_dim`, `split_sizes`, `out_channels` …
+"""The numbers that modules keep about themselves: `num_heads`, `head_dim`, `split_sizes`, `hidden_size` …
 
-The rules of the operators know the numbers of PyTorch's own modules. For any other module, a whole-number attribute
-that equals the size of a dimension the module holds is taken for that size; verification tells whether it is.
+While a network is traced, every number that reaches an operator as a size is followed back to the attributes and tensor
+sizes that it was computed from. Each such use is an equation: the expression must have the value of the dimension, at
+all widths. `solve` finds for each attribute the dimension that satisfies them all.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import Any
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import nn
 
-from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.attributes import whole_numbers, write_numbers
+from metaprune.graph.graph import ChannelGraph, Tie
+from metaprune.graph.provenance import Attribute, Extent, Number, evaluate, leaves
 from metaprune.graph.term import Axis, Product, Term, axes_of, size, width
 
-__all__ = ["guesses", "readings", "set_numbers", "write_numbers"]
+__all__ = ["Solution", "guesses", "set_numbers", "solve"]
 
 Numbers = dict[tuple[str, str], Term]
+Reading = Term | None
 
-_MOST_READINGS = 96
+_POINTS = 4  # random widths that an equation must hold at
+_MOST_STEPS = 20_000
 
 
 def set_numbers(model: nn.Module, numbers: Mapping[tuple[str, str], Term], widths: Mapping[str, int]) -> None:
@@ -27,74 +33,192 @@ def set_numbers(model: nn.Module, numbers: Mapping[tuple[str, str], Term], width
     write_numbers(model, {key: width(term, widths) for key, term in numbers.items()})
 
 
-def write_numbers(model: nn.Module, values: Mapping[tuple[str, str], int]) -> None:
-    """Set attributes, in place: (module, attribute) -> value; `sizes.1` is the second entry of a tuple or list."""
+@dataclass(frozen=True)
+class Equation:
+    """The code at `where` gave `number` to an operator as the size of `term`."""
+
+    term: Term
+    number: Number
+    where: str
+
+    def attributes(self) -> Iterator[Attribute]:
+        """The attributes that the number was computed from."""
+        return (leaf for leaf in leaves(self.number) if isinstance(leaf, Attribute))
+
+    def holds(self, reading: Mapping[Attribute, Reading], values: Mapping[Attribute, int], points: Points) -> bool:
+        """Whether it is true at all points, with each attribute as the size of what it was read as."""
+        return all(self._value(reading, values, point) == width(self.term, point) for point in points)
+
+    def _value(
+        self, reading: Mapping[Attribute, Reading], values: Mapping[Attribute, int], point: Mapping[str, int]
+    ) -> int | None:
+        def leaf(number: Attribute | Extent) -> int:
+            if isinstance(number, Extent):
+                return number.size if number.term is None else width(number.term, point)
+            term = reading[number]
+            return values[number] if term is None else width(term, point)
+
+        try:
+            return evaluate(self.number, leaf)
+        except ZeroDivisionError:
+            return None
+
+    def terms(self, reading: Mapping[Attribute, Reading]) -> list[Term]:
+        """Everything whose size takes part in it."""
+        known = (leaf.term if isinstance(leaf, Extent) else reading.get(leaf) for leaf in leaves(self.number))
+        return [self.term, *(term for term in known if term is not None)]
+
+
+Points = Sequence[Mapping[str, int]]
+
+
+@dataclass
+class Solution:
+    """What the attributes of a network hold.
+
+    Attributes:
+        numbers: (module, attribute) -> the dimension whose size it is.
+        ties: Pairs of terms that one number in the code holds, so that neither can be cut without the other.
+        fixed: Axis -> why a number in the code keeps it from being cut.
+    """
+
+    numbers: Numbers = field(default_factory=dict)
+    ties: list[Tie] = field(default_factory=list)
+    fixed: dict[str, str] = field(default_factory=dict)
+
+
+def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
+    """Find what each attribute holds that the code computed a size from."""
+    generator = random.Random(0)
+    points = [{name: generator.randint(2, 97) for name in graph.free} for _ in range(_POINTS)]
+    values = {Attribute(*key): value for key, value in whole_numbers(model).items()}
+    equations = list(
+        dict.fromkeys(
+            Equation(given.term, given.number, operator.where)
+            for operator in graph.operators
+            for given in operator.sizes
+            if given.number is not None and not isinstance(given.number, int)
+        )
+    )
+    solution = Solution()
+    for group in _components(equations):
+        attributes = list(dict.fromkeys(a for equation in group for a in equation.attributes()))
+        candidates = {attribute: _candidates(attribute, values[attribute], group, graph) for attribute in attributes}
+        reading, unsolved = _search(group, candidates, values, points)
+        solution.numbers |= {(a.path, a.name): term for a, term in reading.items() if term is not None}
+        for equation in unsolved:
+            solution.ties += _ties(equation, reading, graph)
+            for axis in (axis for term in equation.terms(reading) for axis in axes_of(term)):
+                solution.fixed.setdefault(axis.name, f"{equation.where} holds a size that would not follow a cut")
+    solution.fixed = {name: reason for name, reason in solution.fixed.items() if name in graph.free}
+    return solution
+
+
+def _components(equations: Sequence[Equation]) -> list[list[Equation]]:
+    """Equations that share attributes, together."""
+    group_of: dict[Attribute, list[Equation]] = {}
+    groups: dict[int, list[Equation]] = {}
+    for equation in equations:
+        merged = [equation]
+        for attribute in equation.attributes():
+            other = group_of.get(attribute)
+            if other is not None and groups.pop(id(other), None) is not None:
+                merged = [*other, *merged]
+        groups[id(merged)] = merged
+        group_of |= {attribute: merged for member in merged for attribute in member.attributes()}
+    return list(groups.values())
+
+
+def _candidates(attribute: Attribute, value: int, group: Sequence[Equation], graph: ChannelGraph) -> list[Reading]:
+    """What an attribute may hold, the likeliest first: what its bare uses say, parts of that, or nothing."""
+    uses = [equation for equation in group if attribute in equation.attributes()]
+    bare = [equation.term for equation in uses if equation.number == attribute]
+    near = [inner for equation in uses for term in equation.terms({}) for inner in _inner(term, graph)]
+    found = [term for term in dict.fromkeys([*bare, *near]) if size(term) == value]
+    return [term for term in found if any(graph.is_free(axis) for axis in axes_of(term))] + [None]
+
+
+def _search(
+    group: Sequence[Equation],
+    candidates: Mapping[Attribute, Sequence[Reading]],
+    values: Mapping[Attribute, int],
+    points: Points,
+) -> tuple[dict[Attribute, Reading], list[Equation]]:
+    """The reading under which all equations hold, or else the one under which most do, and those that do not."""
+    order = sorted(candidates, key=lambda attribute: len(candidates[attribute]))
+    place = {attribute: index for index, attribute in enumerate(order)}
+    ready: list[list[Equation]] = [[] for _ in range(len(order) + 1)]
+    for equation in group:
+        ready[max((place[attribute] + 1 for attribute in equation.attributes()), default=0)].append(equation)
+    best: tuple[dict[Attribute, Reading], list[Equation]] = {}, list(group)
+    steps = itertools.count()
+
+    def descend(depth: int, reading: dict[Attribute, Reading], failed: list[Equation]) -> None:
+        nonlocal best
+        failed = failed + [e for e in ready[depth] if not e.holds(reading, values, points)]
+        if len(failed) >= len(best[1]) and best[0].keys() == candidates.keys():
+            return
+        if depth == len(order):
+            best = dict(reading), failed
+            return
+        for term in candidates[order[depth]]:
+            if next(steps) > _MOST_STEPS:
+                return
+            descend(depth + 1, reading | {order[depth]: term}, failed)
+            if best[0] and not best[1]:
+                return
+
+    descend(0, {}, [])
+    return best
+
+
+def _ties(equation: Equation, reading: Mapping[Attribute, Reading], graph: ChannelGraph) -> list[Tie]:
+    """Pairs of terms that an equation which does not hold wants to be equal."""
+    number = equation.number
+    if isinstance(number, Extent):
+        pairs = [(equation.term, number.term)]
+    elif isinstance(number, Attribute):
+        pairs = [(equation.term, reading[number])]
+    else:  # one number, several times: the pieces of that size
+        pieces = list(dict.fromkeys(_inner(equation.term, graph)))
+        known = [term for attribute in equation.attributes() if (term := reading[attribute]) is not None]
+        pairs = [(piece, term) for term in known for piece in pieces if piece != term]
+    return [
+        (one, other)
+        for one, other in pairs
+        if other is not None
+        and size(one) == size(other)
+        and all(axis.name in graph.axes for term in (one, other) for axis in axes_of(term))
+    ]
+
+
+def guesses(model: nn.Module, graph: ChannelGraph) -> Numbers:
+    """For each attribute that no rule and no equation speaks of, the likeliest dimension of its size, if there is one.
+
+    The code does not compute sizes from these; they are kept in line for those who read them.
+    """
+    result: Numbers = {}
+    terms_of: dict[str, list[Term]] = {}
     modules = dict(model.named_modules())
-    for (path, attribute), number in values.items():
-        name, _, index = attribute.partition(".")
-        value: Any = number
-        if index:
-            whole = list(getattr(modules[path], name))
-            whole[int(index)] = number
-            value = type(getattr(modules[path], name))(whole)
-        setattr(modules[path], name, value)
-
-
-def guesses(model: nn.Module, graph: ChannelGraph) -> dict[tuple[str, str], list[Term]]:
-    """For each attribute no rule knows, the terms it may stand for, the likeliest first."""
-    result: dict[tuple[str, str], list[Term]] = {}
-    for path, module in model.named_modules():
-        numbers = {key: value for key, value in _whole_numbers(module) if (path, key) not in graph.numbers}
-        if not numbers:
+    for (path, attribute), value in whole_numbers(model).items():
+        theirs = type(modules[path]).__module__.startswith("torch.")
+        if theirs or attribute.startswith("_") or (path, attribute) in graph.numbers:
             continue
-        terms = list(dict.fromkeys(_terms_held(path, module, graph)))
-        for attribute, value in numbers.items():
-            if found := [term for term in terms if size(term) == value]:
-                result[path, attribute] = found
+        if path not in terms_of:
+            terms_of[path] = list(dict.fromkeys(_terms_held(path, graph)))
+        term = next((term for term in terms_of[path] if size(term) == value), None)
+        if term is not None:
+            result[path, attribute] = term
     return result
 
 
-def readings(model: nn.Module, found: Mapping[tuple[str, str], list[Term]]) -> Iterator[Numbers]:
-    """Ways to read all guesses at once: the likeliest, then those that differ for one attribute of a class, two, …
-
-    Attributes of the same name in modules of the same class are read alike; any may also be left as it is.
-    """
-    modules = dict(model.named_modules())
-    groups: dict[tuple[type[nn.Module], str], list[tuple[str, str]]] = {}
-    for path, attribute in found:
-        groups.setdefault((type(modules[path]), attribute), []).append((path, attribute))
-    choices = {group: 1 + max(len(found[key]) for key in keys) for group, keys in groups.items()}
-    others = [(group, choice) for group, count in choices.items() for choice in range(1, count)]
-    deviations = itertools.chain.from_iterable(itertools.combinations(others, r) for r in range(3))
-    single = (deviation for deviation in deviations if len(dict(deviation)) == len(deviation))
-    for deviation in itertools.islice(single, _MOST_READINGS):
-        chosen = dict(deviation)
-        yield {
-            key: found[key][choice]
-            for group, keys in groups.items()
-            for key in keys
-            if (choice := chosen.get(group, 0)) < len(found[key])
-        }
-
-
-def _whole_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
-    for name, value in vars(module).items():
-        if name.startswith("_"):
-            continue
-        if type(value) is int and value > 1:
-            yield name, value
-        elif isinstance(value, list | tuple) and value and all(type(entry) is int for entry in value):
-            yield from ((f"{name}.{index}", entry) for index, entry in enumerate(value) if entry > 1)
-
-
-def _terms_held(path: str, module: nn.Module, graph: ChannelGraph) -> Iterator[Term]:
+def _terms_held(path: str, graph: ChannelGraph) -> Iterator[Term]:
     """Dimensions that the module's own code lays out, then those of its tensors and of its children's."""
     inside = f"{path}." if path else ""
     for operator in graph.operators:
-        if operator.literal and operator.path == path:
-            for dims in operator.outputs:
-                for term in dims:
-                    yield from _inner(term, graph)
+        if operator.path == path:
+            for given in operator.sizes:
+                yield from _inner(given.term, graph)
     for depth in (0, 1):
         for name in (name for name in graph.tensors if name.startswith(inside)):
             if name.removeprefix(inside).count(".") == depth:

@@ -6,6 +6,7 @@ function. The producer of the queries is rescaled, so that the cut network compu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, fx, nn
 from metaprune.graph.infer import Inference
 from metaprune.graph.tensors import named_tensors
 
-__all__ = ["rescale"]
+__all__ = ["Way", "rescale", "way_to_weights"]
 
 _PRODUCERS = {
     "aten.linear": -1,
@@ -71,12 +72,23 @@ _ALL = {"aten.add", "aten.sub", "aten.cat", "aten.stack"}
 """Operators that scale where all their operands do."""
 
 
-def rescale(model: nn.Module, inference: Inference, node: fx.Node, argument: int, factor: float) -> str | None:
-    """Multiply what reaches `node` as its argument by `factor`, in the weights of `model`, in place.
+@dataclass(frozen=True)
+class Way:
+    """How a tensor comes from weights that could make up for a scale of it.
 
-    Returns:
-        Why it cannot be done, in words, or None where it was.
+    Attributes:
+        path: All nodes on the way, producers included.
+        producers: The nodes that have the weights.
+        beside: Nodes that take pieces from the way and lead elsewhere.
     """
+
+    path: set[fx.Node]
+    producers: list[fx.Node]
+    beside: list[fx.Node]
+
+
+def way_to_weights(inference: Inference, node: fx.Node, argument: int) -> Way | str:
+    """The way back from an argument of `node` to weights, or in words why there is none."""
     source = node.args[argument]
     if not isinstance(source, fx.Node):
         return "a scale that depends on a size multiplies no tensor"
@@ -87,14 +99,25 @@ def rescale(model: nn.Module, inference: Inference, node: fx.Node, argument: int
     path = {*region, *producers}
     if [*node.args].count(source) != 1 or any(not _once(step, path) for step in region):
         return "what must make up for a scale enters the product more than once"
-    rows = _Rows(path, producers)
-    scaled = rows.reaching(source)
-    for step in path:
-        for user in step.users:
-            if user in path or user is node:
-                continue
-            if not _is_piece(user) or any((scaled[p] & other).any() for p, other in rows.reaching(user).items()):
-                return "the weights that must make up for a scale are read elsewhere too"
+    beside = [user for step in path for user in step.users if user not in path and user is not node]
+    if any(not _is_piece(user) for user in beside):
+        return "the weights that must make up for a scale are read elsewhere too"
+    return Way(path, producers, beside)
+
+
+def rescale(model: nn.Module, inference: Inference, node: fx.Node, argument: int, factor: float) -> str | None:
+    """Multiply what reaches `node` as its argument by `factor`, in the weights of `model`, in place.
+
+    Returns:
+        Why it cannot be done, in words, or None where it was.
+    """
+    way = way_to_weights(inference, node, argument)
+    if isinstance(way, str):
+        return way
+    rows = _Rows(way.path, way.producers)
+    scaled = rows.reaching(node.args[argument])  # type: ignore[arg-type]
+    if any((scaled[p] & other).any() for user in way.beside for p, other in rows.reaching(user).items()):
+        return "the weights that must make up for a scale are read elsewhere too"
     tensors = named_tensors(model)
     for producer, channels in scaled.items():
         for name in (inference.owner[arg] for arg in _affine(producer, inference)):

@@ -1,31 +1,30 @@
-"""Slice: a new module with fewer channels, verified by tracing it again."""
+"""Slice: a new module with fewer channels, verified by tracing it again and by what it computes."""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, infer, inference_mode_of
 from metaprune.graph.plan import Plan
-from metaprune.graph.tensors import named_tensors, with_tensors
-from metaprune.graph.term import channels
+from metaprune.graph.provenance import is_network
+from metaprune.graph.tensors import clone, named_tensors, with_tensors
+from metaprune.graph.term import Term, channels
+from metaprune.surgery.attention import written_out
 from metaprune.surgery.numbers import set_numbers
 from metaprune.surgery.rescale import rescale
+from metaprune.surgery.values import Judge, example_inputs
 from metaprune.surgery.verify import mismatch, scale_changes
 
-__all__ = ["Cut", "CutWarning", "attempt", "carve", "slice"]
+__all__ = ["Cut", "CutWarning", "carve", "slice"]
 
-_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
-"""Where the files of PyTorch and of this package lie; all others are the network's."""
+_FEW = 8  # of more axes alike, all are left whole where the first cannot be cut
 
 
 class CutWarning(UserWarning):
@@ -40,15 +39,17 @@ class Cut:
         model: The smaller network.
         plan: What was cut.
         undone: The axes that were left whole against the plan, each with the reason.
+        unjudged: Why its outputs were not compared with the masked network's; None where they were.
     """
 
     model: nn.Module
     plan: Plan
     undone: Mapping[str, str]
+    unjudged: str | None = None
 
 
 def slice(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
-    """Cut `model` down to `plan`; a new module, verified by tracing it again.
+    """Cut `model` down to `plan`; a new module, verified by tracing it again and by comparing outputs with the mask's.
 
     Args:
         model: The network that `graph` was traced from; left untouched.
@@ -73,57 +74,78 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     Raises:
         PlanError: The plan does not fit the graph.
     """
+    dense, model = model, written_out(model, graph.written_out)
     graph.check(model)
     plan.check(graph)
     wanted = {name: stays for name, stays in plan.kept.items() if len(stays) < graph.axes[name].size}
-    result = attempt(model, graph, wanted)
-    if isinstance(result, nn.Module):
-        return Cut(result, plan, {})
-    undone: dict[str, str] = {}
-    accepted: dict[str, tuple[int, ...]] = {}
+    if not wanted:
+        return Cut(clone(dense), plan, {})
+    carving = _Carving(model, graph, wanted)
+    result = carving.whole(wanted)
+    if isinstance(result, str):
+        carving.accept(_kinds(graph, wanted), result)
+        result = carving.whole(carving.accepted)
+    if isinstance(result, str):
+        raise TraceError(f"slice: the network does not trace to the same graph twice ({result}); is its code random?")
+    plan = Plan({name: stays for name, stays in plan.kept.items() if name not in carving.undone})
+    return Cut(result, plan, carving.undone, carving.judge.silent)
 
-    def accept(names: Sequence[str], known: str | None = None) -> None:
-        """Cut as many of `names` as can be verified beside what was accepted already, halving where they cannot."""
-        outcome = known or attempt(model, graph, accepted | {name: wanted[name] for name in names})
+
+class _Carving:
+    """Cuts as much of a plan as can be verified."""
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph, wanted: Mapping[str, tuple[int, ...]]) -> None:
+        self.model = model
+        self.graph = graph
+        self.wanted = wanted
+        self.judge = Judge(model, graph)
+        self.undone: dict[str, str] = {}
+        self.accepted: dict[str, tuple[int, ...]] = {}
+
+    def whole(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
+        """The network cut, with what its attributes are guessed to hold in line too, where that can be."""
+        result = self.attempt(kept, {**self.graph.guesses, **self.graph.numbers})
+        return self.attempt(kept, self.graph.numbers) if isinstance(result, str) and self.graph.guesses else result
+
+    def accept(self, kinds: Sequence[Sequence[str]], known: str | None = None) -> None:
+        """Cut as many as can be verified beside what was accepted already, halving where they cannot."""
+        names = [name for kind in kinds for name in kind]
+        more = {name: self.wanted[name] for name in names}
+        outcome = known or self.attempt(self.accepted | more, self.graph.numbers)
         if isinstance(outcome, nn.Module):
-            accepted.update({name: wanted[name] for name in names})
-        elif len(names) == 1:
-            undone[names[0]] = outcome
+            self.accepted |= more
+        elif len(kinds) > 1:
+            self.accept(kinds[: len(kinds) // 2])
+            self.accept(kinds[len(kinds) // 2 :])
+        elif len(names) > 1:
+            self.accept([names[:1]])
+            if names[0] in self.undone and len(names) > _FEW:
+                self.undone |= dict.fromkeys(names[1:], self.undone[names[0]])
+            else:
+                self.accept([[name] for name in names[1:]])
         else:
-            accept(names[: len(names) // 2])
-            accept(names[len(names) // 2 :])
+            self.undone[names[0]] = outcome
 
-    accept(list(wanted), result)
-    final = attempt(model, graph, accepted)
-    if isinstance(final, str):
-        raise TraceError(f"slice: the network does not trace to the same graph twice ({final}); is its code random?")
-    return Cut(final, Plan({name: s for name, s in plan.kept.items() if name not in undone}), undone)
-
-
-def attempt(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
-    """The network cut and verified, or in words what went wrong."""
-    widths = {name: len(stays) for name, stays in kept.items()}
-    small = _index(model, graph, kept)
-    set_numbers(small, graph.numbers, widths)
-    try:
-        with inference_mode_of(small):
-            seen = infer(small, *_beside(small, graph))
-    except TraceError as error:
-        return _blame(error)
-    problem = mismatch(graph, seen.graph, widths)
-    return problem or _make_up(small, graph, seen, widths) or small
+    def attempt(self, kept: Mapping[str, tuple[int, ...]], numbers: Mapping[tuple[str, str], Term]) -> nn.Module | str:
+        """The network cut and verified, or in words what went wrong."""
+        widths = {name: len(stays) for name, stays in kept.items()}
+        small = _index(self.model, self.graph, kept)
+        set_numbers(small, numbers, widths)
+        try:
+            with inference_mode_of(small):
+                seen = infer(small, *example_inputs(small, self.graph))
+        except TraceError as error:
+            return _blame(error)
+        problem = mismatch(self.graph, seen.graph, widths) or _make_up(small, self.graph, seen, widths)
+        return problem or self.judge.objection(small, kept) or small
 
 
-def _beside(model: nn.Module, graph: ChannelGraph) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example inputs, on the device of the network, which may have moved since it was traced."""
-    devices = {tensor.device for tensor in named_tensors(model).values()}
-    if len(devices) != 1:
-        return graph.args, dict(graph.kwargs)
-    [device] = devices
-    moved: tuple[tuple[Any, ...], dict[str, Any]] = tree_map_only(
-        Tensor, lambda tensor: tensor.to(device), (graph.args, dict(graph.kwargs))
-    )
-    return moved
+def _kinds(graph: ChannelGraph, names: Iterable[str]) -> list[list[str]]:
+    """Axes of one size whose names differ in numbers only, as those of equal blocks do."""
+    kinds: dict[tuple[str, int], list[str]] = {}
+    for name in names:
+        kinds.setdefault((re.sub(r"\d+", "0", name), graph.axes[name].size), []).append(name)
+    return list(kinds.values())
 
 
 def _make_up(small: nn.Module, graph: ChannelGraph, seen: Inference, widths: Mapping[str, int]) -> str | None:
@@ -145,9 +167,8 @@ def _blame(error: TraceError) -> str:
     lines = []
     trail = cause.__traceback__
     while trail is not None:
-        frame = trail.tb_frame
-        if f"{torch.__name__}/" not in frame.f_code.co_filename and "metaprune/" not in frame.f_code.co_filename:
-            lines.append(f"{frame.f_code.co_filename}:{trail.tb_lineno}")
+        if is_network(trail.tb_frame.f_code):
+            lines.append(f"{trail.tb_frame.f_code.co_filename}:{trail.tb_lineno}")
         trail = trail.tb_next
     reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     return f"{lines[-1] if lines else 'a module'}: {reason}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
+from metaprune.graph.flow import Flow, Source
 from metaprune.graph.graph import ChannelGraph, Operator
 from metaprune.graph.term import Axis, Term, fold, size
 from metaprune.graph.unify import Factors, Parts, Shape, Variable, resolve
@@ -13,6 +15,12 @@ from metaprune.graph.unify import Factors, Parts, Shape, Variable, resolve
 __all__ = ["ScaleChange", "mismatch", "scale_changes"]
 
 Skeleton = object
+
+_IDLE = {
+    *("aten.view", "aten.reshape", "aten.flatten", "aten.unflatten", "aten.squeeze", "aten.unsqueeze", "aten.permute"),
+    *("aten.transpose", "aten.t", "aten.expand", "aten.repeat", "aten.repeat_interleave"),
+}
+"""Operators that code may leave out for a size of 1, because they would do nothing."""
 
 _MEMORY = {
     "aten.contiguous",
@@ -49,14 +57,18 @@ def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) ->
     before, after = _skeletons(widths), _skeletons({})
     image: dict[Variable, Skeleton] = {}
 
+    tied = bool(old.ties)
+
     def agree(one: tuple[Term, ...], other: tuple[Term, ...]) -> bool:
         return len(one) == len(other) and all(
-            _agree(before(a), after(b), image) for a, b in zip(one, other, strict=True)
+            _agree(before(a), after(b), image, tied) for a, b in zip(one, other, strict=True)
         )
 
     pairs = _pairs(old, new)
     if isinstance(pairs, str):
         return pairs
+    if (parting := _other_flow(old, new, pairs)) is not None:
+        return parting
     for one, other in pairs:
         if len(one.outputs) != len(other.outputs) or not all(map(agree, one.outputs, other.outputs)):
             return f"{one.where} ({one.name}) holds a size: the cut network is laid out differently there"
@@ -69,20 +81,61 @@ def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) ->
 
 
 def _pairs(old: ChannelGraph, new: ChannelGraph) -> list[tuple[Operator, Operator]] | str:
-    """The operators of both, side by side, without those that only move memory; or in words where they part."""
+    """The operators of both, side by side, or in words where they part.
+
+    Those that only move memory are left out, and so are those that do nothing to a size of 1, where one network has
+    them and the other does not.
+    """
     ours, theirs = ([o for o in graph.operators if o.name not in _MEMORY] for graph in (old, new))
-    for one, other in zip(ours, theirs, strict=False):
-        if one.name != other.name:
+    pairs: list[tuple[Operator, Operator]] = []
+    i = j = 0
+    while i < len(ours) or j < len(theirs):
+        one, other = ours[i] if i < len(ours) else None, theirs[j] if j < len(theirs) else None
+        if one is not None and other is not None and one.name == other.name:
+            pairs.append((one, other))
+            i, j = i + 1, j + 1
+        elif one is not None and one.name in _IDLE:
+            i += 1
+        elif other is not None and other.name in _IDLE:
+            j += 1
+        elif one is None or other is None:
+            return f"the cut network has {len(theirs)} operators instead of {len(ours)}"
+        else:
             return f"{other.where} calls {other.name} instead of {one.name} after the cut"
-    if len(ours) != len(theirs):
-        return f"the cut network has {len(theirs)} operators instead of {len(ours)}"
-    return list(zip(ours, theirs, strict=True))
+    return pairs
+
+
+def _other_flow(old: ChannelGraph, new: ChannelGraph, pairs: Sequence[tuple[Operator, Operator]]) -> str | None:
+    """Where an operator of the new graph reads something else than its twin of the old, in words."""
+    before = {id(one): place for place, one in enumerate(old.operators)}
+    after = {id(one): place for place, one in enumerate(new.operators)}
+    twin = {after[id(other)]: before[id(one)] for one, other in pairs}
+    paired = set(twin.values())
+
+    def source(graph: ChannelGraph, at: Source, known: Container[int]) -> Source:
+        """Through operators without a twin, which do nothing."""
+        place, output = at
+        while isinstance(place, int) and place not in known and graph.operators[place].operands:
+            place, output = graph.operators[place].operands[0]
+        return place, output
+
+    def same(ours: Flow, theirs: Flow) -> bool:
+        expected = [source(old, at, paired) for at in ours]
+        got = [source(new, at, twin) for at in theirs]
+        return expected == [
+            (twin[place], output) if isinstance(place, int) else (place, output) for place, output in got
+        ]
+
+    for one, other in pairs:
+        if not same(one.operands, other.operands):
+            return f"{other.where} ({other.name}) reads something else after the cut"
+    return None if same(old.returned, new.returned) else "the network returns something else after the cut"
 
 
 def scale_changes(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) -> list[ScaleChange] | str:
     """Numbers computed from a size that was cut, or in words which of them cannot be made up for."""
     changes = []
-    place = {id(operator): index for index, operator in enumerate(new.operators)}
+    place = {id(other): index for index, other in enumerate(new.operators)}
     pairs = _pairs(old, new)
     if isinstance(pairs, str):
         return pairs
@@ -116,20 +169,30 @@ def _skeletons(widths: Mapping[str, int]) -> Callable[[Term], Skeleton]:
         if isinstance(shape, Variable):
             return shape.size if shape.fixed else shape
         inner = [skeleton(part) for part in shape.of]
-        if isinstance(shape, Parts):
-            return ("concat", *inner)
-        merged = _merged(inner)
+        if isinstance(shape, Parts) and all(part == inner[0] for part in inner):
+            inner = [
+                len(inner),
+                *(inner[0][1:] if isinstance(inner[0], tuple) and inner[0][0] == "product" else inner[:1]),
+            ]
+        elif isinstance(shape, Parts):
+            summed = _merged(inner, operator.add)
+            return ("concat", *summed) if len(summed) > 1 else summed[0]
+        merged = _merged(inner, operator.mul)
         return ("product", *merged) if len(merged) > 1 else (merged or [1])[0]
 
     return lambda term: skeleton(resolve(fold(term, leaf, lambda of: Factors(tuple(of)), lambda of: Parts(tuple(of)))))
 
 
-def _agree(old: Skeleton, new: Skeleton, image: dict[Variable, Skeleton]) -> bool:
-    """Whether two dimensions have one structure, with each new axis standing for one thing of the old throughout."""
+def _agree(old: Skeleton, new: Skeleton, image: dict[Variable, Skeleton], tied: bool) -> bool:
+    """Whether two dimensions have one structure, with each new axis standing for one thing of the old throughout.
+
+    What is fixed in the old graph must be so in the new, but where it may be because a number in the code ties it.
+    """
     if isinstance(new, Variable):
-        return new.size == _entries(old) and not isinstance(old, int) and image.setdefault(new, old) == old
+        whole = isinstance(old, int) and not tied
+        return new.size == _entries(old) and not whole and image.setdefault(new, old) == old
     if isinstance(old, tuple) and isinstance(new, tuple):
-        return len(old) == len(new) and all(_agree(a, b, image) for a, b in zip(old, new, strict=True))
+        return len(old) == len(new) and all(_agree(a, b, image, tied) for a, b in zip(old, new, strict=True))
     return old == new
 
 
@@ -142,12 +205,12 @@ def _entries(skeleton: Skeleton) -> int:
     return skeleton if isinstance(skeleton, int) else 0
 
 
-def _merged(factors: list[Skeleton]) -> list[Skeleton]:
-    """Neighbouring plain sizes multiplied together."""
+def _merged(inner: Sequence[Skeleton], together: Callable[[int, int], int]) -> list[Skeleton]:
+    """Neighbouring plain sizes put together."""
     merged: list[Skeleton] = []
-    for factor in factors:
-        if merged and isinstance(factor, int) and isinstance(merged[-1], int):
-            merged[-1] *= factor
+    for one in inner:
+        if merged and isinstance(one, int) and isinstance(merged[-1], int):
+            merged[-1] = together(merged[-1], one)
         else:
-            merged.append(factor)
+            merged.append(one)
     return merged

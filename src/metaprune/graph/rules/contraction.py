@@ -28,7 +28,7 @@ def linear(call: Call) -> Dims:
     unify(inner, columns)
     call.affine(outer, "bias")
     call.reads["input"] = (len(rest),)
-    call.number("weight", in_features=columns, out_features=outer)
+    call.number(_holder(call), in_features=columns, out_features=outer)
     return (*rest, resolve(outer))
 
 
@@ -49,7 +49,7 @@ def convolution(call: Call) -> Dims:
         unify(per_group, columns)
         of_output, _ = split_right(outer, measure(outer) // groups)
         unify(shared, of_output)
-        call.number("weight", groups=shared)
+        call.number(_holder(call), groups=shared)
     return _convolved(call, batch, inner, outer, space)
 
 
@@ -67,14 +67,19 @@ def transposed(call: Call) -> Dims:
     else:
         shared, _ = split_right(rows, measure(rows) // groups)
         outer = resolve(Factors((shared, columns)))
-        call.number("weight", groups=shared)
+        call.number(_holder(call), groups=shared)
     return _convolved(call, batch, inner, outer, space)
+
+
+def _holder(call: Call) -> str | None:
+    """The argument whose module keeps the numbers; where the weight is computed, it is the caller."""
+    return "weight" if call["weight"] in call.owner else None
 
 
 def _convolved(call: Call, batch: Shape, inner: Shape, outer: Shape, space: Dims) -> Dims:
     call.affine(outer, "bias")
     call.reads["input"] = (1,)
-    call.number("weight", in_channels=inner, out_channels=outer)
+    call.number(_holder(call), in_channels=inner, out_channels=outer)
     return (batch, resolve(outer), *space)
 
 
@@ -95,7 +100,7 @@ def _space(call: Call, kernel: list[Shape]) -> Dims:
     return tuple(result)
 
 
-@rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
+@rule("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot")
 def matmul(call: Call) -> Dims:
     """Batched matrix product, with PyTorch's treatment of vectors."""
     left = call.tensor("self")
@@ -127,14 +132,29 @@ def addmm(call: Call) -> Dims:
     return broadcast([call.tensor("self"), (*batch, left[-2], right[-1])])
 
 
+@rule("aten._grouped_mm", "transformers.grouped_mm_fallback")
+def grouped_matmul(call: Call) -> Dims:
+    """Rows (S, K), sorted into groups, each times the matrix of its group, (G, K, N): groups and rows are fixed."""
+    left_name, right_name = ("self", "mat2") if "self" in call.arguments else ("input", "weight")
+    left, right = call.tensor(left_name), call.tensor(right_name)
+    if len(left) != 2 or len(right) != 3 or call.get("bias") is not None:
+        raise Irreconcilable("a grouped product that is not of rows with one matrix for each group")
+    rows, inner = left
+    groups, contracted, columns = right
+    fix(groups, "each group of rows has its own matrix")
+    fix(rows, "its entries are sorted into groups")
+    unify(inner, contracted)
+    call.reads[left_name], call.reads[right_name] = (1,), (1,)
+    call.macs.append((rows, inner, columns))
+    return (rows, resolve(columns))
+
+
 @rule("aten.einsum")
 def einsum(call: Call) -> Dims:
     """Equal letters are equal dimensions; letters that are not in the output are contracted."""
     equation = call["equation"].replace(" ", "")
     operands = [call.of(node) for node in call["tensors"]]
-    if "->" not in equation or len(operands) > 2:
-        raise Irreconcilable(f"einsum {equation!r} without an output, or with more than two operands")
-    left, output = equation.split("->")
+    left, arrow, output = equation.partition("->")
     subscripts = [_letters(s, len(dims)) for s, dims in zip(left.split(","), operands, strict=True)]
     letters: dict[str, Shape] = {}
     for subscript, dims in zip(subscripts, operands, strict=True):
@@ -145,11 +165,15 @@ def einsum(call: Call) -> Dims:
                 letters[letter] = dim
             elif measure(dim) > 1:
                 unify(letters[letter], dim)
-    result = _letters(output, len(call.shape))
-    for index, subscript in enumerate(subscripts):
-        call.reads[f"tensors.{index}"] = tuple(i for i, letter in enumerate(subscript) if letter not in result)
-    if len(operands) == 2:
-        call.macs.append(tuple(letters.values()))
+    result = _letters(output if arrow else _implied(left), len(call.shape))
+    call.macs += [tuple(letters[letter] for letter in product) for product in _products(subscripts, result)]
+    summed = [letter for letter in letters if letter not in result]
+    if call.macs:
+        for index, subscript in enumerate(subscripts):
+            call.reads[f"tensors.{index}"] = tuple(i for i, letter in enumerate(subscript) if letter in summed)
+    else:
+        for letter in summed:
+            fix(letters[letter], f"einsum {equation!r} sums over it without a product")
     return tuple(resolve(letters[letter]) for letter in result)
 
 
@@ -158,6 +182,26 @@ def _letters(subscript: str, rank: int) -> list[str]:
     before, dots, after = subscript.partition("...")
     hidden = rank - len(before) - len(after) if dots else 0
     return [*before, *(f"...{i}" for i in range(hidden, 0, -1)), *after]
+
+
+def _implied(left: str) -> str:
+    """The output that einsum takes where none is written: the letters that occur once, in order of the alphabet."""
+    single = sorted(letter for letter in set(left) - set(".,") if left.count(letter) == 1)
+    return ("..." if "..." in left else "") + "".join(single)
+
+
+def _products(subscripts: list[list[str]], result: list[str]) -> list[list[str]]:
+    """What is multiplied and summed, operand after operand from the left: each letter is summed when it occurs last."""
+    products: list[list[str]] = []
+    left = subscripts[0]
+    for place, right in enumerate(subscripts[1:], 1):
+        later = {*result, *(letter for subscript in subscripts[place + 1 :] for letter in subscript)}
+        inner = {letter for letter in left if letter in right and letter not in later}
+        letters = [letter for letter in dict.fromkeys((*left, *right)) if letter in later or letter in inner]
+        if inner:
+            products.append(letters)
+        left = [letter for letter in letters if letter in later]
+    return products
 
 
 @rule("aten.bilinear")
@@ -183,6 +227,16 @@ def embedding(call: Call) -> Dims:
     fix(rows, "its rows are chosen by the input (a vocabulary)")
     call.number("weight", num_embeddings=rows, embedding_dim=columns)
     return (*call.tensor("indices"), resolve(columns))
+
+
+@rule("aten.embedding_bag")
+def embedding_bag(call: Call) -> list[Dims]:
+    """Rows are chosen by the data and reduced bag by bag; columns pass on."""
+    rows, columns = call.tensor("weight")
+    fix(rows, "its rows are chosen by the input (a vocabulary)")
+    call.number("weight", num_embeddings=rows, embedding_dim=columns)
+    reduced, *positions = (constants(value.shape) for value in call.node.meta["val"])
+    return [(reduced[0], resolve(columns)), *positions]
 
 
 @rule("aten.one_hot")

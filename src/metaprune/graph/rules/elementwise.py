@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from metaprune.graph.call import Call, Dims, constants, rule
-from metaprune.graph.unify import UNIT, Shape, measure, resolve, unify
+from metaprune.graph.unify import UNIT, Shape, Variable, measure, resolve, unify
 
 __all__ = ["broadcast", "pointwise"]
 
@@ -41,7 +41,7 @@ def broadcast(operands: Sequence[Dims], rank: int | None = None) -> Dims:
         "aten.empty_like",
         "aten.masked_fill",
     ),
-    *("aten.rand_like", "aten.randn_like", "aten.softplus", "aten.lift_fresh_copy", "aten.view_as"),
+    *("aten.rand_like", "aten.randn_like", "aten.softplus", "aten.lift_fresh_copy"),
     *(
         "aten.hardswish",
         "aten.hardsigmoid",
@@ -59,6 +59,14 @@ def pointwise(call: Call) -> Dims | None:
     return broadcast(call.operands()) if call.node.meta.get("val") is not None else None
 
 
+@rule("aten.__and", "aten.__or", "aten.__xor")
+def bitwise(call: Call) -> object:
+    """Of two tensors, as `pointwise`; a plain number may be made of a size, and would not be compared after a cut."""
+    if isinstance(call.get("other"), int):
+        return call.unknown(f"{call.name} with a number is not understood")
+    return pointwise(call)
+
+
 @rule("aten.prelu")
 def prelu(call: Call) -> Dims:
     """One slope, or one per channel (dimension 1)."""
@@ -70,17 +78,20 @@ def prelu(call: Call) -> Dims:
 
 
 @rule(
-    *("aten.arange", "aten.zeros", "aten.ones", "aten.full", "aten.empty", "aten.eye", "aten.linspace"),
-    *("aten.scalar_tensor", "aten.rand", "aten.randn", "aten.randint"),
+    *("aten.zeros", "aten.ones", "aten.full", "aten.empty", "aten.scalar_tensor"),
+    *("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty"),
 )
 def factory(call: Call) -> Dims:
-    """Tensors made by the code: their sizes are in the code."""
-    return constants(call.shape)
+    """Tensors filled with one number: any channel is like any other, but their sizes are in the code."""
+    dims = tuple(UNIT if size == 1 else Variable(size) for size in call.shape)
+    for place, dim in enumerate(dims):
+        call.size(dim, "size", place)
+    return dims
 
 
-@rule("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
-def factory_like(call: Call) -> Dims:
-    """Tensors made by the code after another's dtype and device."""
+@rule("aten.arange", "aten.eye", "aten.linspace", "aten.rand", "aten.randn", "aten.randint")
+def factory_ordered(call: Call) -> Dims:
+    """Tensors made by the code whose entries differ: their sizes are fixed."""
     return constants(call.shape)
 
 

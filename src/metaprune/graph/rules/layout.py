@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import fx
 
 from metaprune.graph.call import Call, Dims, constants, rule
 from metaprune.graph.rules.elementwise import broadcast
 from metaprune.graph.unify import (
     UNIT,
     Factors,
+    Irreconcilable,
     Parts,
     Shape,
     Variable,
@@ -26,6 +29,7 @@ from metaprune.graph.unify import (
 
 __all__ = ["equal_pieces"]
 
+_SAME = ("aten.expand", "aten.to.", "aten.alias", "aten.contiguous", "aten.clone", "aten.detach")
 _LAST = 2**62  # slices that run to the end carry a huge stop
 
 
@@ -39,15 +43,48 @@ def equal_pieces(dim: Shape, count: int) -> Shape:
 @rule("aten.view", "aten.reshape", "aten._unsafe_view", "aten.unflatten", "aten.flatten", "aten._reshape_copy")
 def reshape(call: Call) -> Dims:
     """Row-major: an axis that is split becomes a product, axes that are joined too."""
-    result = factor(call.tensor("self"), call.shape)
-    sizes = call.get("size", call.get("shape", call.get("sizes")))
-    if sizes is not None:
-        named = result[-len(sizes) :] if call.name != "aten.unflatten" else result
-        call.literal = any(
-            size != -1 and any(variable.fixed is None for variable in variables(dim))
-            for size, dim in zip(sizes, named, strict=call.name != "aten.unflatten")
-        )
+    result = _laid_out(call.tensor("self"), call.shape)
+    argument = next((name for name in ("size", "shape", "sizes") if call.get(name) is not None), None)
+    if argument is not None:
+        first = call.dim("dim", len(call.tensor("self")), 0) if call.name == "aten.unflatten" else 0
+        for place in range(len(call[argument])):
+            call.size(result[first + place], argument, place)
     return tuple(result)
+
+
+@rule("aten.reshape_as", "aten.view_as")
+def reshape_as(call: Call) -> Dims:
+    """Laid out like another tensor, whose sizes are taken."""
+    return broadcast([tuple(_laid_out(call.tensor("self"), call.shape)), call.tensor("other")])
+
+
+def _laid_out(dims: Dims, sizes: Sequence[int]) -> list[Shape]:
+    """As `factor`; where that fails, runs of dimensions that hold the same entries are laid out one by one."""
+    try:
+        return factor(dims, sizes)
+    except Irreconcilable as error:
+        result: list[Shape] = []
+        for given, wanted in _runs(dims, sizes):
+            try:
+                result += factor(given, wanted)
+            except Irreconcilable:
+                for dim in given:
+                    fix(dim, f"its entries are laid out anew: {error}")
+                result += constants(wanted)
+        return result
+
+
+def _runs(dims: Dims, sizes: Sequence[int]) -> Iterator[tuple[Dims, Sequence[int]]]:
+    """The shortest runs of dimensions, and of the sizes they get, that hold equally many entries."""
+    first = start = 0
+    for stop in range(1, len(sizes) + 1):
+        held = math.prod(sizes[start:stop])
+        last = next((i for i in range(first, len(dims) + 1) if math.prod(map(measure, dims[first:i])) == held), None)
+        if last is not None and (stop < len(sizes) or last == len(dims)):
+            yield dims[first:last], sizes[start:stop]
+            first, start = last, stop
+    if first < len(dims) or start < len(sizes):
+        yield dims[first:], sizes[start:]
 
 
 @rule("aten.permute")
@@ -111,16 +148,9 @@ def expand(call: Call) -> Dims:
     shape, dims = call.shape, call.tensor("self")
     result: list[Shape] = list(constants(shape[: len(shape) - len(dims)]))
     for size, dim in zip(shape[len(shape) - len(dims) :], dims, strict=True):
-        if measure(dim) == size:
-            result.append(dim)
-        else:
-            result.append(Variable(size))
-            call.literal = True
-    sizes = call["size"]
-    call.literal |= any(
-        size != -1 and any(variable.fixed is None for variable in variables(dim))
-        for size, dim in zip(sizes, result, strict=True)
-    )
+        result.append(dim if measure(dim) == size else Variable(size))
+    for place in range(len(call["size"])):
+        call.size(result[place], "size", place)
     return tuple(result)
 
 
@@ -129,10 +159,11 @@ def repeat(call: Call) -> Dims:
     """Whole dimensions one after the other."""
     shape, dims = call.shape, call.tensor("self")
     padded = [UNIT] * (len(shape) - len(dims)) + list(dims)
-    call.literal = True
-    return tuple(
-        resolve(Factors((Variable(size // measure(dim)), dim))) for size, dim in zip(shape, padded, strict=True)
-    )
+    times = [Variable(size // measure(dim)) for size, dim in zip(shape, padded, strict=True)]
+    argument = "repeats" if "repeats" in call.arguments else "dims"
+    for place in range(len(call[argument])):
+        call.size(times[place - len(call[argument])], argument, place)
+    return tuple(resolve(Factors((count, dim))) for count, dim in zip(times, padded, strict=True))
 
 
 @rule("aten.repeat_interleave")
@@ -144,8 +175,9 @@ def repeat_interleave(call: Call) -> object:
     if call.get("dim") is None:
         dims = [resolve(Factors(tuple(dims)))]
     dim = call.dim("dim", len(dims), 0)
-    dims[dim] = resolve(Factors((dims[dim], Variable(call["repeats"]))))
-    call.literal = True
+    times = Variable(call["repeats"])
+    call.size(times, "repeats")
+    dims[dim] = resolve(Factors((dims[dim], times)))
     return tuple(dims)
 
 
@@ -181,12 +213,14 @@ def pad(call: Call) -> object:
             continue
         if before < 0 or after < 0 or call.get("mode", "constant") != "constant" or call.get("value", 0):
             fix(dims[dim], "padding that is not with zeros mixes it")
-        if all(variable.fixed for variable in variables(dims[dim])):
+        held = list(variables(dims[dim]))
+        if held and all(variable.fixed for variable in held):
             dims[dim] = constants([call.shape[dim]])[0]
         else:
             sides = [Variable(before), dims[dim], Variable(after)]
+            call.size(sides[0], "pad", 2 * place)
+            call.size(sides[2], "pad", 2 * place + 1)
             dims[dim] = resolve(Parts(tuple(side for side in sides if measure(side))))
-            call.literal = True
     return tuple(dims)
 
 
@@ -203,12 +237,19 @@ def split(call: Call) -> list[Dims]:
     dims = call.tensor("self")
     dim = call.dim("dim", len(dims), 0)
     sizes = [int(value.shape[dim]) for value in call.node.meta["val"]]
-    call.literal = "chunk" not in call.name
-    if len(set(sizes)) == 1 and call.name != "aten.split_with_sizes" and not isinstance(call.get("split_size"), list):
+    listed = next((name for name in ("split_sizes", "split_size", "sections", "indices") if name in call.arguments), "")
+    if len(set(sizes)) == 1 and call.name != "aten.split_with_sizes" and not isinstance(call.get(listed), list):
         pieces: list[Shape] = [equal_pieces(dims[dim], len(sizes))] * len(sizes)
+        if "split_size" in call.arguments:
+            call.size(pieces[0], listed)
     else:
         bounds = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
         pieces = cut(dims[dim], bounds)
+        if isinstance(call.get(listed), list) and listed.startswith("split"):
+            for place, piece in enumerate(pieces):
+                call.size(piece, listed, place)
+        else:
+            call.literal = True
     return [(*dims[:dim], piece, *dims[dim + 1 :]) for piece in pieces]
 
 
@@ -227,10 +268,17 @@ def slice_(call: Call) -> Dims:
         piece: Shape = constants([call.shape[dim]])[0]
     elif (start, stop) == (0, total):
         piece = dims[dim]
+        call.size(piece, "length" if "length" in call.arguments else "end")
     else:
-        call.literal = any(variable.fixed is None for variable in variables(dims[dim]))
         pieces = cut(dims[dim], [bound for bound in (start, stop) if 0 < bound < total])
         piece = pieces[1 if start else 0]
+        before, after = Parts(tuple(pieces[: 1 if start else 0])), Parts(tuple(pieces[2 if start else 1 :]))
+        if start:
+            call.size(before if call["start"] > 0 else Parts((piece, *after.of)), "start")
+        if "length" in call.arguments:
+            call.size(piece, "length")
+        elif stop < total:
+            call.size(Parts((*before.of, piece)) if call["end"] > 0 else after, "end")
     return (*dims[:dim], resolve(piece), *dims[dim + 1 :])
 
 
@@ -264,21 +312,151 @@ def index_select(call: Call) -> Dims:
 @rule("aten.index")
 def index(call: Call) -> object:
     """Entries picked by tensors of positions: the dimensions picked from are fixed."""
+    if any(_is_mask(node) for node in call["indices"]):
+        return call.unknown(f"{call.name} with a mask is not understood")
+    return _picked(call)
+
+
+@rule("aten.index_put")
+def index_put(call: Call) -> Dims:
+    """Entries written over by position: those dimensions are fixed. Where a mask says so: equal to the mask's."""
+    broadcast([_picked(call), call.tensor("values")])
+    return call.tensor("self")
+
+
+def _is_mask(index: fx.Node | None) -> bool:
+    return index is not None and index.meta["val"].dtype == torch.bool
+
+
+def _picked(call: Call) -> Dims:
+    """What the indices pick: in the place of the dimensions picked from, or in front where those lie apart."""
     dims = call.tensor("self")
     given = {place: node for place, node in enumerate(call["indices"]) if node is not None}
     places = sorted(given)
-    adjacent = places == list(range(places[0], places[-1] + 1))
-    if not adjacent or any(node.meta["val"].dtype == torch.bool for node in given.values()):
-        return call.unknown(f"{call.name} with these indices is not understood")
-    for place in places:
-        fix(dims[place], "single entries of it are picked by position")
-    picked = broadcast([call.of(node) for node in given.values()])
-    return (*dims[: places[0]], *picked, *dims[places[-1] + 1 :])
+    if any(map(_is_mask, given.values())):
+        if len(places) > 1:
+            raise Irreconcilable("a mask among several indices")
+        mask = call.of(given[places[0]])
+        places = list(range(places[0], places[0] + len(mask)))
+        broadcast([tuple(dims[place] for place in places), mask])
+        picked: Dims = (UNIT,)
+    else:
+        for place in places:
+            fix(dims[place], "single entries of it are picked by position")
+        picked = broadcast([call.of(node) for node in given.values()])
+    before = dims[: places[0]] if places == list(range(places[0], places[-1] + 1)) else ()
+    return (*before, *picked, *(dim for place, dim in enumerate(dims) if place >= len(before) and place not in places))
 
 
-@rule("aten.unfold", "aten.diagonal", "aten.im2col", "aten.col2im")
-def window(call: Call) -> object:
-    """Views that mix positions."""
+@rule("aten.gather")
+def gather(call: Call) -> Dims:
+    """In one dimension entries are picked by position: it is fixed; the others are equal."""
+    dims, index = call.tensor("self"), call.tensor("index")
+    if not dims or not index:
+        return index
+    picked = call.dim("dim", len(dims))
+    fix(dims[picked], "single entries of it are picked by position")
+    _side_by_side(picked, dims, index)
+    return index
+
+
+@rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
+def scatter(call: Call) -> Dims:
+    """In one dimension entries are written to by position: it is fixed; the others are equal."""
+    dims, index = call.tensor("self"), call.tensor("index")
+    if not dims or not index:
+        return dims
+    written = call.dim("dim", len(dims))
+    fix(dims[written], "single entries of it are written to by position")
+    _side_by_side(written, dims, index)
+    if isinstance(call.get("src"), fx.Node):
+        _side_by_side(len(dims), call.tensor("src"), index)
+    return dims
+
+
+def _side_by_side(spared: int, dims: Dims, index: Dims) -> None:
+    """Dimensions, but for one, of which an index of the same rank covers all, or the first entries."""
+    for place, (ours, theirs) in enumerate(zip(dims, index, strict=True)):
+        if place == spared:
+            continue
+        if measure(ours) == measure(theirs):
+            unify(ours, theirs)
+        else:
+            for dim in (ours, theirs):
+                fix(dim, "only its first entries are used")
+
+
+@rule("aten.index_add", "aten.index_copy", "aten.index_reduce", "aten.index_fill")
+def index_add(call: Call) -> object:
+    """Whole slices are written to by position: that dimension is fixed, the others are equal."""
+    dims = call.tensor("self")
+    if not dims or call.get("alpha", 1) != 1:
+        return call.unknown(f"{call.name} of a scalar, or with a factor, is not understood")
+    dim = call.dim("dim", len(dims))
+    fix(dims[dim], "single entries of it are written to by position")
+    if (source := call.optional("source")) is not None:
+        given = (*dims[:dim], resolve(Factors(call.tensor("index"))), *dims[dim + 1 :])
+        for ours, theirs in zip(given, source, strict=True):
+            unify(ours, theirs)
+    return dims
+
+
+@rule("aten.masked_scatter")
+def masked_scatter(call: Call) -> object:
+    """Entries of source go, in order, where a mask says: equal where the mask only repeats, fixed elsewhere."""
+    dims, source = call.tensor("self"), call.tensor("source")
+    repeated = min(_repeated_at_the_end(call, call["mask"], len(dims)), len(source))
+    if [*map(measure, dims[len(dims) - repeated :])] != [*map(measure, source[len(source) - repeated :])]:
+        repeated = 0
+    for ours, theirs in zip(dims[len(dims) - repeated :], source[len(source) - repeated :], strict=True):
+        unify(ours, theirs)
+    broadcast([dims, call.tensor("mask")])
+    for dim in (*dims[: len(dims) - repeated], *source[: len(source) - repeated]):
+        fix(dim, "its entries are written in order where a mask says so")
+    return dims
+
+
+def _repeated_at_the_end(call: Call, node: fx.Node, rank: int) -> int:
+    """Of how many of its last dimensions, when it is broadcast to `rank`, a tensor repeats one entry."""
+    while str(node.target).startswith(_SAME) and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    dims = (*[UNIT] * rank, *call.of(node))[-rank:]
+    return next((count for count, dim in enumerate(reversed(dims)) if measure(dim) > 1), rank)
+
+
+@rule("aten.unfold")
+def unfold(call: Call) -> Dims:
+    """Windows along a dimension, which is fixed: how many, in its place, and their extent at the end."""
+    dims = call.tensor("self")
+    dim = call.dim("dimension", len(dims))
+    fix(dims[dim], "a window slides over it")
+    shape = call.shape
+    return (*dims[:dim], *constants([shape[dim]]), *dims[dim + 1 :], *constants(shape[-1:]))
+
+
+@rule("aten.im2col")
+def im2col(call: Call) -> Dims:
+    """(N, c, H, W) -> (N, c x window, places)."""
+    *batch, channel, height, width = call.tensor("self")
+    for dim in (height, width):
+        fix(dim, "a window slides over it")
+    [window] = constants([call["kernel_size"][0] * call["kernel_size"][1]])
+    return (*batch, resolve(Factors((channel, window))), *constants(call.shape[-1:]))
+
+
+@rule("aten.col2im")
+def col2im(call: Call) -> Dims:
+    """(N, c x window, places) -> (N, c, H, W)."""
+    *batch, channel, places = call.tensor("self")
+    fix(places, "a window slides over it")
+    left, window = split_right(channel, call["kernel_size"][0] * call["kernel_size"][1])
+    fix(window, "it is the extent of a window")
+    return (*batch, resolve(left), *constants(call.shape[-2:]))
+
+
+@rule("aten.diagonal")
+def diagonal(call: Call) -> object:
+    """A view that mixes two dimensions."""
     return call.unknown(f"{call.name} is not understood")
 
 

@@ -30,7 +30,8 @@ def layer_norm(call: Call) -> Dims:
     call.reads["input"] = tuple(range(last, len(dims)))
     named = "weight" if call.get("weight") is not None else None
     call.number(named, **{f"normalized_shape.{i}": dim for i, dim in enumerate(dims[last:])})
-    call.literal = True
+    for place, dim in enumerate(dims[last:]):
+        call.size(dim, "normalized_shape", place)
     return dims
 
 
@@ -43,5 +44,5 @@ def group_norm(call: Call) -> Dims:
     call.reads["input"] = (1, *range(2, 2 + len(space)))
     named = "weight" if call.get("weight") is not None else None
     call.number(named, num_groups=groups, num_channels=channel)
-    call.literal = True
+    call.size(groups, "num_groups")
     return (batch, resolve(Factors((groups, rest))), *space)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metaprune.graph.call import Call, Dims, rule
+from metaprune.graph.call import Call, Dims, constants, rule
 from metaprune.graph.rules.elementwise import broadcast
 from metaprune.graph.unify import UNIT, fix
 
@@ -60,10 +60,10 @@ def softmax(call: Call) -> Dims:
 
 @rule("aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.var_mean", "aten.std_mean", "aten.median")
 def reduce_several(call: Call) -> object:
-    """Reductions whose result may be positions: what they run over is fixed."""
+    """Reductions whose result may be positions: what they run over is fixed. Of two tensors: elementwise."""
     dims = call.operands()[0]
     if call.get("other") is not None:
-        return call.unknown(f"{call.name} of two tensors is not understood")
+        return broadcast(call.operands())
     over = _dims(call, len(dims))
     for dim in over:
         fix(dims[dim], f"{call.name} runs over it")
@@ -97,3 +97,26 @@ def ordered(call: Call) -> object:
         fix(dims[dim], f"{call.name} depends on the order of its entries")
     values = call.node.meta["val"]
     return [dims] * len(values) if isinstance(values, list | tuple) else dims
+
+
+@rule("aten.topk")
+def topk(call: Call) -> list[Dims]:
+    """The largest entries and their positions: what they are chosen from is fixed."""
+    dims = call.tensor("self")
+    dim = call.dim("dim", max(len(dims), 1), -1)
+    if not dims:
+        return [dims] * 2
+    fix(dims[dim], "aten.topk chooses from it")
+    [chosen] = constants([call["k"]])
+    return [(*dims[:dim], chosen, *dims[dim + 1 :])] * 2
+
+
+@rule("aten._weight_norm")
+def weight_norm(call: Call) -> Dims:
+    """g v / |v|, the norm over all dimensions of v but one: they are fixed, for there must be someone to read them."""
+    dims = call.tensor("v")
+    kept = call.dim("dim", len(dims), 0)
+    for place, dim in enumerate(dims):
+        if place != kept:
+            fix(dim, "a norm of the weights runs over it")
+    return broadcast([dims, call.tensor("g")])

@@ -18,7 +18,6 @@ Departures, with reasons:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -30,6 +29,7 @@ from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
+from metaprune.graph.tensors import clone
 from metaprune.graph.term import axes_of
 from metaprune.methods.dhp.hypernet import Generated, Latents
 from metaprune.methods.method import Found, Problem
@@ -131,7 +131,7 @@ class DHP:
         """
         if not graph.free:
             raise MetapruneError("DHP: the graph has no free axis that gates can silence; print the graph to see why")
-        network = copy.deepcopy(model)
+        network = clone(model)
         device = next(network.parameters()).device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

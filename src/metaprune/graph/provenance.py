@@ -1,0 +1,314 @@
+"""Where the numbers come from that code gives to operators: an attribute of a module, the size of a tensor, a literal.
+
+While a network is exported, its whole-number attributes and the sizes of its tensors are `Tagged`: whole numbers that
+remember what they were computed from. A `Recorder` writes down which of them reach which operator.
+"""
+
+from __future__ import annotations
+
+import builtins
+import operator
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from metaprune.graph.attributes import Slot, slots
+from metaprune.graph.tensors import named_tensors
+from metaprune.graph.term import Term
+
+__all__ = [
+    "Attribute",
+    "Combined",
+    "Extent",
+    "Number",
+    "Record",
+    "Recorder",
+    "call_of",
+    "evaluate",
+    "is_network",
+    "leaves",
+    "recording",
+]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A number that a module holds: `num_heads`, `split_sizes.1`, `config.hidden_size`."""
+
+    path: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The size of a dimension of a tensor.
+
+    Attributes:
+        source: The recorded call that made the tensor, or its name; the empty name for an input.
+        output: Which of the results of the call it is.
+        dim: The dimension.
+        size: How large it is.
+        term: What it is made of, once that is known.
+    """
+
+    source: int | str
+    output: int
+    dim: int
+    size: int
+    term: Term | None = None
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Two numbers put together by one of `+ - * // %`."""
+
+    sign: str
+    left: Number
+    right: Number
+
+
+Number = Attribute | Extent | Combined | int
+"""An expression over attributes, sizes and literals."""
+
+_SIGNS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+}
+
+
+def evaluate(number: Number, value: Callable[[Attribute | Extent], int]) -> int:
+    """The value of an expression, given the values of its leaves.
+
+    Raises:
+        ZeroDivisionError: It divides by what is zero at these values.
+    """
+    if isinstance(number, Combined):
+        return _SIGNS[number.sign](evaluate(number.left, value), evaluate(number.right, value))
+    return number if isinstance(number, int) else value(number)
+
+
+def leaves(number: Number) -> Iterator[Attribute | Extent]:
+    """The attributes and sizes in an expression, left to right."""
+    if isinstance(number, Combined):
+        yield from leaves(number.left)
+        yield from leaves(number.right)
+    elif not isinstance(number, int):
+        yield number
+
+
+class Tagged(int):
+    """A whole number that remembers where it comes from."""
+
+    number: Number
+
+    def __new__(cls, value: int, number: Number) -> Tagged:
+        tagged = super().__new__(cls, value)
+        tagged.number = number
+        return tagged
+
+    def __neg__(self) -> Tagged:
+        return Tagged(-int(self), Combined("-", 0, self.number))
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
+
+def _combining(sign: str, reflected: bool) -> Callable[[Tagged, Any], Any]:
+    def method(self: Tagged, other: Any) -> Any:
+        if not isinstance(other, int):
+            return NotImplemented
+        ours, theirs = self.number, other.number if isinstance(other, Tagged) else int(other)
+        left, right = (int(other), int(self)) if reflected else (int(self), int(other))
+        number = Combined(sign, theirs, ours) if reflected else Combined(sign, ours, theirs)
+        return Tagged(_SIGNS[sign](left, right), number)
+
+    return method
+
+
+for _sign, _name in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv"), ("%", "mod")):
+    setattr(Tagged, f"__{_name}__", _combining(_sign, False))
+    setattr(Tagged, f"__r{_name}__", _combining(_sign, True))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One call of a function of PyTorch's, as the network's code made it.
+
+    Attributes:
+        where: File and line of the innermost code that is not PyTorch's.
+        numbers: The whole numbers among its arguments, in order.
+    """
+
+    where: str
+    numbers: tuple[int, ...]
+
+    def number(self, value: int, place: int, others: Sequence[int]) -> Number | None:
+        """Where the number comes from that stands at `place` among the numbers `others` of one of its operators.
+
+        None where that cannot be told.
+        """
+        found = {_number(given) for given in self.numbers if given == value}
+        if len(found) == 1:
+            return found.pop()
+        if list(map(int, self.numbers)) == list(others):
+            return _number(self.numbers[place])
+        return None
+
+
+def _number(given: int) -> Number:
+    return given.number if isinstance(given, Tagged) else int(given)
+
+
+_CALL = re.compile(r'File "<call (?P<index>\d+)>"')
+_TORCH = str(Path(torch.__file__).parent)
+_MACHINERY = (_TORCH, *(str(Path(__file__).parents[1] / layer) for layer in ("graph", "surgery")), "<call ")
+_MODULES = str(Path(torch.__file__).parent / "nn")
+_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
+
+
+_GLOBALS: dict[str, Any] = {"__builtins__": builtins}
+
+
+def _call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+def call_of(stack_trace: str | None) -> int | None:
+    """The number of the recorded call that a node of the program was made in."""
+    found = _CALL.search(stack_trace or "")
+    return int(found["index"]) if found else None
+
+
+class Recorder(TorchFunctionMode):
+    """Writes down every call of a function of PyTorch's, and tags the sizes of tensors.
+
+    Each call is made from a frame of its own name, which PyTorch writes into the stack trace of the nodes it makes:
+    that is how nodes find their call.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.records: list[Record] = []
+        self.floats = {value for module in model.modules() for value in vars(module).values() if type(value) is float}
+        self.made: dict[int, tuple[Any, int | str, int]] = {}
+
+    def __torch_function__(self, func: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if (func == _SHAPE or func is torch.Tensor.size) and _by_a_network():
+            return self.sizes(args[0], func(*args, **kwargs), *args[1:], **kwargs)
+        if getattr(func, "__name__", "") == "__get__":
+            return func(*args, **kwargs)
+        numbers = tuple(_whole((args, kwargs)))
+        index = len(self.records)
+        self.records.append(Record(_caller(), numbers))
+        if any(isinstance(number, Tagged) for number in numbers):
+            args, kwargs = _plain(args), _plain(kwargs)
+        code = _call.__code__.replace(co_filename=f"<call {index}>", co_name="forward")
+        result = types.FunctionType(code, _GLOBALS)(func, args, kwargs)
+        outputs = [result] if isinstance(result, Tensor) else result if isinstance(result, list | tuple) else []
+        for output, tensor in enumerate(outputs):
+            if isinstance(tensor, Tensor):
+                self.made[id(tensor)] = tensor, index, output
+        return result
+
+    def sizes(self, tensor: Tensor, plain: Any, dim: int | None = None) -> Any:
+        """The shape, or one size, of a tensor, tagged."""
+        _, source, output = self.made.get(id(tensor)) or self.named(tensor)
+        if isinstance(plain, int):
+            return Tagged(plain, Extent(source, output, int(dim or 0) % tensor.ndim, plain))
+        return torch.Size([Tagged(size, Extent(source, output, i, size)) for i, size in enumerate(plain)])
+
+    def named(self, tensor: Tensor) -> tuple[Any, int | str, int]:
+        """A parameter or buffer by its name; the empty name for an input."""
+        for name, known in named_tensors(self.model).items():
+            self.made.setdefault(id(known), (known, name, 0))
+        return self.made.setdefault(id(tensor), (tensor, "", 0))
+
+
+def _whole(value: Any) -> Iterator[int]:
+    """The whole numbers among arguments, in order."""
+    if isinstance(value, Tensor | bool | str | float | None):
+        return
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _whole(entry)
+    elif isinstance(value, dict):
+        yield from _whole(tuple(value.values()))
+    elif isinstance(value, slice):
+        yield from _whole((value.start, value.stop, value.step))
+
+
+def _plain(value: Any) -> Any:
+    """The same arguments with the numbers untagged."""
+    if isinstance(value, Tagged):
+        return int(value)
+    if type(value) in (list, tuple):
+        return type(value)([_plain(entry) for entry in value])
+    if isinstance(value, torch.Size):
+        return torch.Size([_plain(size) for size in value])
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, slice):
+        return slice(_plain(value.start), _plain(value.stop), _plain(value.step))
+    return value
+
+
+def is_network(code: types.CodeType) -> bool:
+    """Whether code is a network's: neither PyTorch's nor that which traces and cuts it."""
+    return not code.co_filename.startswith(_MACHINERY)
+
+
+def _by_a_network() -> bool:
+    """Whether the code that calls is a network's, or a module's of PyTorch's; its machinery wants plain numbers."""
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name == "__torch_function__":
+        frame = frame.f_back
+    name = frame.f_code.co_filename if frame is not None else _TORCH
+    return not name.startswith(_TORCH) or name.startswith(_MODULES)
+
+
+def _caller() -> str:
+    """File and line of the innermost frame that is neither PyTorch's nor ours."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and not is_network(frame.f_code):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+@contextmanager
+def recording(model: nn.Module) -> Iterator[Recorder]:
+    """Tag the numbers that `model` holds and record the calls its code makes; afterwards it holds what it held."""
+    recorder = Recorder(model)
+    tags: list[tuple[Slot, bool, Any]] = []
+    try:
+        for slot in list(slots(model)):
+            tag = slot.map(lambda name, value, path=slot.path: Tagged(value, Attribute(path, name)))  # type: ignore[misc]
+            tags.append((slot, slot.key in slot.place, tag))
+            slot.place[slot.key] = tag
+        with recorder:
+            yield recorder
+    finally:
+        for slot, own, tag in tags:
+            if slot.place.get(slot.key) is tag:
+                if own:
+                    slot.place[slot.key] = slot.value
+                else:
+                    del slot.place[slot.key]
+        for slot in list(slots(model)):  # what the forward pass itself wrote down
+            if slot.key in slot.place:
+                slot.place[slot.key] = slot.map(lambda _, value: int(value))

@@ -1,0 +1,133 @@
+"""PyTorch's own attention, written out so that it can be cut."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+import metaprune as mp
+from metaprune.surgery.attention import observe, written_out
+
+DIM, HEADS, LENGTH = 12, 3, 5
+
+
+class Attends(nn.Module):
+    """Self-attention called in one way."""
+
+    def __init__(self, call: dict[str, Any], **settings: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.call = call
+        self.attention = nn.MultiheadAttention(DIM, HEADS, dtype=torch.float64, **settings)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.attention(x, x, x, **self.call)
+
+
+def inputs(batch_first: bool) -> Tensor:
+    shape = (2, LENGTH, DIM) if batch_first else (LENGTH, 2, DIM)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+CAUSAL = torch.ones(LENGTH, LENGTH).triu(1).bool()
+PADDED = torch.tensor([[False, False, False, True, True], [False, False, False, False, True]])
+CALLS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "without weights": {"need_weights": False},
+    "weights of each head": {"average_attn_weights": False},
+    "causal": {"attn_mask": CAUSAL, "need_weights": False, "is_causal": True},
+    "padded": {"key_padding_mask": PADDED},
+    "both masks": {"key_padding_mask": PADDED, "attn_mask": CAUSAL, "need_weights": False},
+    "a bias for each head": {
+        "attn_mask": torch.arange(2.0 * HEADS * LENGTH * LENGTH).view(-1, LENGTH, LENGTH).double()
+    },
+}
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("name", CALLS)
+def test_written_out_it_computes_the_same(name: str, batch_first: bool) -> None:
+    model, x = Attends(CALLS[name], batch_first=batch_first).eval(), inputs(batch_first)
+    calls = observe(model, (x,), {})
+    plain = written_out(model, calls)
+    assert list(calls) == ["attention"]
+    assert isinstance(plain.attention, fx.GraphModule)
+    assert isinstance(model.attention, nn.MultiheadAttention)
+    for one, other in zip(model(x), plain(x), strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    again = written_out(plain, calls)
+    assert again is plain
+
+
+@pytest.mark.parametrize("settings", [{"bias": False}, {"dropout": 0.4}, {"kdim": DIM, "vdim": DIM, "dropout": 0.0}])
+def test_settings_are_kept(settings: dict[str, Any]) -> None:
+    model, x = Attends({}, batch_first=True, **settings), inputs(True)
+    model.attention.out_proj.weight.requires_grad_(False)
+    plain = written_out(model, observe(model.eval(), (x,), {}))
+    torch.testing.assert_close(model(x)[0], plain(x)[0], rtol=1e-12, atol=1e-12)
+    assert {p.requires_grad for n, p in plain.named_parameters() if "out_proj.weight" in n} == {False}
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in model.parameters())
+    noisy = (plain.train()(x)[0] - plain(x)[0]).abs().max() > 0
+    assert noisy == bool(settings.get("dropout"))
+
+
+def test_it_is_plain_pytorch() -> None:
+    """It is copied, pickled and asked for attributes without this package."""
+    model, x = Attends({}, batch_first=True).eval(), inputs(True)
+    plain = written_out(model, observe(model, (x,), {})).attention
+    for other in (copy.deepcopy(plain), pickle.loads(pickle.dumps(plain))):
+        torch.testing.assert_close(plain(x, x, x)[0], other(x, x, x)[0])
+        assert (other.num_heads, other.embed_dim, other.batch_first) == (HEADS, DIM, True)
+    assert "metaprune" not in plain.code
+    assert all("metaprune" not in type(module).__module__ for module in plain.modules())
+
+
+def test_another_call_than_the_traced_one_is_refused() -> None:
+    model, x = Attends({"need_weights": False}, batch_first=True).eval(), inputs(True)
+    plain: Any = written_out(model, observe(model, (x,), {})).attention
+    with pytest.raises(AssertionError, match="attn_mask was None"):
+        plain(x, x, x, need_weights=False, attn_mask=CAUSAL)
+    with pytest.raises(AssertionError, match="need_weights was False"):
+        plain(x, x, x)
+
+
+class CalledTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=True, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=False)[0] + self.attention(x, x, x)[0]
+
+
+@pytest.mark.parametrize(
+    "model", [CalledTwice(), Attends({}, batch_first=True, add_zero_attn=True), Attends({}, add_bias_kv=True)]
+)
+def test_what_cannot_be_written_out_stays(model: nn.Module) -> None:
+    x = inputs(True)
+    assert observe(model.eval(), (x,), {}) == {}
+    graph = mp.trace(model, (x,))
+    assert not graph.written_out
+    assert not [axis for axis in graph.free.values() if axis.size in (HEADS, DIM // HEADS)]
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_transformer_is_cut_saved_and_loaded(batch_first: bool, tmp_path: Any) -> None:
+    layer = nn.TransformerEncoderLayer(DIM, HEADS, 20, batch_first=batch_first, dtype=torch.float64)
+    model = nn.Sequential(
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(DIM, 4).double()
+    ).eval()
+    x = inputs(batch_first)
+    graph = mp.trace(model, (x,))
+    assert sorted(axis.size for axis in graph.free.values()) == [HEADS, HEADS, 4, 4, 4, 4, 20, 20]
+    plan = mp.Plan({name: range(-(-axis.size // 2)) for name, axis in graph.free.items()})
+    small = mp.slice(model, graph, plan)
+    torch.testing.assert_close(small(x), mp.mask(model, graph, plan)(x), rtol=1e-12, atol=1e-12)
+    assert mp.params(graph, plan) == sum(parameter.numel() for parameter in small.parameters())
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), mp.mask(model, graph, plan)(x), rtol=1e-12, atol=1e-12)

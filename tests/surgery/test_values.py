@@ -1,0 +1,80 @@
+"""What a cut network computes is compared with what the mask does."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.surgery import slice as slicing
+from metaprune.surgery.slice import carve
+from metaprune.surgery.values import Judge
+
+
+class Net(nn.Module):
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.noise = noise
+        self.first, self.norm, self.second = nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.first(x).relu())
+        return self.second(y + self.noise * torch.randn_like(y) if self.noise else y)
+
+
+X = (torch.randn(2, 5, generator=torch.Generator().manual_seed(0)),)
+
+
+def test_a_right_cut_is_judged_right() -> None:
+    model = Net()
+    graph = mp.trace(model, X)
+    kept = {"first": (0, 3, 5)}
+    cut = carve(model, graph, mp.Plan(kept))
+    assert cut.unjudged is None
+    assert Judge(model, graph).objection(cut.model, kept) is None
+
+
+@pytest.mark.parametrize("wrong", ["another channel", "a bias", "a shape", "not finite"])
+def test_a_wrong_cut_is_judged_wrong(wrong: str) -> None:
+    model = Net()
+    graph = mp.trace(model, X)
+    small: Any = carve(model, graph, mp.Plan({"first": (0, 3, 5)})).model
+    with torch.no_grad():
+        if wrong == "another channel":
+            small.first.weight[1] = model.first.weight[4]
+        elif wrong == "a bias":
+            small.second.bias += 0.01
+        elif wrong == "not finite":
+            small.second.bias[0] = torch.inf
+        else:
+            small.second = nn.Linear(3, 4)
+    assert Judge(model, graph).objection(small, {"first": (0, 3, 5)}) is not None
+
+
+def test_an_objection_undoes_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that computes something else gets out, whatever the structure says."""
+    model = Net()
+    graph = mp.trace(model, X)
+    index = slicing._index
+
+    def careless(model: nn.Module, graph: Any, kept: Any) -> nn.Module:
+        small: Any = index(model, graph, kept)
+        if kept:
+            small.first.weight.data = small.first.weight.data.flip(0)
+        return small
+
+    monkeypatch.setattr(slicing, "_index", careless)
+    cut = carve(model, graph, mp.Plan({"first": (0, 3, 5)}))
+    assert "differ from the masked network's" in cut.undone["first"]
+    torch.testing.assert_close(cut.model(*X), model(*X))
+
+
+def test_it_says_where_it_does_not_judge() -> None:
+    noisy = Net(noise=0.1)
+    graph = mp.trace(noisy, X)
+    assert "random" in str(carve(noisy, graph, mp.Plan({"first": (0, 3)})).unjudged)
+    empty = Net().to("meta")
+    graph = mp.trace(empty, (X[0].to("meta"),))
+    assert "meta" in str(carve(empty, graph, mp.Plan({"first": (0, 3)})).unjudged)
