@@ -4,12 +4,28 @@ from typing import Any
 
 import pytest
 
-from tests.zoo import attention, branching, convolution, grouped, norm, opaque, residual, sequence
+from tests.zoo import (
+    attention,
+    branching,
+    convolution,
+    detection,
+    grouped,
+    norm,
+    opaque,
+    parameters,
+    picking,
+    pretrained,
+    recurrent,
+    residual,
+    sequence,
+    vision,
+)
 from tests.zoo.entry import Entry, randomise
 
 __all__ = ["ZOO", "Entry", "networks", "randomise"]
 
-_FILES = (convolution, residual, branching, grouped, norm, attention, sequence, opaque)
+_WHOLE = (vision, detection, recurrent, parameters)
+_FILES = (convolution, residual, branching, grouped, norm, attention, sequence, picking, opaque, pretrained, *_WHOLE)
 ZOO: dict[str, Entry] = {entry.name: entry for file in _FILES for entry in file.ENTRIES}
 
 

@@ -441,7 +441,7 @@ class NonLocal(nn.Module):
 
 
 class TorchTransformer(nn.Module):
-    """PyTorch's own encoder layer: its attention keeps its width, its hidden units may go."""
+    """PyTorch's own encoder layer, whose attention is written out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -494,14 +494,12 @@ ENTRIES = (
     block(
         "attention_timm",
         TimmAttention,
-        (HIDDEN,),
-        undo="reshape reads the width of the trunk for heads × head size",
+        (HEADS, 3, HIDDEN),  # reshape reads the width of the trunk for heads × head size: so that is what it is
     ),
     block(
         "attention_scale_from_shape",
         ScaleFromShapeAttention,
-        (TRUNK, HIDDEN, 5),
-        undo="the scale follows the shape",
+        (TRUNK, HIDDEN, 6, 5),
     ),
     block("attention_einsum", EinsumAttention, USUAL),
     block("attention_linear", LinearAttention, USUAL, (HEAD,)),
@@ -531,16 +529,15 @@ ENTRIES = (
         "attention",
         TorchTransformer,
         TOKENS,
-        (HIDDEN,),
-        undo="PyTorch checks its width",
-        statistics=(12,),
+        (TRUNK, 3, 4, 4, HIDDEN),
+        statistics=(TRUNK,),
     ),
     Entry(
         "torch_attention",
         "attention",
         SelfAttentionModule,
         TOKENS,
-        (HIDDEN,),
-        undo="PyTorch checks its width",
+        (TRUNK, 3, 4, 4, HIDDEN),
+        statistics=(3,),
     ),
 )

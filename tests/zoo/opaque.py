@@ -111,21 +111,6 @@ class Counted(Opaque):
         return x / x.shape[-1] + x.size(-1) ** 0.5
 
 
-class Recurrent(nn.Module):
-    """An LSTM on hidden features, between two linear layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Linear(7, 8)
-        self.lstm = nn.LSTM(8, 9, batch_first=True)
-        self.hidden = nn.Linear(9, 12)
-        self.last = nn.Linear(12, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out, _ = self.lstm(F.relu(self.embed(x)))
-        return self.last(F.relu(self.hidden(out[:, -1])))
-
-
 def opaque(name: str, build: type[Opaque], reason: str) -> Entry:
     return Entry(name, "not understood", build, floats((2, 11)), (12,), fixed={8: reason})
 
@@ -149,5 +134,4 @@ ENTRIES = (
         (12,),
         undo="the number of channels is computed with",
     ),
-    Entry("lstm", "not understood", Recurrent, floats((2, 4, 7)), (12,), fixed={9: "lstm"}, count_macs=False),
 )
