@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -46,8 +47,44 @@ def test_help(command: str | None) -> None:
 def test_inspect() -> None:
     shown = metaprune("inspect", "resnet8", "--input", "1x8x8").stdout
     assert "axes of channels that are cut together" in shown
-    assert "fixed: " in shown
+    assert "Fixed, and why:" in shown
+    assert "it is a size of the output: fc (10)" in shown
     assert "million MACs" in shown
+
+
+def test_inspect_has_a_row_for_equal_blocks_or_for_every_axis() -> None:
+    shown = metaprune("inspect", "resnet20", "--input", "3x8x8").stdout
+    assert "stage1.0–2.conv1" in shown
+    assert "stage1.1.conv1 " not in shown
+    every = metaprune("inspect", "resnet20", "--input", "3x8x8", "--all").stdout
+    assert all(f"│ stage1.{i}.conv1 " in every for i in range(3))
+    assert "stage1.0–2.conv1 " not in every
+
+
+def test_inspect_as_json_has_axes_and_groups() -> None:
+    tree = json.loads(metaprune("inspect", "resnet20", "--input", "3x8x8", "--json").stdout)
+    axes = {axis["name"]: axis for axis in tree["axes"]}
+    assert axes["stage2.1.conv1"]["members"][0] == "stage2.1.conv1.weight:0"
+    assert axes["fc"]["fixed"] == "it is a size of the output"
+    groups = {group["name"]: group for group in tree["groups"]}
+    assert sorted(name for group in tree["groups"] for name in group["axes"]) == sorted(axes)
+    inner = groups["stage2.0–2.conv1"]
+    assert (inner["size"], inner["role"], len(inner["axes"])) == (32, "inner", 3)
+    assert inner["macs_share"] == pytest.approx(sum(axes[name]["macs_share"] for name in inner["axes"]))
+
+
+def test_inspect_draws_a_picture(tmp_path: Path) -> None:
+    metaprune("inspect", "resnet8", "--input", "1x8x8", "--picture", tmp_path / "graph.svg")
+    picture = ElementTree.parse(tmp_path / "graph.svg").getroot()
+    assert picture.tag.endswith("svg")
+    assert "stage2.0.shortcut.0" in [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    options = ["--input", "1x8x8", "--picture", str(tmp_path)]
+    result = CliRunner().invoke(app, ["inspect", "resnet8", *options])
+    assert result.exit_code == 2
+    assert f"cannot write {tmp_path}" in " ".join(result.stderr.split())
 
 
 def test_inspect_a_function_in_a_file(tmp_path: Path) -> None:

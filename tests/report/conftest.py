@@ -1,11 +1,23 @@
-"""Two reports that look like real ones: a small residual network, and a deep one with nothing but trouble."""
+"""Two reports that look like real ones: a small residual network, and a deep one with nothing but trouble.
 
+And graphs of networks whose blocks are equal: pictures through a residual network, and a stack of transformer blocks.
+"""
+
+import itertools
 import random
+from collections.abc import Callable
+from functools import cache
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from metaprune.cost.latency import Latency
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.infer import infer
+from metaprune.models import MODELS
 from metaprune.report.report import Alignment, Arm, AxisRow, Epoch, Figures, LayerRow, Report
+from metaprune.report.summary import Wire
 
 
 def timed(median_ms: float, iqr_ms: float, precision: str = "32-true") -> Latency:
@@ -48,6 +60,10 @@ def small_report() -> Report:
         if stage > 1:
             layers.append(LayerRow(f"layer{stage}.0.shortcut.0", "conv2d", 131_072, 60_000))
     layers.append(LayerRow("fc", "linear", 640, 480))
+    wires = [Wire("conv1", "conv2d", ("input.1",), ("conv1",))]
+    for name in list(widths)[1:]:
+        wires += [Wire(name, "conv2d", ("conv1",), (name,)), Wire(f"{name[:-1]}2", "conv2d", (name,), ("conv1",))]
+    wires.append(Wire("fc", "linear", ("conv1",), ("fc",)))
     dense = Figures(40_813_184, 272_474, 1_101_112, 85.35, timed(47.3, 1.1))
     pruned = Figures(20_291_584, 150_218, 612_344, 85.02, timed(33.6, 0.9))
     searched: list[tuple[float, float, float]] = [
@@ -99,6 +115,8 @@ def small_report() -> Report:
             "metaprune prune resnet20 --data cifar10 --method dhp --macs 0.5 --epochs 8 --seed 0 --out out",
             "metaprune report out",
         ),
+        wiring=tuple(wires),
+        roles={"conv1": "trunk"},
         environment={"metaprune": "0.1.0", "torch": "2.13.0", "device": "cpu, 2 cores", "date": "2025-11-21"},
     )
 
@@ -138,6 +156,7 @@ def deep_report() -> Report:
         layers=tuple(layers),
         history=tuple(Epoch(float(e), "fine-tuning", 1.3, 3.907 + 4 / e**2 - 4 / 144) for e in range(1, 13)),
         notes=("features.3.block.1.conv: <b>undone</b>, the cut network did not trace.",),
+        wiring=tuple(Wire(b.name, "conv2d", (a.name,), (b.name,)) for a, b in itertools.pairwise(axes)),
         commands=("metaprune prune nets.py:wide --data 'speech' --macs 0.3 && echo \"done\" > log",),
         environment={"torch": "2.13.0"},
     )
@@ -160,3 +179,124 @@ def small() -> Report:
 def deep() -> Report:
     """The deep network."""
     return deep_report()
+
+
+class Attention(nn.Module):
+    """Self-attention with three projections."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each added to the trunk."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = Attention(width, 2)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Stack(nn.Module):
+    """A transformer of width 12, with an MLP of each of some sizes."""
+
+    def __init__(self, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 12)
+        self.blocks = nn.Sequential(*(Block(12, size) for size in hidden))
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.blocks(self.embed(tokens)).mean(1))
+
+
+class Joined(nn.Module):
+    """Each layer reads all that came before, from a concatenation."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.stem = nn.Linear(3, 6)
+        self.layers = nn.ModuleList(nn.Linear(6 + 4 * i, 4) for i in range(depth))
+        self.head = nn.Linear(6 + 4 * depth, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [self.stem(x)]
+        for layer in self.layers:
+            seen.append(layer(torch.cat(seen, -1)).relu())
+        return self.head(torch.cat(seen, -1))
+
+
+class Stages(nn.Module):
+    """Two stages, of blocks of one size, the second one longer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = nn.Sequential(*(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)) for _ in range(2)))
+        self.layer2 = nn.Sequential(*(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)) for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in (*self.layer1, *self.layer2):
+            x = x + block(x)
+        return x
+
+
+class Tables(nn.Module):
+    """Each block reads the tokens from a table of its own."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(9, 6) for _ in range(depth))
+        self.layers = nn.ModuleList(nn.Linear(6, 4) for _ in range(depth))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return sum(layer(table(tokens)) for table, layer in zip(self.tables, self.layers, strict=True))
+
+
+class Gated(nn.Module):
+    """A gate that reads and writes one hidden axis, and multiplies; and a sum of layers that read different axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.squeeze, self.excite = nn.Linear(3, 8), nn.Linear(8, 2), nn.Linear(2, 8)
+        self.down, self.shortcut, self.head = nn.Linear(8, 6), nn.Linear(3, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.up(x)
+        hidden = hidden * (self.excite(self.squeeze(hidden).relu()) + 3).sigmoid()
+        return self.head(self.down(hidden) + self.shortcut(x))
+
+
+NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+    "pictures": lambda: (MODELS["resnet20"](), torch.randn(2, 3, 32, 32)),
+    "stack": lambda: (Stack((20, 20)), torch.randint(50, (2, 7))),
+    "deep stack": lambda: (Stack((20,) * 5), torch.randint(50, (2, 7))),
+    "uneven stack": lambda: (Stack((20, 24, 20)), torch.randint(50, (2, 7))),
+    "joined": lambda: (Joined(5), torch.randn(2, 3)),
+    "tables": lambda: (Tables(4), torch.randint(9, (2, 7))),
+    "gated": lambda: (Gated(), torch.randn(2, 3)),
+    "stages": lambda: (Stages(), torch.randn(2, 4)),
+}
+
+
+@cache
+def graph_of(name: str) -> ChannelGraph:
+    """The graph of one of the networks."""
+    model, x = NETWORKS[name]()
+    return infer(model.eval(), (x,)).graph
+
+
+@pytest.fixture
+def graphs() -> Callable[[str], ChannelGraph]:
+    """The graphs of the networks by name."""
+    return graph_of

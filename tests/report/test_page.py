@@ -152,6 +152,14 @@ def test_text_has_contrast(small: Report, theme: int) -> None:
             assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, behind)
 
 
+def test_the_graph_is_drawn_for_desk_and_hand(report: Report) -> None:
+    page = Page(render(report))
+    drawn = [attrs for tag, attrs in page.tags if tag == "svg" and attrs.get("class") == "cg"]
+    assert [float(attrs["width"] or 0) <= room for attrs, room in zip(drawn, (846, 358), strict=True)] == [True, True]
+    assert "How the axes run through the network" in page.words
+    assert "How the axes run" not in Page(render(replace(report, wiring=()))).words
+
+
 def test_a_bare_report_has_a_page(small: Report) -> None:
     nothing = replace(small.dense, metric=None, latency=None, macs=0, params=0, bytes=0)
     bare = replace(small, dense=nothing, pruned=nothing, before_cut=None, after_cut=None, dense_val=None)

@@ -108,10 +108,12 @@ def inspect(
     sizes: Input = None,
     data: Annotated[str | None, typer.Option(help="Take the sizes from these data instead.")] = None,
     batch: Annotated[int, typer.Option(help="Examples in the batch that is traced.")] = 2,
+    each: Annotated[bool, typer.Option("--all", help="A row for every axis; else equal blocks share rows.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Draw the graph too: an SVG file to write.")] = None,
 ) -> None:
-    """Print axes, sizes, members, cost share, and what is fixed and why."""
-    from metaprune.cli.resolve import example, network, pictures
+    """Print axes, sizes, layers, cost share, and what is fixed and why."""
+    from metaprune.cli.resolve import UsageError, example, network, pictures
     from metaprune.cli.show import graph_json, graph_table
     from metaprune.surgery.trace import trace
 
@@ -127,7 +129,14 @@ def inspect(
     if as_json:
         typer.echo(graph_json(model, graph))
     else:
-        graph_table(model, graph)
+        graph_table(model, graph, each=each)
+    if picture is not None:
+        from metaprune.report.drawing import figure
+
+        try:
+            picture.write_text(figure(graph, name=model), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--picture: cannot write {picture} ({error}); name another file") from error
 
 
 @app.command()

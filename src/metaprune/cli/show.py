@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from metaprune.graph.errors import MetapruneError
@@ -17,6 +19,7 @@ from metaprune.report.report import Arm, Figures, Report
 if TYPE_CHECKING:
     from metaprune.cost.latency import Latency
     from metaprune.graph.graph import ChannelGraph
+    from metaprune.report.summary import Group
 
 __all__ = ["arms_table", "bench_table", "console", "graph_json", "graph_table", "joined", "result_table"]
 
@@ -27,49 +30,76 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=140)
 
 
-def graph_table(name: str, graph: ChannelGraph) -> None:
-    """Axes with sizes, share of the MACs, members or why they are fixed; then the totals."""
-    from metaprune.cost.closed_form import axis_shares, macs, params
+def graph_table(name: str, graph: ChannelGraph, *, each: bool = False) -> None:
+    """The free axes, those of equal blocks in one row; then what is fixed, by reason; then the totals."""
+    from metaprune.cost.closed_form import macs, params
+    from metaprune.report.summary import groups, reasons
 
-    shares = axis_shares(graph)
+    found = groups(graph, each=each)
     table = Table(title=f"{name}: axes of channels that are cut together", title_justify="left")
-    for column, justify in (
-        ("axis", "left"),
-        ("size", "right"),
-        ("MACs", "right"),
-        ("members, or why fixed", "left"),
-    ):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for axis in graph.axes.values():
-        members = ", ".join(axis.members[:3]) + (f" and {len(axis.members) - 3} more" if len(axis.members) > 3 else "")
-        about = f"[dim]fixed: {axis.fixed}[/dim]" if axis.fixed else members
-        table.add_row(axis.name, str(axis.size), f"{shares[axis.name]:.1%}", about)
+    for column in ("axis", "what it is", "size", "axes", "MACs", "parameters", "layers that hold it"):
+        left = column in ("axis", "what it is", "layers that hold it")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
+    for group in found:
+        if group.fixed is None:
+            count = str(len(group.axes)) if len(group.axes) > 1 else ""
+            shares = (f"{group.macs:.1%}", f"{group.params:.1%}")
+            table.add_row(escape(group.name), group.role, str(group.size), count, *shares, escape(_some(group.layers)))
     out = console()
     out.print(table)
+    if fixed := reasons(found):
+        out.print("Fixed, and why:")
+    for reason, held in fixed.items():
+        out.print(f"  {escape(reason)}: {escape(_some([_sized(group) for group in held], 6))}", soft_wrap=True)
     out.print(
         f"{macs(graph) / 1e6:,.2f} million MACs of one example, {params(graph):,} parameters; "
         f"{len(graph.free)} of {len(graph.axes)} axes are free, "
         f"{graph.free_share():.1%} of the parameters lie on them.\n"
-        "MACs: share of the network's multiply-accumulates that an axis takes part in."
+        "MACs, parameters: share of the network's that the axes of a row, together, take part in."
+        + ("" if each or len(found) == len(graph.axes) else " --all gives every axis a row of its own.")
     )
 
 
 def graph_json(name: str, graph: ChannelGraph) -> str:
-    """What `graph_table` says, with all members, as JSON."""
-    from metaprune.cost.closed_form import axis_shares, macs, params
+    """What `graph_table` says, of every axis with all members and of the groups, as JSON."""
+    from metaprune.cost.closed_form import macs, params
+    from metaprune.report.summary import groups
 
-    shares = axis_shares(graph)
     axes = [
         {
-            "name": axis.name,
-            "size": axis.size,
-            "macs_share": shares[axis.name],
-            "fixed": axis.fixed,
-            "members": list(axis.members),
+            "name": group.axes[0],
+            "size": group.size,
+            "role": group.role,
+            "macs_share": group.macs,
+            "params_share": group.params,
+            "fixed": group.fixed,
+            "members": list(graph.axes[group.axes[0]].members),
         }
-        for axis in graph.axes.values()
+        for group in groups(graph, each=True)
     ]
-    return json.dumps({"network": name, "macs": macs(graph), "params": params(graph), "axes": axes}, indent=1)
+    rows = [
+        {
+            "name": group.name,
+            "axes": list(group.axes),
+            "size": group.size,
+            "role": group.role,
+            "macs_share": group.macs,
+            "params_share": group.params,
+            "fixed": group.fixed,
+        }
+        for group in groups(graph)
+    ]
+    tree = {"network": name, "macs": macs(graph), "params": params(graph), "axes": axes, "groups": rows}
+    return json.dumps(tree, indent=1)
+
+
+def _sized(group: Group) -> str:
+    """An axis with its size; of several, how many there are."""
+    return f"{group.name} ({f'{len(group.axes)} × ' if len(group.axes) > 1 else ''}{group.size})"
+
+
+def _some(words: Sequence[str], most: int = 4) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def joined(reports: list[Report]) -> Report:

@@ -7,11 +7,14 @@ from itertools import groupby
 from pathlib import Path
 
 from metaprune.report import picture, words
+from metaprune.report.drawing import draw_report
 from metaprune.report.report import AxisRow, Report
 
 __all__ = ["render"]
 
 FEW_AXES, FEW_LAYERS, MOST_CELLS = 24, 32, 128
+WIDE, NARROW = 846, 358
+"""Room for the graph, in pixels, on a desk and in a hand."""
 
 
 def render(report: Report) -> str:
@@ -37,6 +40,8 @@ def render(report: Report) -> str:
         script_hash=f"sha256-{digest}",
         strips=[picture.strip(axis.before, axis.kept) for axis in report.axes] if cells else None,
         few_layers=len(report.layers) <= FEW_LAYERS,
+        wide=draw_report(report, WIDE),
+        narrow=draw_report(report, NARROW),
         widths=picture.skyline([(a.name, a.before, a.after, _width(a), bool(a.fixed)) for a in report.axes]),
         shares=shares,
         layers=picture.skyline(

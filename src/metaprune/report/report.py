@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from metaprune.cost.latency import Latency
 from metaprune.graph.errors import MetapruneError
+from metaprune.report.summary import Wire
 
 __all__ = [
     "Alignment",
@@ -138,6 +139,10 @@ class Report:
     notes: tuple[str, ...] = ()
     """Such as cuts that were undone, and why."""
     commands: tuple[str, ...] = ()
+    wiring: tuple[Wire, ...] = ()
+    """The layers that lead from axes to axes, for the picture of the graph."""
+    roles: dict[str, str] = field(default_factory=dict)
+    """Axis -> what it is for, where the graph tells: "trunk", "heads" …"""
     environment: dict[str, str] = field(default_factory=dict)
 
 
