@@ -27,6 +27,7 @@ check: $(VENV)/dev.stamp  ## style, types, and which way the imports point
 
 bench: $(VENV)/bench.stamp  ## time what the documentation quotes
 	$(BIN)/python benchmarks/alignment.py
+	$(BIN)/python benchmarks/against_torch_pruning.py
 
 docs: $(VENV)/docs.stamp  ## build the documentation, into docs/_build
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
