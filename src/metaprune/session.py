@@ -25,6 +25,7 @@ from metaprune.graph.plan import Plan
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, LayerRow, Report
+from metaprune.report.summary import roles, wiring
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import Cut, carve
@@ -159,6 +160,8 @@ def prune(
         alignment=_alignment(found, graph, bounded, recipe),
         notes=_notes(found, cut, graph, budget, measured, jump),
         commands=commands,
+        wiring=wiring(graph),
+        roles=roles(graph),
         environment=environment(recipe),
     )
     return Result(small, cut.plan, report, graph)

@@ -300,8 +300,13 @@ def recording(model: nn.Module) -> Iterator[Recorder]:
             tag = slot.map(lambda name, value, path=slot.path: Tagged(value, Attribute(path, name)))  # type: ignore[misc]
             tags.append((slot, slot.key in slot.place, tag))
             slot.place[slot.key] = tag
-        with recorder:
+        begins = model.register_forward_pre_hook(lambda *_: recorder.__enter__() and None)  # type: ignore[no-untyped-call]
+        ends = model.register_forward_hook(lambda *_: recorder.__exit__(None, None, None), always_call=True)  # type: ignore[no-untyped-call]
+        try:
             yield recorder
+        finally:
+            begins.remove()
+            ends.remove()
     finally:
         for slot, own, tag in tags:
             if slot.place.get(slot.key) is tag:

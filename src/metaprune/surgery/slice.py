@@ -15,8 +15,9 @@ from metaprune.graph.infer import Inference, infer, inference_mode_of
 from metaprune.graph.plan import Plan
 from metaprune.graph.provenance import is_network
 from metaprune.graph.tensors import clone, named_tensors, with_tensors
-from metaprune.graph.term import Term, channels
+from metaprune.graph.term import Term
 from metaprune.surgery.attention import written_out
+from metaprune.surgery.index import index
 from metaprune.surgery.numbers import set_numbers
 from metaprune.surgery.rescale import rescale
 from metaprune.surgery.values import Judge, example_inputs
@@ -179,10 +180,6 @@ def _index(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, 
     once = {id(tensor): (name, tensor) for name, tensor in named_tensors(model).items()}
     small: dict[str, Tensor] = {}
     for name, tensor in once.values():
-        indexed = tensor.detach()
-        for dim, term in enumerate(graph.tensors[name]):
-            positions = channels(term, kept)
-            if len(positions) < tensor.shape[dim]:
-                indexed = indexed.index_select(dim, positions.to(tensor.device))
+        indexed = index(tensor.detach(), graph.tensors[name], kept)
         small[name] = indexed.clone() if indexed.data_ptr() == tensor.data_ptr() or tensor.is_meta else indexed
     return with_tensors(model, small)
