@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from metaprune.session import Result as Result
     from metaprune.session import prune as prune
     from metaprune.surgery.mask import mask as mask
+    from metaprune.surgery.optimizer import carry as carry
     from metaprune.surgery.recalibrate import recalibrate as recalibrate
     from metaprune.surgery.slice import slice as slice
     from metaprune.surgery.trace import trace as trace
@@ -51,6 +52,7 @@ _HOME = {
     "Result": "session",
     "Task": "train.task",
     "Uniform": "methods.magnitude.magnitude",
+    "carry": "surgery.optimizer",
     "evaluate": "train.engine",
     "export": "formats.export",
     "fit": "train.engine",

@@ -85,7 +85,7 @@ class ChannelGraph:
         returned: Where each of the outputs comes from.
         guesses: As `numbers`, for attributes that nothing is computed from: set where a cut verifies with them.
         ties: Pairs of terms made one, in the stages they were found in.
-        captured: The export that it was read from.
+        inference: What it was read from.
         written_out: The attention modules of PyTorch's that were written out, each with how it is called.
     """
 
@@ -101,7 +101,7 @@ class ChannelGraph:
     ties: tuple[tuple[Tie, ...], ...] = field(default=(), repr=False)
     returned: Flow = field(default=(), repr=False)
     constants: tuple[str, ...] = field(default=(), repr=False)
-    captured: object = field(default=None, repr=False, compare=False)
+    inference: object = field(default=None, repr=False, compare=False)
     written_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     @property

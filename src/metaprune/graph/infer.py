@@ -167,7 +167,6 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
             warnings.simplefilter("ignore")
             with torch.enable_grad(), recording(model) as recorder:  # programs differ with the mode
                 program = torch.export.export(model, args, kwargs, strict=False)
-            program.graph_module.graph.eliminate_dead_code()
             return Captured(program, recorder.records, recorder.floats, args, kwargs)
     except Exception as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -17,7 +17,7 @@ from torch import nn
 from metaprune.graph.attributes import whole_numbers, write_numbers
 from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.provenance import Attribute, Extent, Number, evaluate, leaves
-from metaprune.graph.term import Axis, Product, Term, axes_of, size, width
+from metaprune.graph.term import Axis, Concat, Product, Term, axes_of, size, width
 
 __all__ = ["Solution", "guesses", "set_numbers", "solve"]
 
@@ -101,6 +101,7 @@ def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
         )
     )
     solution = Solution()
+    pieces: list[Tie] = []
     for group in _components(equations):
         attributes = list(dict.fromkeys(a for equation in group for a in equation.attributes()))
         candidates = {attribute: _candidates(attribute, values[attribute], group, graph) for attribute in attributes}
@@ -108,8 +109,10 @@ def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
         solution.numbers |= {(a.path, a.name): term for a, term in reading.items() if term is not None}
         for equation in unsolved:
             solution.ties += _ties(equation, reading, graph)
+            pieces += _same_pieces(equation, reading, graph)
             for axis in (axis for term in equation.terms(reading) for axis in axes_of(term)):
                 solution.fixed.setdefault(axis.name, f"{equation.where} holds a size that would not follow a cut")
+    solution.ties = solution.ties or pieces  # what is simple may explain the rest
     solution.fixed = {name: reason for name, reason in solution.fixed.items() if name in graph.free}
     return solution
 
@@ -179,10 +182,20 @@ def _ties(equation: Equation, reading: Mapping[Attribute, Reading], graph: Chann
         pairs = [(equation.term, number.term)]
     elif isinstance(number, Attribute):
         pairs = [(equation.term, reading[number])]
-    else:  # one number, several times: the pieces of that size
-        pieces = list(dict.fromkeys(_inner(equation.term, graph)))
-        known = [term for attribute in equation.attributes() if (term := reading[attribute]) is not None]
-        pairs = [(piece, term) for term in known for piece in pieces if piece != term]
+    else:
+        pairs = []
+    return _named(pairs, graph)
+
+
+def _same_pieces(equation: Equation, reading: Mapping[Attribute, Reading], graph: ChannelGraph) -> list[Tie]:
+    """Pairs of pieces of a concatenation that an equation measures by one number, as in `w[i * n : (i + 1) * n]`."""
+    pieces = equation.term.parts if isinstance(equation.term, Concat) else ()
+    known = [term for attribute in equation.attributes() if (term := reading[attribute]) is not None]
+    return _named([(piece, term) for term in known for piece in pieces if piece != term], graph)
+
+
+def _named(pairs: Iterable[tuple[Term, Reading]], graph: ChannelGraph) -> list[Tie]:
+    """Those of the pairs that can be tied: of one size, and of axes that have names."""
     return [
         (one, other)
         for one, other in pairs

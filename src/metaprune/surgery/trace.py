@@ -59,7 +59,7 @@ def trace(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, objec
         if graph.is_free(axis)
     }
     graph = replace(graph, numbers={**graph.numbers, **solution.numbers}).fixing({**stuck, **solution.fixed})
-    graph = replace(graph, guesses=guesses(model, graph), written_out=calls, captured=captured)
+    graph = replace(graph, guesses=guesses(model, graph), written_out=calls, inference=inference)
     forks = any(isinstance(way, Way) and way.beside for way in ways.values())
     if forks or graph.constants or any(_may_hold_a_size(operator, graph) for operator in graph.operators):
         graph = graph.fixing(carve(model, graph, _trial(graph)).undone)

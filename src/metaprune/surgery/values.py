@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.infer import Captured, Inference, capture, inference_mode_of, read
+from metaprune.graph.infer import Inference, infer, inference_mode_of
 from metaprune.graph.tensors import named_tensors
 from metaprune.surgery.mask import interpret
 
@@ -55,13 +55,16 @@ class Judge:
 
     @property
     def seen(self) -> Inference:
-        """The program of the dense network, from its trace; captured anew where that was in another place."""
+        """What the graph was read from; read anew where the network has moved since."""
         if self._seen is None:
-            known = self.graph.captured
-            if not isinstance(known, Captured):
+            known = self.graph.inference
+            args, kwargs = example_inputs(self.model, self.graph)
+            if not isinstance(known, Inference) or _places((args, kwargs)) != _places(
+                (self.graph.args, self.graph.kwargs)
+            ):
                 with inference_mode_of(self.model):
-                    known = capture(self.model, *example_inputs(self.model, self.graph))
-            self._seen = read(self.model, known, self.graph.ties)
+                    known = infer(self.model, args, kwargs, self.graph.ties)
+            self._seen = known
         return self._seen
 
     @torch.no_grad()
@@ -80,6 +83,10 @@ class Judge:
             if isinstance(one, Tensor) and (problem := _difference(one, other)) is not None:
                 return problem
         return None
+
+
+def _places(inputs: Any) -> list[torch.device]:
+    return [leaf.device for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
 def _draws(node: fx.Node) -> bool:

@@ -191,9 +191,38 @@ def _agree(old: Skeleton, new: Skeleton, image: dict[Variable, Skeleton], tied: 
     if isinstance(new, Variable):
         whole = isinstance(old, int) and not tied
         return new.size == _entries(old) and not whole and image.setdefault(new, old) == old
+    if isinstance(old, tuple) and isinstance(new, tuple) and old[0] == new[0] == "product":
+        runs = _runs(old[1:], new[1:])
+        return runs is not None and all(_agree_runs(*run, image, tied) for run in runs)
     if isinstance(old, tuple) and isinstance(new, tuple):
         return len(old) == len(new) and all(_agree(a, b, image, tied) for a, b in zip(old, new, strict=True))
+    if isinstance(old, int) and isinstance(new, tuple) and new[0] == "product":
+        return _agree_runs([old], list(new[1:]), image, tied)
     return old == new
+
+
+def _runs(old: Sequence[Skeleton], new: Sequence[Skeleton]) -> list[tuple[list[Skeleton], list[Skeleton]]] | None:
+    """The shortest runs of factors of both that have equally many entries; None where they never meet."""
+    ours, theirs = list(old), list(new)
+    runs = []
+    while ours and theirs:
+        run: tuple[list[Skeleton], list[Skeleton]] = ([ours.pop(0)], [theirs.pop(0)])
+        while (left := math.prod(map(_entries, run[0]))) != (right := math.prod(map(_entries, run[1]))):
+            shorter, rest = (run[0], ours) if left < right else (run[1], theirs)
+            if not rest:
+                return None
+            shorter.append(rest.pop(0))
+        runs.append(run)
+    return None if ours or theirs else runs
+
+
+def _agree_runs(old: list[Skeleton], new: list[Skeleton], image: dict[Variable, Skeleton], tied: bool) -> bool:
+    if len(new) == 1:
+        return _agree(old[0] if len(old) == 1 else ("product", *old), new[0], image, tied)
+    if len(old) > 1 or not isinstance(old[0], int) or not tied:
+        return False
+    free = [one for one in new if isinstance(one, Variable)]  # fixed in the old by a number that ties it
+    return all(image.setdefault(one, one.size) == one.size for one in free)
 
 
 def _entries(skeleton: Skeleton) -> int:
