@@ -36,6 +36,17 @@ def network(head: str, config: Mapping[str, Any]) -> nn.Module:
     return build(build.config_class(**config))
 
 
+class Only(nn.Module):
+    """A network of which one output is wanted: the others, its hidden states too, need not keep their sizes."""
+
+    def __init__(self, network: nn.Module, output: str) -> None:
+        super().__init__()
+        self.network, self.output = network, output
+
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        return self.network(**inputs)[self.output]
+
+
 def words(length: int, vocabulary: int = 50) -> Draw:
     """Two sentences of token numbers."""
     return lambda generator: torch.randint(3, vocabulary, (2, length), generator=generator)
@@ -61,8 +72,12 @@ def entry(
     fixed: Mapping[int, str] = MappingProxyType({}),
     statistics: tuple[int, ...] = (WIDTH,),
     cnn: bool = False,
+    output: str | None = None,
 ) -> Entry:
-    """An entry whose inputs are given by name, and whose trunk, of width 24 if nothing else is said, is normalised."""
+    """An entry whose inputs are given by name, and whose trunk, of width 24 if nothing else is said, is normalised.
+
+    All its outputs are wanted, if none is named.
+    """
 
     def example(generator: Generator) -> Example:
         return (), {key: draw(generator) for key, draw in inputs.items()}
@@ -71,7 +86,7 @@ def entry(
         model = network(head, config).double().eval()
         with torch.no_grad():
             model(**example(torch.Generator())[1])  # some hang hooks on themselves when they are first called
-        return model
+        return model if output is None else Only(model, output)
 
     return Entry(f"hf_{name}", "transformers", build, example, free, fixed, statistics=statistics, cnn=cnn)
 
@@ -241,6 +256,7 @@ CLIP = {
     },
     "projection_dim": 14,
 }
+PAIRS: dict[str, Draw] = {"input_ids": words(7), "pixel_values": values(3, 16, 16)}
 DETR = {
     "use_timm_backbone": False,
     "use_pretrained_backbone": False,
@@ -336,6 +352,14 @@ ENTRIES = (
         statistics=(),
         cnn=True,
     ),
-    entry("clip", "CLIPModel", CLIP, {"input_ids": words(7)} | PICTURE, (*2 * (4, 6, 72), *2 * (5, 4, 66))),
+    entry(
+        "clip",
+        "CLIPModel",
+        CLIP,
+        PAIRS,
+        (24, 20, 14, *2 * (4, 6, 72), *2 * (5, 4, 66)),
+        statistics=(14, 20, 24),
+        output="logits_per_image",
+    ),
     entry("detr", "DetrForObjectDetection", DETR, LARGER, DETR_AXES),
 )

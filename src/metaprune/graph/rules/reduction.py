@@ -113,10 +113,8 @@ def topk(call: Call) -> list[Dims]:
 
 @rule("aten._weight_norm")
 def weight_norm(call: Call) -> Dims:
-    """g v / |v|, the norm over all dimensions of v but one: they are fixed, for there must be someone to read them."""
+    """g v / |v|, the norm over all dimensions of v but one (over all for dim = -1)."""
     dims = call.tensor("v")
-    kept = call.dim("dim", len(dims), 0)
-    for place, dim in enumerate(dims):
-        if place != kept:
-            fix(dim, "a norm of the weights runs over it")
+    kept = int(call.get("dim", 0))
+    call.reads["v"] = tuple(place for place in range(len(dims)) if place != kept)
     return broadcast([dims, call.tensor("g")])
