@@ -117,6 +117,8 @@ class _HidingInterpreter(fx.Interpreter):
             return _norm(name, n.target, args, living["input"])
         if name == "aten._weight_norm":  # channels of the weight are hidden from the norm over it
             return n.target(_hide(args[0], living["v"]), *args[1:], **kwargs)  # type: ignore[operator]
+        if name == "aten.scaled_dot_product_attention":
+            return _attention(n.target, args, kwargs, living)
         if n in self.contractions:
             names = [argument.name for argument in n.target._schema.arguments]  # type: ignore[union-attr]
             hidden = list(args)
@@ -167,6 +169,19 @@ def _scatter(living: Tensor, like: Tensor, dims: Mapping[int, Tensor]) -> Tensor
         shape[dim] = like.shape[dim]
         living = living.new_zeros(shape).index_copy(dim, stays.to(living.device), living)
     return living
+
+
+def _attention(
+    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], living: Mapping[str, Mapping[int, Tensor]]
+) -> Tensor:
+    """Attention to the living keys alone; dead channels of a head are hidden."""
+    given = dict(zip((argument.name for argument in target._schema.arguments), args, strict=False)) | kwargs
+    for name, dims in living.items():
+        tensor = given[name]
+        keys = tensor.dim() - (1 if name == "attn_mask" else 2)
+        pressed = _select(tensor, {dim: stays for dim, stays in dims.items() if dim == keys})
+        given[name] = _hide(pressed, {dim: stays for dim, stays in dims.items() if dim != keys})
+    return target(**given)  # type: ignore[no-any-return]
 
 
 def _norm(name: str, target: Any, args: tuple[Any, ...], dims: Mapping[int, Tensor]) -> Tensor:

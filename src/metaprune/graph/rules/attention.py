@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from metaprune.graph.call import Call, Dims, rule
 from metaprune.graph.rules.elementwise import broadcast
-from metaprune.graph.unify import measure, resolve, split_right, unify
+from metaprune.graph.unify import fix, measure, resolve, split_right, unify
 
 __all__ = []
 
@@ -29,10 +29,15 @@ def attention(call: Call) -> Dims:
         batch = broadcast([tuple(lead), tuple(key_lead), tuple(value_lead)])
     if (mask := call.optional("attn_mask")) is not None:
         broadcast([(*batch, queries, keys), mask])
+    if call.get("is_causal", False):
+        for dim in (queries, keys):
+            fix(dim, "causal attention depends on the order of its entries")
     if call.get("scale") is None:
         call.scale = head_size
     rank = len(lead) + 2
-    call.reads["query"] = call.reads["key"] = (rank - 1,)
+    call.reads |= {"query": (rank - 1,), "key": (rank - 2, rank - 1), "value": (rank - 2,)}
+    if mask is not None:
+        call.reads["attn_mask"] = (len(mask) - 1,)
     call.macs.append((*batch, queries, keys, head_size))
     call.macs.append((*batch, queries, keys, value_size))
     return (*batch, queries, resolve(value_size))
