@@ -19,7 +19,7 @@ from metaprune.surgery.slice import CutWarning, carve
 from tests.laws import oracle
 from tests.zoo import ZOO, Entry, networks
 
-every = pytest.mark.parametrize("name", networks(quick=2))
+every = pytest.mark.parametrize("name", networks(quick=1))
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ ZOO: dict[str, Entry] = {entry.name: entry for file in _FILES for entry in file.
 
 
 def networks(quick: int) -> list[Any]:
-    """All networks as parameters of a test; slow are those after the first `quick` of a family, but for every third."""
+    """All networks as parameters of a test; slow are those after the first `quick` of a family, but for every sixth."""
     seen: dict[str, int] = {}
     parameters = []
     for name, entry in ZOO.items():
         seen[entry.family] = seen.get(entry.family, 0) + 1
-        kept = seen[entry.family] <= quick or seen[entry.family] % 3 == 0
+        kept = seen[entry.family] <= quick or seen[entry.family] % 6 == 0
         parameters.append(pytest.param(name, marks=() if kept else pytest.mark.slow))
     return parameters

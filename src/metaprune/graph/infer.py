@@ -158,7 +158,7 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
         TraceError: `torch.export` cannot capture it with these inputs.
     """
     check_inputs(model, args, kwargs)
-    kwargs = dict(kwargs or {})
+    kwargs = dict(sorted((kwargs or {}).items()))  # one order, whoever calls
     buffers = dict(model.named_buffers())
     silenced = logging.root.manager.disable
     logging.disable(logging.ERROR)  # what fails is told by the error, not by pages of log

@@ -39,7 +39,10 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
     model = written_out(model, graph.written_out)
     graph.check(model)
     plan.check(graph)
-    return Masked(clone(model), plan, graph.ties)
+    masked = Masked(clone(model), plan, graph.ties)
+    if isinstance(graph.inference, Inference):
+        masked.known[masked.kind(graph.args, graph.kwargs, modes=False)] = graph.inference
+    return masked
 
 
 class Masked(nn.Module):
@@ -50,16 +53,25 @@ class Masked(nn.Module):
         self.network = network
         self.plan = plan
         self.ties = ties
-        self._traced: dict[object, Inference] = {}
+        self.known: dict[object, Inference] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the traced program, hiding dead channels from every operator that reads across them."""
         kwargs = dict(sorted(kwargs.items()))
-        leaves = pytree.tree_leaves((args, kwargs))
-        key = (self.training, *(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in leaves))
-        if key not in self._traced:
-            self._traced[key] = infer(self.network, args, kwargs, self.ties)
-        return interpret(self._traced[key], self.network, self.plan.kept, args, kwargs)
+        kind = self.kind(args, kwargs)
+        if kind not in self.known:
+            self.known[kind] = infer(self.network, args, kwargs, self.ties)
+        return interpret(self.known[kind], self.network, self.plan.kept, args, kwargs)
+
+    def kind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], modes: bool | None = None) -> object:
+        """What a program is traced for: the mode of every module, and the inputs but for their values."""
+        leaves, tree = pytree.tree_flatten((args, dict(kwargs)))
+        inputs = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in leaves]
+        return (
+            tuple(module.training if modes is None else modes for module in self.network.modules()),
+            str(tree),
+            *inputs,
+        )
 
 
 def interpret(
