@@ -40,8 +40,8 @@ def rule(*operators: str) -> Callable[[Kind], Kind]:
 
 
 def is_layout(operator: str) -> bool:
-    """Whether an operator only moves, splits and joins dimensions."""
-    return getattr(RULES.get(operator), "__module__", "").endswith(".layout")
+    """Whether an operator only moves, splits, joins and picks."""
+    return getattr(RULES.get(operator), "__module__", "").endswith((".layout", ".picking"))
 
 
 def constants(sizes: Sequence[int], reason: str = MADE) -> Dims:

@@ -1,7 +1,17 @@
 """What each operator says about the dimensions of its operands: one rule per operator, one file per family."""
 
 from metaprune.graph.call import RULES
-from metaprune.graph.rules import attention, contraction, elementwise, layout, norm, recurrent, reduction, spatial
+from metaprune.graph.rules import (
+    attention,
+    contraction,
+    elementwise,
+    layout,
+    norm,
+    picking,
+    recurrent,
+    reduction,
+    spatial,
+)
 
 __all__ = [
     "RULES",
@@ -10,6 +20,7 @@ __all__ = [
     "elementwise",
     "layout",
     "norm",
+    "picking",
     "recurrent",
     "reduction",
     "spatial",

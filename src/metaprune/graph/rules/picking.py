@@ -1,0 +1,183 @@
+"""Picking: entries chosen or written to by position, and windows; what is picked from is fixed, the others pass on."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from metaprune.graph.call import Call, Dims, constants, rule
+from metaprune.graph.rules.elementwise import broadcast
+from metaprune.graph.unify import (
+    UNIT,
+    Factors,
+    Irreconcilable,
+    fix,
+    measure,
+    resolve,
+    split_right,
+    unify,
+)
+
+__all__ = []
+
+_SAME = ("aten.expand", "aten.to.", "aten.alias", "aten.contiguous", "aten.clone", "aten.detach")
+
+
+@rule("aten.index_select")
+def index_select(call: Call) -> Dims:
+    """Entries picked by position: the dimension is fixed."""
+    dims = call.tensor("self")
+    dim = call.dim("dim", len(dims))
+    fix(dims[dim], "single entries of it are picked by position")
+    return (*dims[:dim], *constants([call.shape[dim]]), *dims[dim + 1 :])
+
+
+@rule("aten.index")
+def index(call: Call) -> object:
+    """Entries picked by tensors of positions: the dimensions picked from are fixed."""
+    if any(_is_mask(node) for node in call["indices"]):
+        return call.unknown(f"{call.name} with a mask is not understood")
+    return _picked(call)
+
+
+@rule("aten.index_put")
+def index_put(call: Call) -> Dims:
+    """Entries written over by position: those dimensions are fixed. Where a mask says so: equal to the mask's."""
+    broadcast([_picked(call), call.tensor("values")])
+    return call.tensor("self")
+
+
+def _is_mask(index: fx.Node | None) -> bool:
+    return index is not None and index.meta["val"].dtype == torch.bool
+
+
+def _picked(call: Call) -> Dims:
+    """What the indices pick: in the place of the dimensions picked from, or in front where those lie apart."""
+    dims = call.tensor("self")
+    given = {place: node for place, node in enumerate(call["indices"]) if node is not None}
+    places = sorted(given)
+    if any(map(_is_mask, given.values())):
+        if len(places) > 1:
+            raise Irreconcilable("a mask among several indices")
+        mask = call.of(given[places[0]])
+        places = list(range(places[0], places[0] + len(mask)))
+        broadcast([tuple(dims[place] for place in places), mask])
+        picked: Dims = (UNIT,)
+    else:
+        for place in places:
+            fix(dims[place], "single entries of it are picked by position")
+        picked = broadcast([call.of(node) for node in given.values()])
+    before = dims[: places[0]] if places == list(range(places[0], places[-1] + 1)) else ()
+    return (*before, *picked, *(dim for place, dim in enumerate(dims) if place >= len(before) and place not in places))
+
+
+@rule("aten.gather")
+def gather(call: Call) -> Dims:
+    """In one dimension entries are picked by position: it is fixed; the others are equal."""
+    dims, index = call.tensor("self"), call.tensor("index")
+    if not dims or not index:
+        return index
+    picked = call.dim("dim", len(dims))
+    fix(dims[picked], "single entries of it are picked by position")
+    _side_by_side(picked, dims, index)
+    return index
+
+
+@rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
+def scatter(call: Call) -> Dims:
+    """In one dimension entries are written to by position: it is fixed; the others are equal."""
+    dims, index = call.tensor("self"), call.tensor("index")
+    if not dims or not index:
+        return dims
+    written = call.dim("dim", len(dims))
+    fix(dims[written], "single entries of it are written to by position")
+    _side_by_side(written, dims, index)
+    if isinstance(call.get("src"), fx.Node):
+        _side_by_side(len(dims), call.tensor("src"), index)
+    return dims
+
+
+def _side_by_side(spared: int, dims: Dims, index: Dims) -> None:
+    """Dimensions, but for one, of which an index of the same rank covers all, or the first entries."""
+    for place, (ours, theirs) in enumerate(zip(dims, index, strict=True)):
+        if place == spared:
+            continue
+        if measure(ours) == measure(theirs):
+            unify(ours, theirs)
+        else:
+            for dim in (ours, theirs):
+                fix(dim, "only its first entries are used")
+
+
+@rule("aten.index_add", "aten.index_copy", "aten.index_reduce", "aten.index_fill")
+def index_add(call: Call) -> object:
+    """Whole slices are written to by position: that dimension is fixed, the others are equal."""
+    dims = call.tensor("self")
+    if not dims or call.get("alpha", 1) != 1:
+        return call.unknown(f"{call.name} of a scalar, or with a factor, is not understood")
+    dim = call.dim("dim", len(dims))
+    fix(dims[dim], "single entries of it are written to by position")
+    if (source := call.optional("source")) is not None:
+        given = (*dims[:dim], resolve(Factors(call.tensor("index"))), *dims[dim + 1 :])
+        for ours, theirs in zip(given, source, strict=True):
+            unify(ours, theirs)
+    return dims
+
+
+@rule("aten.masked_scatter")
+def masked_scatter(call: Call) -> object:
+    """Entries of source go, in order, where a mask says: equal where the mask only repeats, fixed elsewhere."""
+    dims, source = call.tensor("self"), call.tensor("source")
+    repeated = min(_repeated_at_the_end(call, call["mask"], len(dims)), len(source))
+    if [*map(measure, dims[len(dims) - repeated :])] != [*map(measure, source[len(source) - repeated :])]:
+        repeated = 0
+    for ours, theirs in zip(dims[len(dims) - repeated :], source[len(source) - repeated :], strict=True):
+        unify(ours, theirs)
+    broadcast([dims, call.tensor("mask")])
+    for dim in (*dims[: len(dims) - repeated], *source[: len(source) - repeated]):
+        fix(dim, "its entries are written in order where a mask says so")
+    return dims
+
+
+def _repeated_at_the_end(call: Call, node: fx.Node, rank: int) -> int:
+    """Of how many of its last dimensions, when it is broadcast to `rank`, a tensor repeats one entry."""
+    while str(node.target).startswith(_SAME) and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    dims = (*[UNIT] * rank, *call.of(node))[-rank:]
+    return next((count for count, dim in enumerate(reversed(dims)) if measure(dim) > 1), rank)
+
+
+@rule("aten.unfold")
+def unfold(call: Call) -> Dims:
+    """Windows along a dimension, which is fixed: how many, in its place, and their extent at the end."""
+    dims = call.tensor("self")
+    dim = call.dim("dimension", len(dims))
+    fix(dims[dim], "a window slides over it")
+    shape = call.shape
+    return (*dims[:dim], *constants([shape[dim]]), *dims[dim + 1 :], *constants(shape[-1:]))
+
+
+@rule("aten.im2col")
+def im2col(call: Call) -> Dims:
+    """(N, c, H, W) -> (N, c x window, places)."""
+    *batch, channel, height, width = call.tensor("self")
+    for dim in (height, width):
+        fix(dim, "a window slides over it")
+    [window] = constants([call["kernel_size"][0] * call["kernel_size"][1]])
+    return (*batch, resolve(Factors((channel, window))), *constants(call.shape[-1:]))
+
+
+@rule("aten.col2im")
+def col2im(call: Call) -> Dims:
+    """(N, c x window, places) -> (N, c, H, W)."""
+    *batch, channel, places = call.tensor("self")
+    fix(places, "a window slides over it")
+    left, window = split_right(channel, call["kernel_size"][0] * call["kernel_size"][1])
+    fix(window, "it is the extent of a window")
+    return (*batch, resolve(left), *constants(call.shape[-2:]))
+
+
+@rule("aten.diagonal")
+def diagonal(call: Call) -> object:
+    """A view that mixes two dimensions."""
+    return call.unknown(f"{call.name} is not understood")
