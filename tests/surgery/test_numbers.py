@@ -176,3 +176,26 @@ def test_a_literal_is_fixed_with_its_place_in_the_code() -> None:
     assert reasons
     assert all(reason is None or "test_numbers.py:" in reason for reason in reasons)
     assert any(reasons)
+
+
+class Particular(nn.Module):
+    """Wants whole numbers to be just that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.project, self.out = nn.Linear(5, 24), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if type(self.heads) is not int:
+            raise TypeError("heads must be an int")
+        y = self.project(x).view(len(x), self.heads, -1)
+        return self.out((y * y.softmax(1)).flatten(1))
+
+
+def test_code_that_does_not_bear_tags_is_traced_without_them() -> None:
+    model, x = Particular().double(), torch.randn(2, 5, dtype=torch.float64)
+    graph = mp.trace(model, (x,))
+    heads, inner = (next(n for n, axis in graph.free.items() if axis.size == size) for size in (4, 6))
+    plan = mp.Plan({heads: [0, 1, 3], inner: [0, 2, 5]})
+    torch.testing.assert_close(mp.slice(model, graph, plan)(x), mp.mask(model, graph, plan)(x), rtol=1e-12, atol=1e-12)
