@@ -4,7 +4,6 @@ import copy
 import json
 import pickle
 import warnings
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from metaprune.saving import WEIGHTS, SavingError, load, read_weights, save
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
 from tests.methods import small
-from tests.zoo import ZOO
+from tests.zoo import ZOO, few
 
 FILES = {"README.md", "model.safetensors", "plan.json", "report.html", "report.json"}
 
@@ -42,7 +41,7 @@ def result() -> session.Result:
         )
 
 
-@cache
+@few
 def cut(name: str) -> tuple[Any, ...]:
     model, args, kwargs = ZOO[name].example()
     graph = mp.trace(model, args, kwargs)

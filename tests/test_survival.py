@@ -3,7 +3,6 @@
 import os
 import shutil
 import warnings
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from metaprune import saving
 from metaprune.formats import onnx
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
-from tests.zoo import ZOO
+from tests.zoo import ZOO, few
 
 CUT = (
     "resnet",
@@ -46,7 +45,7 @@ class Survivor(NamedTuple):
     plan: mp.Plan
 
 
-@cache
+@few
 def cut(name: str, dtype: torch.dtype = torch.float32) -> Survivor:
     model, *example = ZOO[name].example()
     args, kwargs = pytree.tree_map(lambda x: x.to(dtype) if is_real(x) else x, example)

@@ -1,7 +1,6 @@
 """Closed forms: every value against sums over the terms, one product at a time."""
 
 import math
-from functools import cache
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from metaprune.graph.errors import PlanError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import Axis, Concat, Product, width
 from tests.laws import oracle
-from tests.zoo import ZOO
+from tests.zoo import ZOO, few
 
 FORMS = {"macs": macs_form, "params": params_form}
 NAMES = (
@@ -21,7 +20,7 @@ NAMES = (
 )
 
 
-@cache
+@few
 def graph_of(name: str) -> ChannelGraph:
     return mp.trace(*ZOO[name].example())
 

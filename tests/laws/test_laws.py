@@ -3,7 +3,6 @@
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import axes_of
 from metaprune.surgery.slice import CutWarning, carve
 from tests.laws import oracle
-from tests.zoo import ZOO, Entry, networks
+from tests.zoo import ZOO, Entry, few, networks
 
 every = pytest.mark.parametrize("name", networks(quick=1))
 
@@ -64,7 +63,7 @@ def counterparts(old: ChannelGraph, plan: mp.Plan, new: ChannelGraph) -> dict[st
     return back
 
 
-@cache
+@few
 def case(name: str) -> Case:
     model, args, kwargs = ZOO[name].example()
     return Case(ZOO[name], model, args, kwargs, mp.trace(model, args, kwargs))
@@ -78,17 +77,17 @@ def apply(model: nn.Module, graph: ChannelGraph, plan: mp.Plan) -> Cut:
     return Cut(plan, done.model, effective, tuple(done.undone))
 
 
-@cache
+@few
 def halved(name: str) -> Cut:
     return apply(case(name).model, case(name).graph, oracle.half(case(name).graph))
 
 
-@cache
+@few
 def retraced(name: str) -> ChannelGraph:
     return mp.trace(halved(name).small, case(name).args, case(name).kwargs)
 
 
-@cache
+@few
 def torn(name: str) -> Cut:
     return apply(case(name).model, case(name).graph, oracle.ragged(case(name).graph))
 

@@ -3,7 +3,6 @@
 import copy
 import itertools
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import pytest
@@ -21,10 +20,10 @@ from metaprune.methods.method import Found, Problem
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
 from tests.methods import small
-from tests.zoo import ZOO
+from tests.zoo import ZOO, few
 
 
-@cache
+@few
 def dense() -> tuple[nn.Module, ChannelGraph]:
     model = small.network()
     return model, mp.trace(model, small.EXAMPLE)

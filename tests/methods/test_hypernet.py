@@ -3,7 +3,6 @@
 import copy
 import itertools
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -19,7 +18,7 @@ from metaprune.methods.dhp.dhp import loud_axes
 from metaprune.methods.dhp.hypernet import Generated, HyperNetwork, Latents, collapse
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
-from tests.zoo import ZOO, networks
+from tests.zoo import ZOO, few, networks
 
 FORMS = ("gate", "hypernetwork")
 CONVOLUTIONAL = (
@@ -41,7 +40,7 @@ class Case:
         return oracle.call(model, self.args, self.kwargs)
 
 
-@cache
+@few
 def case(name: str) -> Case:
     model, args, kwargs = ZOO[name].example()
     graph = mp.trace(model, args, kwargs)

@@ -1,5 +1,6 @@
 """Small networks, written as their users write them, that every law is checked on."""
 
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -22,7 +23,10 @@ from tests.zoo import (
 )
 from tests.zoo.entry import Entry, randomise
 
-__all__ = ["ZOO", "Entry", "networks", "randomise"]
+__all__ = ["ZOO", "Entry", "few", "networks", "randomise"]
+
+few = lru_cache(maxsize=8)
+"""Remembers what was made of a network while its tests run together; to keep all graphs slows Python down."""
 
 _WHOLE = (vision, detection, recurrent, parameters)
 _FILES = (convolution, residual, branching, grouped, norm, attention, sequence, picking, opaque, pretrained, *_WHOLE)
