@@ -233,7 +233,7 @@ def _computable(
     """
     if budget.cost != "latency":
         return budget, []
-    scores = group_norms(written_out(model, graph.written_out), graph)
+    scores = group_norms(model, graph)
     loosest = Allocation(graph, Budget(macs=1.0, multiple_of=budget.multiple_of))
     low, high = loosest.form.at(loosest.least), loosest.dense
     measured: list[tuple[float, float]] = []

@@ -62,6 +62,7 @@ class Call:
         macs: Products of dimensions whose sizes, multiplied and summed, are its multiply-accumulates.
         reads: For each tensor argument, the dimensions read across channels (summed or normalised over).
         numbers: (qualified name of the tensor's module or the caller's, attribute) -> the dimension it must equal.
+        normalised: Dimensions, besides those in `reads`, in which zeros are not as good as nothing (0 / 0).
         literal: Whether sizes of axes stand in its arguments as numbers, and the rule cannot say which is which.
         sizes: Dimensions whose size stood in the call as a number, with where that number comes from (None: unknown).
         record: The call of the network's code that it is part of.
@@ -77,6 +78,7 @@ class Call:
     macs: list[Dims] = field(default_factory=list)
     reads: dict[str, tuple[int, ...]] = field(default_factory=dict)
     numbers: dict[tuple[str, str], Shape] = field(default_factory=dict)
+    normalised: list[Shape] = field(default_factory=list)
     literal: bool = False
     sizes: list[tuple[Shape, Number | None]] = field(default_factory=list)
     record: Record | None = None

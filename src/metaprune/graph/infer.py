@@ -327,7 +327,9 @@ class _Walk:
                     scale=None if call.scale is None else term(call.scale),
                     statistics=()
                     if call.macs
-                    else terms(tuple(call.tensor(a)[i] for a, over in call.reads.items() for i in over)),
+                    else terms(
+                        (*(call.tensor(a)[i] for a, over in call.reads.items() for i in over), *call.normalised)
+                    ),
                 )
             )
         parameters = dict(self.model.named_parameters())

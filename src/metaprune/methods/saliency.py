@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import axes_of, places
+from metaprune.surgery.attention import written_out
 
 __all__ = ["group_norms"]
 
@@ -22,7 +23,7 @@ def group_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     Returns:
         For each free axis a float64 tensor of shape (size,).
     """
-    tensors = named_tensors(model)
+    tensors = named_tensors(written_out(model, graph.written_out))
     sums = {name: torch.zeros(axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
     counts = dict.fromkeys(sums, 0)
     for name in graph.parameters:

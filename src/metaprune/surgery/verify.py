@@ -194,6 +194,9 @@ def _agree(old: Skeleton, new: Skeleton, image: dict[Variable, Skeleton], tied: 
     if isinstance(old, tuple) and isinstance(new, tuple) and old[0] == new[0] == "product":
         runs = _runs(old[1:], new[1:])
         return runs is not None and all(_agree_runs(*run, image, tied) for run in runs)
+    if isinstance(old, tuple) and isinstance(new, tuple) and old[0] == "product" and new[0] == "concat":
+        part = old[2] if len(old) == 3 else ("product", *old[2:])  # so many times the same, one by one
+        return old[1] == len(new) - 1 and all(_agree(part, one, image, tied) for one in new[1:])
     if isinstance(old, tuple) and isinstance(new, tuple):
         return len(old) == len(new) and all(_agree(a, b, image, tied) for a, b in zip(old, new, strict=True))
     if isinstance(old, int) and isinstance(new, tuple) and new[0] == "product":

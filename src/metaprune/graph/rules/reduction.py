@@ -117,4 +117,5 @@ def weight_norm(call: Call) -> Dims:
     dims = call.tensor("v")
     kept = int(call.get("dim", 0))
     call.reads["v"] = tuple(place for place in range(len(dims)) if place != kept)
+    call.normalised.extend(dims)
     return broadcast([dims, call.tensor("g")])

@@ -34,6 +34,7 @@ from metaprune.graph.term import axes_of
 from metaprune.methods.dhp.hypernet import Generated, Latents
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
+from metaprune.surgery.attention import written_out
 from metaprune.train.engine import Recipe, fit
 
 __all__ = ["DHP", "Search", "initial_latents", "loud_axes", "proximal_step", "share_allowed"]
@@ -131,7 +132,7 @@ class DHP:
         """
         if not graph.free:
             raise MetapruneError("DHP: the graph has no free axis that gates can silence; print the graph to see why")
-        network = clone(model)
+        network = clone(written_out(model, graph.written_out))
         device = next(network.parameters()).device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
