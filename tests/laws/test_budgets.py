@@ -25,7 +25,7 @@ def found(method: Method, model: Any, graph: ChannelGraph, budget: mp.Budget) ->
     return method.find(Problem(model, graph, budget, None, None)).plan  # type: ignore[arg-type]  (nothing is trained)
 
 
-@pytest.mark.parametrize("name", networks(quick=1))
+@pytest.mark.parametrize("name", networks(families=3))
 def test_budgets(name: str) -> None:
     """A plan fits its budget; a budget of 1 prunes nothing; same seed, same plan; the model is untouched."""
     model, args, kwargs = ZOO[name].example()

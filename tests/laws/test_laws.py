@@ -18,7 +18,7 @@ from metaprune.surgery.slice import CutWarning, carve
 from tests.laws import oracle
 from tests.zoo import ZOO, Entry, few, networks
 
-every = pytest.mark.parametrize("name", networks(quick=1))
+every = pytest.mark.parametrize("name", networks())
 
 
 @dataclass(frozen=True)

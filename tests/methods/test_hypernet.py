@@ -178,7 +178,7 @@ def test_a_network_of_another_precision_stays_one(form: Any, dtype: torch.dtype)
     assert {parameter.dtype for parameter in start.fold().parameters()} == {dtype}
 
 
-@pytest.mark.parametrize("name", networks(quick=1))
+@pytest.mark.parametrize("name", networks(families=3))
 def test_a_zero_latent_is_a_cut(name: str) -> None:
     """Zero, fold, slice: the sliced network computes what the gated one did, for any other latents."""
     c = case(name)

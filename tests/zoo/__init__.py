@@ -33,12 +33,12 @@ _FILES = (convolution, residual, branching, grouped, norm, attention, sequence, 
 ZOO: dict[str, Entry] = {entry.name: entry for file in _FILES for entry in file.ENTRIES}
 
 
-def networks(quick: int) -> list[Any]:
-    """All networks as parameters of a test; slow are those after the first `quick` of a family, but for every sixth."""
-    seen: dict[str, int] = {}
+def networks(families: int = 1) -> list[Any]:
+    """All networks as parameters of a test; slow are all but the first of every so many families."""
+    seen: dict[str, None] = {}
     parameters = []
     for name, entry in ZOO.items():
-        seen[entry.family] = seen.get(entry.family, 0) + 1
-        kept = seen[entry.family] <= quick or seen[entry.family] % 6 == 0
+        kept = entry.family not in seen and len(seen) % families == 0
+        seen[entry.family] = None
         parameters.append(pytest.param(name, marks=() if kept else pytest.mark.slow))
     return parameters

@@ -313,7 +313,7 @@ MOBILEVIT_AXES = (16, *2 * (4, 4, 32), 20, *4 * (4, 5, 40), 24, *3 * (4, 6, 48))
 DETR_AXES = (8, 14, 14, 18, 18, 4, 6, 40, *2 * (3, 8, 3, 8, 36))
 SWIN_AXES = (12, 2, 6, 48, 2, 6, 48, 24, 4, 6, 96, 4, 6, 96)
 
-# By default, the first and every sixth run: those are the quick ones.
+# The first runs by default.
 ENTRIES = (
     entry("distilbert", "DistilBertForSequenceClassification", DISTILBERT, MASKED, (24, 24, *BLOCKS)),
     entry("resnet", "ResNetForImageClassification", RESNET, LARGER, RESNET_AXES, statistics=(), cnn=True),
