@@ -212,10 +212,11 @@ def test_steps_of_heads_and_their_sizes() -> None:
     class Heads(nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            self.heads, self.size = 4, 8
             self.q, self.out = nn.Linear(16, 32), nn.Linear(32, 16)
 
         def forward(self, x: Tensor) -> Tensor:
-            split = self.q(x).unflatten(-1, (4, 8))
+            split = self.q(x).unflatten(-1, (self.heads, self.size))
             return self.out((split * split.softmax(-1)).flatten(-2))
 
     graph = mp.trace(Heads(), (torch.zeros(2, 3, 16),))
