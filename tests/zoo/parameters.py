@@ -483,7 +483,23 @@ class StackedExperts(nn.Module):
 
 GRAPH = floats((2, 4, 5), (2, 4, 4))
 NORMED = (12, 16, 14)
+
+
+class FourierFeatures(nn.Module):
+    """Time steps as sines of learned frequencies, by an outer product."""
+
+    def __init__(self, frequencies: int = 8, hidden: int = 14) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(torch.rand(frequencies))
+        self.mlp = nn.Sequential(nn.Linear(2 * frequencies, hidden), nn.SiLU(), nn.Linear(hidden, 5))
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = torch.outer(t, self.frequencies)
+        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
+
+
 ENTRIES = (
+    Entry("fourier_features", "bare parameters", FourierFeatures, floats((2,)), (8, 14)),
     Entry("res_mlp", "bare parameters", ResMlp, floats((2, 4, 7)), (18, 24, 22)),
     Entry("scaled_convs", "bare parameters", ScaledConvs, pictures(), (12, 10), cnn=True),
     Entry("position_tables", "bare parameters", PositionTables, pictures(), (6, 6, 24, 14), cnn=True),

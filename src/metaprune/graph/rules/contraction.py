@@ -204,6 +204,13 @@ def _products(subscripts: list[list[str]], result: list[str]) -> list[list[str]]
     return products
 
 
+@rule("aten.outer", "aten.ger")
+def outer(call: Call) -> Dims:
+    """Each entry of a vector times each of another: nothing is summed."""
+    [rows], [columns] = call.tensor("self"), call.tensor("vec2")
+    return (rows, columns)
+
+
 @rule("aten.bilinear")
 def bilinear(call: Call) -> Dims:
     """y_o = x1^T W_o x2 + b_o, W of shape (out, in1, in2)."""
