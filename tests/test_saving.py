@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from metaprune.saving import WEIGHTS, SavingError, load, read_weights, save
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
 from tests.methods import small
-from tests.zoo import ZOO, few
+from tests.zoo import ZOO
 
 FILES = {"README.md", "model.safetensors", "plan.json", "report.html", "report.json"}
 
@@ -41,7 +42,7 @@ def result() -> session.Result:
         )
 
 
-@few
+@cache
 def cut(name: str) -> tuple[Any, ...]:
     model, args, kwargs = ZOO[name].example()
     graph = mp.trace(model, args, kwargs)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from metaprune import saving
 from metaprune.formats import onnx
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
-from tests.zoo import ZOO, few
+from tests.zoo import ZOO
 
 CUT = (
     "resnet",
@@ -45,7 +46,7 @@ class Survivor(NamedTuple):
     plan: mp.Plan
 
 
-@few
+@cache
 def cut(name: str, dtype: torch.dtype = torch.float32) -> Survivor:
     model, *example = ZOO[name].example()
     args, kwargs = pytree.tree_map(lambda x: x.to(dtype) if is_real(x) else x, example)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from metaprune.cost.budget import Allocation, alignment
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import axes_of, size, width
-from tests.zoo import ZOO, few
+from tests.zoo import ZOO
 
 NAMES = (
     *("vgg", "resnet", "resnet_bottleneck", "densenet", "unet", "mobilenet_v2", "efficientnet", "resnext"),
@@ -22,7 +23,7 @@ NAMES = (
 MANY_WIDTHS = ("vgg", "resnet", "densenet", "unet", "mobilenet_v2", "efficientnet")
 
 
-@few
+@cache
 def graph_of(name: str) -> ChannelGraph:
     return mp.trace(*ZOO[name].example())
 

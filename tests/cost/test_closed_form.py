@@ -1,6 +1,7 @@
 """Closed forms: every value against sums over the terms, one product at a time."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from metaprune.graph.errors import PlanError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import Axis, Concat, Product, width
 from tests.laws import oracle
-from tests.zoo import ZOO, few
+from tests.zoo import ZOO
 
 FORMS = {"macs": macs_form, "params": params_form}
 NAMES = (
@@ -20,7 +21,7 @@ NAMES = (
 )
 
 
-@few
+@cache
 def graph_of(name: str) -> ChannelGraph:
     return mp.trace(*ZOO[name].example())
 

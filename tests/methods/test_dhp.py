@@ -3,6 +3,7 @@
 import copy
 import itertools
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,10 +21,10 @@ from metaprune.methods.method import Found, Problem
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
 from tests.methods import small
-from tests.zoo import ZOO, few
+from tests.zoo import ZOO
 
 
-@few
+@cache
 def dense() -> tuple[nn.Module, ChannelGraph]:
     model = small.network()
     return model, mp.trace(model, small.EXAMPLE)
