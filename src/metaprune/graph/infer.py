@@ -102,11 +102,27 @@ class Captured:
     kwargs: dict[str, Any]
 
 
+@contextmanager
+def _without_stack_traces() -> Iterator[None]:
+    """Nodes without the stack they were made from, where this version of PyTorch can do that."""
+    settings = getattr(fx, "config", None)
+    before = getattr(settings, "do_not_emit_stack_traces", None)
+    if before is None:
+        yield
+        return
+    settings.do_not_emit_stack_traces = True  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        settings.do_not_emit_stack_traces = before  # type: ignore[union-attr]
+
+
 def infer(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
     ties: Sequence[Sequence[Tie]] = (),
+    recorded: bool = True,
 ) -> Inference:
     """Infer the channel graph of `model` from one export, in the mode the model is in.
 
@@ -115,11 +131,12 @@ def infer(
         args: Example inputs; the first dimension of the first tensor is the batch.
         kwargs: Example keyword inputs.
         ties: As for `read`.
+        recorded: As for `capture`.
 
     Raises:
         TraceError: `torch.export` cannot capture the model with these inputs.
     """
-    return read(model, capture(model, args, kwargs), ties)
+    return read(model, capture(model, args, kwargs, recorded), ties)
 
 
 def read(model: nn.Module, captured: Captured, ties: Sequence[Sequence[Tie]] = ()) -> Inference:
@@ -152,8 +169,16 @@ def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
         raise TraceError(f"trace: expected kwargs as a dictionary of inputs by name, got {type(kwargs).__name__}")
 
 
-def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Captured:
+def capture(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, recorded: bool = True
+) -> Captured:
     """Export a network, in the mode it is in.
+
+    Args:
+        model: Any module that `torch.export` can read.
+        args: Example inputs.
+        kwargs: Example inputs by name.
+        recorded: Whether to record the calls of its code; without, it takes less time.
 
     Raises:
         TraceError: `torch.export` cannot capture it with these inputs.
@@ -166,6 +191,11 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.enable_grad():  # programs differ with it
             warnings.simplefilter("ignore")
+            if not recorded:
+                with _without_stack_traces():
+                    return Captured(
+                        torch.export.export(model, args, kwargs, strict=False), (), frozenset(), args, kwargs
+                    )
             try:
                 with recording(model) as recorder:
                     program = torch.export.export(model, args, kwargs, strict=False)

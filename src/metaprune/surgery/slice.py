@@ -134,7 +134,7 @@ class _Carving:
         set_numbers(small, numbers, widths)
         try:
             with inference_mode_of(small):
-                seen = infer(small, *example_inputs(small, self.graph))
+                seen = infer(small, *example_inputs(small, self.graph), recorded=False)
         except TraceError as error:
             return _blame(error)
         problem = mismatch(self.graph, seen.graph, widths) or _make_up(small, self.graph, seen, widths)

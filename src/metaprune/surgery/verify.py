@@ -101,7 +101,7 @@ def _pairs(old: ChannelGraph, new: ChannelGraph) -> list[tuple[Operator, Operato
         elif one is None or other is None:
             return f"the cut network has {len(theirs)} operators instead of {len(ours)}"
         else:
-            return f"{other.where} calls {other.name} instead of {one.name} after the cut"
+            return f"{one.where} calls {other.name} instead of {one.name} after the cut"
     return pairs
 
 
@@ -128,7 +128,7 @@ def _other_flow(old: ChannelGraph, new: ChannelGraph, pairs: Sequence[tuple[Oper
 
     for one, other in pairs:
         if not same(one.operands, other.operands):
-            return f"{other.where} ({other.name}) reads something else after the cut"
+            return f"{one.where} ({one.name}) reads something else after the cut"
     return None if same(old.returned, new.returned) else "the network returns something else after the cut"
 
 
