@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import logging
@@ -187,6 +188,8 @@ def capture(
     kwargs = dict(sorted((kwargs or {}).items()))  # one order, whoever calls
     buffers = dict(model.named_buffers())
     silenced = logging.root.manager.disable
+    collecting = gc.isenabled()
+    gc.disable()  # an export makes many objects that stay, and little garbage
     logging.disable(logging.ERROR)  # what fails is told by the error, not by pages of log
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.enable_grad():  # programs differ with it
@@ -210,6 +213,8 @@ def capture(
         ) from error
     finally:
         logging.disable(silenced)
+        if collecting:
+            gc.enable()
         for name, buffer in buffers.items():
             path, _, attribute = name.rpartition(".")
             owner = model.get_submodule(path)
