@@ -7,6 +7,7 @@ is replaced by an equivalent module of four linear layers, which is plain PyTorc
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +24,7 @@ Calls = Mapping[str, Mapping[str, Any]]
 """Path of an `nn.MultiheadAttention` -> how the network calls it."""
 
 _MASKS = ("key_padding_mask", "attn_mask")
-_FLAGS = {"need_weights": True, "average_attn_weights": True}
+_FLAGS = ("need_weights", "average_attn_weights")
 _READ = {"num_heads", "embed_dim", "batch_first", "in_proj_bias", "_qkv_same_embed_dim"}
 """Attributes that the new module has, too: PyTorch's transformer layers ask for them."""
 
@@ -43,8 +44,12 @@ def observe(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     calls: dict[str, list[dict[str, Any]]] = {path: [] for path in found}
     path_of = {module: path for path, module in found.items()}
 
+    signature = inspect.signature(next(iter(found.values())).forward)
+
     def note(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        calls[path_of[module]].append(_call(*given, **named))  # type: ignore[index]
+        bound = signature.bind(*given, **named)
+        bound.apply_defaults()
+        calls[path_of[module]].append(_call(bound.arguments))  # type: ignore[index]
 
     hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in found.values()]
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -65,25 +70,15 @@ def _can_be(module: nn.MultiheadAttention, names: Mapping[int, int]) -> bool:
     return plain and not hooked and all(names[id(parameter)] == 1 for parameter in module.parameters())
 
 
-def _call(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_padding_mask: Tensor | None = None,
-    need_weights: bool = True,
-    attn_mask: Tensor | None = None,
-    average_attn_weights: bool = True,
-    is_causal: bool = False,
-) -> dict[str, Any]:
+def _call(given: Mapping[str, Any]) -> dict[str, Any]:
     """What decides how attention is written out; nothing where it is called as it cannot be."""
-    if query.dim() != 3:
+    if given["query"].dim() != 3:
         return {}
-    masks = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask}
     kinds = {
-        name: None if mask is None else [mask.dim(), "bool" if mask.dtype == torch.bool else "float"]
-        for name, mask in masks.items()
+        name: None if (mask := given[name]) is None else [mask.dim(), "bool" if mask.dtype == torch.bool else "float"]
+        for name in _MASKS
     }
-    return {**kinds, "need_weights": bool(need_weights), "average_attn_weights": bool(average_attn_weights)}
+    return {**kinds, **{name: bool(given[name]) for name in _FLAGS}}
 
 
 def written_out(model: nn.Module, calls: Calls) -> nn.Module:
