@@ -66,7 +66,9 @@ def affine_grid(call: Call) -> Dims:
 @rule("aten.pixel_shuffle")
 def pixel_shuffle(call: Call) -> Dims:
     """(c r r, H, W) -> (c, H r, W r)."""
-    *batch, channel, _, _ = call.tensor("self")
+    *batch, channel, height, width = call.tensor("self")
+    for dim in (height, width):
+        fix(dim, "pixel shuffle runs over it")
     left, inside = split_right(channel, int(call["upscale_factor"]) ** 2)
     fix(inside, "pixel shuffle spreads it over the picture")
     return (*batch, left, *constants(call.shape[-2:]))
@@ -75,7 +77,9 @@ def pixel_shuffle(call: Call) -> Dims:
 @rule("aten.pixel_unshuffle")
 def pixel_unshuffle(call: Call) -> Dims:
     """(c, H r, W r) -> (c r r, H, W)."""
-    *batch, channel, _, _ = call.tensor("self")
+    *batch, channel, height, width = call.tensor("self")
+    for dim in (height, width):
+        fix(dim, "pixel unshuffle runs over it")
     factor = Variable(int(call["downscale_factor"]) ** 2, "pixel unshuffle gathers it from the picture")
     return (*batch, resolve(Factors((channel, factor))), *constants(call.shape[-2:]))
 
