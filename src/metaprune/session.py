@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 from metaprune.cost.budget import Allocation, Budget
 from metaprune.cost.closed_form import axis_shares, layer_macs, macs, params
 from metaprune.cost.latency import Latency, latency
+from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.infer import inference_mode_of
 from metaprune.graph.plan import Plan
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms

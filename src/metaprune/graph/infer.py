@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
-import io
-import logging
 import math
 import operator
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +17,11 @@ from torch.utils import _pytree as pytree
 
 from metaprune.graph.attributes import held
 from metaprune.graph.call import Call, Dims, constants, is_layout
+from metaprune.graph.capture import Captured, capture
 from metaprune.graph.errors import TraceError
 from metaprune.graph.flow import sources, wrapped
 from metaprune.graph.graph import ChannelGraph, Operator, Size, Tie
-from metaprune.graph.provenance import Combined, Extent, Number, Record, Tagged, call_of, recording
+from metaprune.graph.provenance import Combined, Extent, Number, Record, Tagged, call_of
 from metaprune.graph.rules import RULES
 from metaprune.graph.rules.elementwise import pointwise
 from metaprune.graph.tensors import named_tensors
@@ -44,7 +40,7 @@ from metaprune.graph.unify import (
     variables,
 )
 
-__all__ = ["Captured", "Inference", "Tie", "capture", "check_inputs", "infer", "inference_mode_of", "read"]
+__all__ = ["Inference", "Tie", "infer", "read"]
 
 KERNEL = "it is a kernel's extent"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
@@ -70,52 +66,6 @@ class Inference:
     reads: dict[fx.Node, dict[str, tuple[int, ...]]]
     nodes: list[fx.Node]
     owner: dict[fx.Node, str]
-
-
-@contextmanager
-def inference_mode_of(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; every module's own mode is restored afterwards, also after an error."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@dataclass(frozen=True)
-class Captured:
-    """One export of a network.
-
-    Attributes:
-        program: The exported program.
-        records: The calls of the network's code that it came from.
-        floats: The broken numbers that its modules hold, which are what they are whatever is cut.
-        args: The example inputs.
-        kwargs: The example inputs by name.
-    """
-
-    program: torch.export.ExportedProgram
-    records: Sequence[Record]
-    floats: Set[float]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-@contextmanager
-def _without_stack_traces() -> Iterator[None]:
-    """Nodes without the stack they were made from, where this version of PyTorch can do that."""
-    settings = getattr(fx, "config", None)
-    before = getattr(settings, "do_not_emit_stack_traces", None)
-    if before is None:
-        yield
-        return
-    settings.do_not_emit_stack_traces = True  # type: ignore[union-attr]
-    try:
-        yield
-    finally:
-        settings.do_not_emit_stack_traces = before  # type: ignore[union-attr]
 
 
 def infer(
@@ -154,72 +104,6 @@ def read(model: nn.Module, captured: Captured, ties: Sequence[Sequence[Tie]] = (
     for stage in ties:
         walk.tie(stage)
     return walk.freeze(captured.args, captured.kwargs, tuple(map(tuple, ties)))
-
-
-def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> None:
-    """Check the kinds of what is to be traced.
-
-    Raises:
-        TraceError: The model is no module, or the inputs are not a tuple and a dictionary.
-    """
-    if not isinstance(model, nn.Module):
-        raise TraceError(f"trace: expected a torch.nn.Module, got {type(model).__name__}; pass the network itself")
-    if not isinstance(args, tuple):
-        raise TraceError(f"trace: expected args as a tuple of inputs, got {type(args).__name__}; write (x,)")
-    if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise TraceError(f"trace: expected kwargs as a dictionary of inputs by name, got {type(kwargs).__name__}")
-
-
-def capture(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, recorded: bool = True
-) -> Captured:
-    """Export a network, in the mode it is in.
-
-    Args:
-        model: Any module that `torch.export` can read.
-        args: Example inputs.
-        kwargs: Example inputs by name.
-        recorded: Whether to record the calls of its code; without, it takes less time.
-
-    Raises:
-        TraceError: `torch.export` cannot capture it with these inputs.
-    """
-    check_inputs(model, args, kwargs)
-    kwargs = dict(sorted((kwargs or {}).items()))  # one order, whoever calls
-    buffers = dict(model.named_buffers())
-    silenced = logging.root.manager.disable
-    collecting = gc.isenabled()
-    gc.disable()  # an export makes many objects that stay, and little garbage
-    logging.disable(logging.ERROR)  # what fails is told by the error, not by pages of log
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.enable_grad():  # programs differ with it
-            warnings.simplefilter("ignore")
-            if not recorded:
-                with _without_stack_traces():
-                    return Captured(
-                        torch.export.export(model, args, kwargs, strict=False), (), frozenset(), args, kwargs
-                    )
-            try:
-                with recording(model) as recorder:
-                    program = torch.export.export(model, args, kwargs, strict=False)
-                return Captured(program, recorder.records, recorder.floats, args, kwargs)
-            except Exception:  # of a network that does not bear numbers with tags; trial cuts tell less, but something
-                return Captured(torch.export.export(model, args, kwargs, strict=False), (), frozenset(), args, kwargs)
-    except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise TraceError(
-            f"trace: torch.export could not read {type(model).__name__} with these inputs "
-            f"({type(error).__name__}: {reason}); check that model(*args, **kwargs) runs and is exportable"
-        ) from error
-    finally:
-        logging.disable(silenced)
-        if collecting:
-            gc.enable()
-        for name, buffer in buffers.items():
-            path, _, attribute = name.rpartition(".")
-            owner = model.get_submodule(path)
-            if owner._buffers.get(attribute) is not buffer:
-                owner._buffers[attribute] = buffer
 
 
 @dataclass
@@ -324,11 +208,17 @@ class _Walk:
         axes = self.name()
         leaves: dict[Variable, Axis] = axes | {}
 
+        known: dict[int, tuple[Shape, Term]] = {}
+
         def term(shape: Shape) -> Term:
-            shape = resolve(shape)
+            if id(shape) not in known:
+                known[id(shape)] = shape, written(resolve(shape))
+            return known[id(shape)][1]
+
+        def written(shape: Shape) -> Term:
             if isinstance(shape, Variable):
                 return leaves.setdefault(shape, Axis("", shape.size, shape.fixed or "no tensor holds it"))
-            inner = tuple(term(part) for part in shape.of)
+            inner = tuple(written(part) for part in shape.of)
             return Product(inner) if isinstance(shape, Factors) else Concat(inner)
 
         def terms(dims: Dims) -> tuple[Term, ...]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.infer import Inference, infer, inference_mode_of
+from metaprune.graph.infer import Inference, infer
 from metaprune.graph.plan import Plan
 from metaprune.graph.provenance import is_network
 from metaprune.graph.tensors import clone, named_tensors, with_tensors

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from torch import nn
 
+from metaprune.graph.capture import capture, check_inputs, inference_mode_of
 from metaprune.graph.graph import ChannelGraph, Operator, Tie
-from metaprune.graph.infer import capture, check_inputs, inference_mode_of, read
+from metaprune.graph.infer import read
 from metaprune.graph.plan import Plan
 from metaprune.graph.term import axes_of
 from metaprune.surgery.attention import observe, written_out

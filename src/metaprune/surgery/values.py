@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.infer import Inference, infer, inference_mode_of
+from metaprune.graph.infer import Inference, infer
 from metaprune.graph.tensors import named_tensors
 from metaprune.surgery.mask import interpret
 
