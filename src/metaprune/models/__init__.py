@@ -4,9 +4,51 @@ from collections.abc import Callable
 
 from torch import nn
 
-from metaprune.models.resnet import ResNet, resnet8, resnet20, resnet32, resnet44, resnet56, resnet110
+from metaprune.models.densenet import DenseNet, densenet40
+from metaprune.models.dncnn import DnCNN
+from metaprune.models.edsr import EDSR
+from metaprune.models.mnasnet import MNASNet
+from metaprune.models.mobilenet import MobileNetV1, MobileNetV2, MobileNetV3, mobilenet_v3_large, mobilenet_v3_small
+from metaprune.models.resnet import (
+    ResNet,
+    resnet8,
+    resnet20,
+    resnet32,
+    resnet44,
+    resnet56,
+    resnet110,
+    resnet110_bottleneck,
+    resnet164,
+)
+from metaprune.models.srresnet import SRResNet
+from metaprune.models.unet import UNet
 
-__all__ = ["MODELS", "ResNet", "resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
+__all__ = [
+    "DENOISING",
+    "EDSR",
+    "MODELS",
+    "SUPER_RESOLUTION",
+    "DenseNet",
+    "DnCNN",
+    "MNASNet",
+    "MobileNetV1",
+    "MobileNetV2",
+    "MobileNetV3",
+    "ResNet",
+    "SRResNet",
+    "UNet",
+    "densenet40",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "resnet8",
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    "resnet110_bottleneck",
+    "resnet164",
+]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": resnet8,
@@ -15,5 +57,19 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet44": resnet44,
     "resnet56": resnet56,
     "resnet110": resnet110,
+    "resnet110_bottleneck": resnet110_bottleneck,
+    "resnet164": resnet164,
+    "densenet40": densenet40,
+    "mobilenet_v1": MobileNetV1,
+    "mobilenet_v2": MobileNetV2,
+    "mobilenet_v3_large": mobilenet_v3_large,
+    "mobilenet_v3_small": mobilenet_v3_small,
+    "mnasnet": MNASNet,
 }
 """Name -> function of `(classes=10, channels=3)` that returns the network with fresh weights."""
+
+SUPER_RESOLUTION: dict[str, Callable[..., nn.Module]] = {"srresnet": SRResNet, "edsr": EDSR}
+"""Name -> function of `(scale=4, channels=3, blocks, width)` that returns the network with fresh weights."""
+
+DENOISING: dict[str, Callable[..., nn.Module]] = {"dncnn": DnCNN, "unet": UNet}
+"""Name -> function of `(channels=1, width)`, and `blocks` or `depth`, that returns it with fresh weights."""
