@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -21,6 +22,7 @@ from metaprune.graph.errors import BudgetError, MetapruneError, TraceError
 from metaprune.methods.method import Method
 from metaprune.report.page import render
 from metaprune.report.report import from_json, to_json
+from metaprune.train.restoration import bicubic
 from tests.laws import oracle
 from tests.methods import small
 
@@ -401,3 +403,60 @@ def test_on_a_gpu(method: Method) -> None:
     assert oracle.fingerprint(model) == before
     assert mp.macs(result.graph, result.plan) <= Allocation(result.graph, BUDGET).limit
     assert not any("could not be verified" in note for note in result.report.notes)
+
+
+class Restorer(nn.Module):
+    """A stem, a residual block, and as many channels as an enlarged picture needs."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        self.inner = nn.Conv2d(16, 16, 3, padding=1)
+        self.back = nn.Conv2d(16, 16, 3, padding=1)
+        self.tail = nn.Conv2d(16, scale**2, 3, padding=1)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        y = y + self.back(self.inner(y).relu())
+        large = F.pixel_shuffle(self.tail(y), self.scale)
+        return large + F.interpolate(x, scale_factor=self.scale)
+
+
+@pytest.mark.parametrize("method", [mp.Uniform(), mp.DHP()], ids=lambda method: method.name)
+@pytest.mark.parametrize("scale", [1, 2])
+def test_networks_that_restore_images(method: Method, scale: int) -> None:
+    """Enlarging and denoising, with whole images of several sizes to measure on."""
+    generator = torch.Generator().manual_seed(0)
+
+    def pairs(count: int, *sizes: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+        found = []
+        for height, width in sizes:
+            coarse = torch.rand(count, 1, 4, 5, generator=generator)
+            true = F.interpolate(coarse, (scale * height, scale * width), mode="bicubic").clamp(0, 1)
+            noise = 0.1 * torch.randn(true.shape, generator=generator)
+            found.append((bicubic(true, (height, width)) if scale > 1 else true + noise, true))
+        return found
+
+    parts = pairs(4, *[(12, 12)] * 6), pairs(1, (20, 24)), pairs(1, (18, 20), (25, 19))
+    task = mp.SuperResolution(*parts, scale=scale) if scale > 1 else mp.Denoising(*parts, sigma=25.5)
+    torch.manual_seed(0)
+    model = Restorer(scale)
+    recipe = mp.Recipe(epochs=4, lr=5e-3, optimizer="adamw", weight_decay=0.0, precision="32-true", device="cpu")
+    result = mp.prune(
+        model, (torch.rand(1, 1, 12, 16),), method=method, budget=BUDGET, task=task, recipe=recipe, progress=False
+    )
+    report = result.report
+    assert mp.macs(result.graph, result.plan) <= Allocation(result.graph, BUDGET).limit
+    assert (report.metric_name, report.example, report.split) == ("PSNR (dB)", "1×12×16", "test")
+    for figures, network in ((report.dense, model), (report.pruned, result.model)):
+        outputs = [(network.eval()(x).detach(), (x, y)) for x, y in parts[2]]
+        for name, metric in (("", task.metric), *task.further.items()):
+            expected = sum(float(metric(*each)[0]) for each in outputs) / 2
+            assert (figures.further[name] if name else figures.metric) == pytest.approx(expected, rel=1e-4)
+    assert report.floor
+    assert report.floor.name == ("bicubic" if scale > 1 else "noisy (σ = 25.5)")
+    assert [len(sample.shots) for sample in report.samples] == [4, 4]
+    assert from_json(to_json(report)) == report
+    assert 'src="data:image/png;base64,' in render(report)
+    assert result.model(torch.rand(1, 1, 9, 7)).shape == (1, 1, 9 * scale, 7 * scale)  # another size

@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from metaprune.train.engine import Recipe as Recipe
     from metaprune.train.engine import evaluate as evaluate
     from metaprune.train.engine import fit as fit
+    from metaprune.train.restoration import Denoising as Denoising
+    from metaprune.train.restoration import SuperResolution as SuperResolution
     from metaprune.train.task import Classification as Classification
     from metaprune.train.task import Task as Task
+    from metaprune.train.task import distil as distil
 
 __version__ = "0.1.0"
 
@@ -44,15 +47,18 @@ _HOME = {
     "ChannelGraph": "graph.graph",
     "Classification": "train.task",
     "DHP": "methods.dhp.dhp",
+    "Denoising": "train.restoration",
     "Magnitude": "methods.magnitude.magnitude",
     "MetapruneError": "graph.errors",
     "Plan": "graph.plan",
     "Random": "methods.magnitude.magnitude",
     "Recipe": "train.engine",
     "Result": "session",
+    "SuperResolution": "train.restoration",
     "Task": "train.task",
     "Uniform": "methods.magnitude.magnitude",
     "carry": "surgery.optimizer",
+    "distil": "train.task",
     "evaluate": "train.engine",
     "export": "formats.export",
     "fit": "train.engine",

@@ -64,3 +64,25 @@ def test_a_teacher_that_agrees_adds_nothing(task: Task) -> None:
     output = network(batch[0])
     loss = distil(task, network, share=0.25).loss(output, batch)
     torch.testing.assert_close(loss, 0.75 * task.loss(output, batch))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_answers_are_softened(temperature: float) -> None:
+    distance = Classification([], [], temperature=temperature).distance
+    assert distance
+    answers = LOGITS.flip(1)
+    soft, softer = (F.softmax(logits / temperature, 1) for logits in (LOGITS, answers))
+    divergence = (softer * (softer / soft).log()).sum(1).mean()
+    torch.testing.assert_close(distance(LOGITS, answers), temperature**2 * divergence)
+
+
+def test_a_task_that_cannot_compare_outputs_has_no_teacher() -> None:
+    own = Task([], [], None, loss=lambda output, _: output.sum(), metric=lambda output, _: (output.sum(), 1))
+    with pytest.raises(TaskError, match="distance"):
+        distil(own, nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_that_is_none(share: float) -> None:
+    with pytest.raises(TaskError, match="share from 0 to 1"):
+        distil(Classification([], []), nn.Linear(1, 1), share=share)

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from metaprune.cli.purpose import Cut, Optimizer, Purpose, TaskName
+
 __all__ = ["app"]
 
 
@@ -45,17 +47,32 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Argument(help="A built-in name, package.module:function, file.py:function, or hf:NAME.")]
-DataOption = Annotated[str, typer.Option(help="digits, a Hub name, or a folder of parquet files or pictures.")]
+DataOption = Annotated[
+    str,
+    typer.Option(help="digits, a Hub name, or a folder of parquet files or pictures; to restore, a folder of images."),
+]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the dense network, a safetensors file.")]
 Pruned = Annotated[Path | None, typer.Option(help="A folder that `metaprune prune` wrote.")]
 Input = Annotated[
     str | None,
-    typer.Option("--input", help="Sizes of one example: by default what it was pruned with, else 3x32x32."),
+    typer.Option(
+        "--input",
+        help="Sizes of one example: by default what it was pruned with, else 3x32x32; to restore, images of 128x128.",
+    ),
 ]
 Classes = Annotated[int | None, typer.Option(help="Classes: by default what it was pruned with, else 10.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; as many as torch likes by default.")]
-BatchSize = Annotated[int, typer.Option(help="Examples a batch; also the batch that time is measured at.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Examples a batch: 128, and time is measured at it; to restore, 16, and time is measured at 1."),
+]
+Task = Annotated[TaskName | None, typer.Option(help="What the network is for; classification by default.")]
+Scale = Annotated[int | None, typer.Option(help="For super-resolution: how many times larger images become.")]
+Sigma = Annotated[float | None, typer.Option(help="For denoising: standard deviation of the noise, of 255 levels.")]
+Channels = Annotated[
+    int | None, typer.Option(help="To restore: 1 (grey, usual for noise) or 3 (RGB, usual to enlarge).")
+]
 
 
 class Precision(StrEnum):
@@ -111,9 +128,10 @@ def inspect(
     each: Annotated[bool, typer.Option("--all", help="A row for every axis; else equal blocks share rows.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the graph too: an SVG file to write.")] = None,
+    scale: Scale = None,
 ) -> None:
     """Print axes, sizes, layers, cost share, and what is fixed and why."""
-    from metaprune.cli.resolve import UsageError, example, network, pictures
+    from metaprune.cli.resolve import UsageError, example, known_of, network, task_of
     from metaprune.cli.show import graph_json, graph_table
     from metaprune.surgery.trace import trace
 
@@ -121,11 +139,13 @@ def inspect(
     if data is not None:
         from metaprune.data import load
 
+        if task_of(model) not in (None, "classification"):
+            raise UsageError(f"--data: {model} takes images of any size; give --input instead")
         found = load(data)
         sizes, classes = "x".join(map(str, found.shape)), found.classes
-    sizes, classes = pictures(sizes, classes, None)
-    args = example(sizes, batch)
-    graph = trace(network(model, classes, args[0].shape[1]), args)
+    known = known_of(model, None, sizes, classes, scale)
+    args = example(known.sizes, batch)
+    graph = trace(network(model, **known.builds), args)
     if as_json:
         typer.echo(graph_json(model, graph))
     else:
@@ -153,8 +173,27 @@ def prune(
     weights: Weights = None,
     dense_epochs: Annotated[int, typer.Option(help="Where no weights are given: epochs of the dense network.")] = 25,
     epochs: Annotated[int, typer.Option(help="Epochs after that: search and fine-tuning together.")] = 10,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start of those epochs.")] = 0.05,
-    batch_size: BatchSize = 128,
+    optimizer: Annotated[
+        Optimizer | None, typer.Option(help="sgd by default; to restore, adamw without weight decay.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate at the start of those epochs; by default what suits the rest.")
+    ] = None,
+    batch_size: BatchSize = None,
+    task: Task = None,
+    scale: Scale = None,
+    sigma: Sigma = None,
+    channels: Channels = None,
+    patch: Annotated[int | None, typer.Option(help="To restore: pixels of a true training patch, each way.")] = None,
+    patches: Annotated[
+        int | None, typer.Option("--patches-per-epoch", help="To restore: training patches in an epoch, 3200.")
+    ] = None,
+    val_images: Annotated[int | None, typer.Option(help="To restore: choose by at most so many images.")] = None,
+    test: Annotated[Path | None, typer.Option(help="To restore: another folder of test images.")] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option("--input", help="To restore: sizes that MACs and time are of, as 3x128x128; what enters."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed …")] = "auto",
     device: Device = "auto",
@@ -165,39 +204,30 @@ def prune(
 
     import torch
 
-    from metaprune.cli.resolve import UsageError, chosen_method, network, remembering
+    from metaprune.cli.resolve import UsageError, chosen_method, example, network, remembering
     from metaprune.cli.show import result_table
     from metaprune.cost.budget import Allocation, Budget
-    from metaprune.data import load
     from metaprune.saving import read_weights
     from metaprune.session import prune as run
     from metaprune.surgery.trace import trace
-    from metaprune.train.engine import Recipe
-    from metaprune.train.task import Classification
 
     set_threads(threads)
+    purpose = Purpose.of(model, task, scale, sigma, {})
+    if sizes is not None and not purpose.restores:
+        raise UsageError("--input: the data have the sizes of examples; leave it out")
     chosen = chosen_method(method, settings or [])
     budget = Budget(macs=_number(macs), params=_number(params), latency=latency, multiple_of=multiple_of)
-    recipe = Recipe(epochs=epochs, lr=lr, seed=seed, precision=precision, device=device)
+    dense, recipe = purpose.recipes(epochs, dense_epochs, optimizer, lr, seed=seed, precision=precision, device=device)
     given = read_weights(weights)[0] if weights else None
     _writable(out)
-    pictures = load(data, batch_size=batch_size)
+    ready = purpose.load(data, batch_size, channels, Cut(patch, patches, val_images, test))
     torch.manual_seed(seed)
-    net = network(model, pictures.classes, pictures.shape[0])
-    args = (torch.randn(batch_size, *pictures.shape, generator=torch.Generator().manual_seed(0)),)
+    net = network(model, **ready.builds)
+    args = example("x".join(map(str, ready.sizes)) if sizes is None else sizes, ready.timed)
     if budget.cost != "latency":
         Allocation(trace(net, (args[0][:2],)), budget)
-    task = Classification(pictures.train, pictures.val, pictures.test)
     if given is None:
-        dense = Recipe(
-            dense_epochs,
-            lr=0.1,
-            warmup=min(1.0, dense_epochs / 2),
-            seed=seed,
-            precision=precision,
-            device=device,
-        )
-        given = _train_dense(net, task, dense, out / "dense")
+        given = _train_dense(net, ready.task, dense, out / "dense", ready.label)
     try:
         net.load_state_dict(given)
     except RuntimeError as error:
@@ -207,14 +237,15 @@ def prune(
         args,
         method=chosen,
         budget=budget,
-        task=task,
+        task=ready.task,
         recipe=recipe,
         out=out,
         network=model,
-        data=Path(data).name if Path(data).exists() else data,
+        data=ready.label,
         commands=(command_line(),),
     )
-    result = replace(result, report=remembering(result.report, pictures.shape, pictures.classes))
+    known = {name: str(value) for name, value in ready.builds.items() if name == "classes"} | purpose.settings
+    result = replace(result, report=remembering(result.report, args[0].shape[1:], **known))
     result.save(out)
     result_table(result.report, out, model)
 
@@ -225,28 +256,36 @@ def evaluate(
     data: DataOption,
     weights: Weights = None,
     pruned: Pruned = None,
-    batch_size: BatchSize = 128,
+    batch_size: BatchSize = None,
+    task: Task = None,
+    scale: Scale = None,
+    sigma: Sigma = None,
+    channels: Channels = None,
     precision: str = "auto",
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Measure a dense or a pruned network on the test data (the validation data, where there are none)."""
-    from metaprune.cli.resolve import UsageError
-    from metaprune.cli.show import console
-    from metaprune.data import load
+    """Measure a dense or a pruned network on the test data (the validation data, where there are none).
+
+    For restoration, on the images of the subfolder test, or where there is none, on all images of the folder.
+    """
+    from metaprune.cli.resolve import UsageError, settings_of
+    from metaprune.cli.show import console, scores_line
     from metaprune.train.engine import Recipe
-    from metaprune.train.engine import evaluate as measure
-    from metaprune.train.task import Classification
+    from metaprune.train.scores import scores, scores_of_outputs
 
     set_threads(threads)
     if weights and pruned:
         raise UsageError("evaluate: expected --weights (dense) or --pruned, got both")
-    pictures = load(data, batch_size=batch_size)
-    net = _built(model, weights, pruned, pictures.classes, pictures.shape[0])
-    task = Classification(pictures.train, pictures.val, pictures.test)
-    split, batches = ("test", task.test) if task.test is not None else ("val", task.val)
-    value = measure(net, batches, task, Recipe(precision=precision, device=device))
-    console().print(f"{task.metric_name} on {split}: {value:.2f}")
+    purpose = Purpose.of(model, task, scale, sigma, settings_of(pruned))
+    ready, split = purpose.load_test(data, batch_size, channels)
+    net = _built(model, weights, pruned, ready.builds)
+    batches = ready.task.val if ready.task.test is None else ready.task.test
+    found = scores(net, batches, ready.task, Recipe(precision=precision, device=device))
+    console().print(scores_line(ready.task.metric_name, split, found))
+    if ready.task.pictures is not None:
+        floor = scores_of_outputs(ready.task.pictures.floor, batches, ready.task)
+        console().print(scores_line(f"{ready.task.pictures.floor_name}: {ready.task.metric_name}", split, floor))
 
 
 @app.command()
@@ -260,9 +299,10 @@ def bench(
     precision: Annotated[Precision, typer.Option(help="32-true or bf16-mixed.")] = Precision.single,
     device: str = "cpu",
     threads: Threads = None,
+    scale: Scale = None,
 ) -> None:
     """Time a network, and the pruned one beside it."""
-    from metaprune.cli.resolve import UsageError, example, pictures
+    from metaprune.cli.resolve import UsageError, example, known_of
     from metaprune.cli.show import bench_table
     from metaprune.cost.latency import latency
 
@@ -271,17 +311,16 @@ def bench(
         batches = [int(size) for size in batch.split(",")]
     except ValueError as error:
         raise UsageError(f"--batch: expected sizes like 1,32, got {batch!r}") from error
-    sizes, classes = pictures(sizes, classes, pruned)
-    channels = example(sizes, 1)[0].shape[1]
-    networks = {"dense": _built(model, weights, None, classes, channels)}
+    known = known_of(model, pruned, sizes, classes, scale)
+    networks = {"dense": _built(model, weights, None, known.builds)}
     if pruned:
-        networks["pruned"] = _built(model, None, pruned, classes, channels)
+        networks["pruned"] = _built(model, None, pruned, known.builds)
     rows = []
     for size in batches:
-        args = example(sizes, size)
+        args = example(known.sizes, size)
         times = {n: latency(net, args, device=device, precision=precision.value) for n, net in networks.items()}
         rows.append((size, times))
-    bench_table(model, rows)
+    bench_table(f"{model}, inputs of {known.sizes}", rows)
 
 
 @app.command()
@@ -292,15 +331,16 @@ def export(
     weights: Weights = None,
     sizes: Input = None,
     classes: Classes = None,
+    scale: Scale = None,
 ) -> None:
     """Write a network as ONNX or as an exported program, checked against the module."""
-    from metaprune.cli.resolve import example, pictures
+    from metaprune.cli.resolve import example, known_of
     from metaprune.cli.show import console
     from metaprune.formats.export import export as write
 
-    sizes, classes = pictures(sizes, classes, pruned)
-    args = example(sizes, 2)
-    net = _built(model, weights, pruned, classes, args[0].shape[1])
+    known = known_of(model, pruned, sizes, classes, scale)
+    args = example(known.sizes, 2)
+    net = _built(model, weights, pruned, known.builds)
     console().print(f"wrote {write(net.eval(), args, to)}, equal to the module")
 
 
@@ -339,15 +379,15 @@ def _writable(folder: Path) -> None:
         raise UsageError(f"--out: cannot write to {folder} ({error}); name another folder") from error
 
 
-def _train_dense(net: Any, task: Any, recipe: Any, folder: Path) -> dict[str, Any]:
-    """Train the dense network, or read what an earlier start trained."""
+def _train_dense(net: Any, task: Any, recipe: Any, folder: Path, data: str) -> dict[str, Any]:
+    """Train the dense network, or read what an earlier start trained on the same data."""
     from safetensors.torch import save_file
 
     from metaprune.saving import read_weights
     from metaprune.train.engine import fit
 
     path = folder / "model.safetensors"
-    fit(net, task, recipe, name="dense", checkpoint=folder / "checkpoints")
+    fit(net, task, recipe, name=f"dense on {data}", checkpoint=folder / "checkpoints")
     if not path.exists():
         unfinished = path.with_suffix(".unfinished")
         save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, unfinished)
@@ -355,11 +395,11 @@ def _train_dense(net: Any, task: Any, recipe: Any, folder: Path) -> dict[str, An
     return read_weights(path)[0]
 
 
-def _built(model: str, weights: Path | None, pruned: Path | None, classes: int, channels: int) -> Any:
+def _built(model: str, weights: Path | None, pruned: Path | None, builds: dict[str, Any]) -> Any:
     from metaprune.cli.resolve import UsageError, network
     from metaprune.saving import load, read_weights
 
-    net = network(model, classes, channels)
+    net = network(model, **builds)
     if pruned is not None:
         return load(pruned, net)
     if weights is not None:

@@ -63,7 +63,9 @@ def _run(out: Path) -> None:
             commands=("metaprune demo",),
         )
     report = joined([result.report for result in results.values()])
-    report = remembering(replace(report, commands=("metaprune demo",)), digits.shape, digits.classes)
+    report = remembering(
+        replace(report, commands=("metaprune demo",)), digits.shape, task="classification", classes=str(digits.classes)
+    )
     main = replace(results["dhp"], report=report)
     main.save(out)
     onnx = export(main.model.eval(), args, out / "model.onnx")

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,44 +19,58 @@ from torch import nn
 from metaprune.graph.errors import MetapruneError
 from metaprune.report.report import Report, from_json
 
-__all__ = ["UsageError", "chosen_method", "example", "network", "pictures", "remembering", "report_in"]
+__all__ = [
+    "Known",
+    "UsageError",
+    "chosen_method",
+    "example",
+    "known_of",
+    "network",
+    "remembering",
+    "report_in",
+    "settings_of",
+    "task_of",
+]
 
 
 class UsageError(MetapruneError):
     """A word on the command line that means nothing here."""
 
 
-def network(name: str, classes: int | None = None, channels: int | None = None) -> nn.Module:
+def built_in() -> dict[str, dict[str, Callable[..., nn.Module]]]:
+    """Task -> built-in name -> function that builds the network."""
+    from metaprune.models import DENOISING, MODELS, SUPER_RESOLUTION
+
+    return {"classification": MODELS, "super-resolution": SUPER_RESOLUTION, "denoising": DENOISING}
+
+
+def task_of(name: str) -> str | None:
+    """What a built-in network is for; None for others."""
+    return next((task for task, networks in built_in().items() if name in networks), None)
+
+
+def network(name: str, **known: int | None) -> nn.Module:
     """The network that `name` stands for, with fresh weights (or those its function loads).
 
     Args:
         name: A built-in name (`resnet56`), `package.module:function`, `file.py:function`, or `hf:NAME`.
-        classes: Number of classes, for functions that have a parameter of this name.
-        channels: Channels of the pictures, likewise.
+        known: What is known of the data: `classes`, `channels` and `scale`; each is given to functions that have a
+            parameter of this name.
 
     Raises:
         UsageError: There is no such network, or its function fails.
     """
-    from metaprune.models import MODELS
-
     if name.startswith("hf:"):
         return _from_hub(name[3:])
-    if ":" not in name:
-        if name not in MODELS:
-            raise UsageError(
-                f"network {name!r} is not built in; there are {', '.join(MODELS)}; others are given as "
-                "package.module:function, file.py:function or hf:NAME"
-            )
-        classes, channels = 10 if classes is None else classes, 3 if channels is None else channels
-        if classes < 1 or channels < 1:
-            raise UsageError(f"network {name!r}: expected 1 or more classes and channels, got {classes} and {channels}")
-        return MODELS[name](classes=classes, channels=channels)
+    given = {key: value for key, value in known.items() if value is not None}
+    if low := [key for key, value in given.items() if value < 1]:
+        raise UsageError(f"network {name!r}: expected 1 or more {low[0]}, got {given[low[0]]}")
+    build = None if ":" in name else _built_in(name)
     place, _, function = name.rpartition(":")
     try:
-        build = getattr(_module(place), function)
-        known = {"classes": classes, "channels": channels}
+        build = build or getattr(_module(place), function)
         takes = inspect.signature(build).parameters
-        result = build(**{key: value for key, value in known.items() if value is not None and key in takes})
+        result = build(**{key: value for key, value in given.items() if key in takes})
     except (Exception, SystemExit) as error:
         raise UsageError(
             f"network {name!r}: {type(error).__name__}: {error}; give a function that returns a network"
@@ -64,6 +78,17 @@ def network(name: str, classes: int | None = None, channels: int | None = None) 
     if not isinstance(result, nn.Module):
         raise UsageError(f"network {name!r}: expected a torch.nn.Module, got {type(result).__name__}")
     return result
+
+
+def _built_in(name: str) -> Callable[..., nn.Module]:
+    """The function of a built-in name."""
+    known = {name: build for networks in built_in().values() for name, build in networks.items()}
+    if name not in known:
+        raise UsageError(
+            f"network {name!r} is not built in; there are {', '.join(known)}; others are given as "
+            "package.module:function, file.py:function or hf:NAME"
+        )
+    return known[name]
 
 
 def _module(place: str) -> Any:
@@ -129,24 +154,41 @@ def report_in(folder: Path) -> Report:
         raise UsageError(f"report: {path} is damaged or foreign: {error}") from error
 
 
-def remembering(report: Report, shape: Sequence[int], classes: int) -> Report:
-    """The report, with the sizes of an example and the number of classes, which `pictures` finds again."""
-    known = {"input": "x".join(map(str, shape)), "classes": str(classes)}
-    return replace(report, settings={**report.settings, **known})
+def remembering(report: Report, sizes: Sequence[int], **known: str) -> Report:
+    """The report, with the sizes of an example and what else is known, such as classes; `known_of` finds it again."""
+    return replace(report, settings={**report.settings, "input": "x".join(map(str, sizes)), **known})
 
 
-def pictures(sizes: str | None, classes: int | None, pruned: Path | None) -> tuple[str, int]:
-    """Sizes of an example and number of classes: as given, else as it was pruned with, else 3x32x32 and 10.
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What commands know of a network without data."""
+
+    sizes: str  # of one example, as 3x32x32
+    builds: dict[str, Any]  # classes, channels, scale: for functions that build networks
+
+
+def known_of(model: str, pruned: Path | None, sizes: str | None, classes: int | None, scale: int | None) -> Known:
+    """As given; else as the network was pruned; else 3x32x32 and 10 classes, or images of 128x128 to restore.
 
     Raises:
-        UsageError: There is no network with so few classes.
+        UsageError: The sizes are no sizes, or there is no network with so few classes.
     """
-    held = pruned is not None and (pruned / "report.json").is_file()
-    known = report_in(pruned).settings if pruned is not None and held else {}
     if classes is not None and classes < 1:
         raise UsageError(f"--classes: expected 1 or more, got {classes}")
-    known = {"input": "3x32x32", "classes": "10", **known}
-    return known["input"] if sizes is None else sizes, classes or int(known["classes"])
+    settings = settings_of(pruned)
+    usual = {"super-resolution": "3x128x128", "denoising": "1x128x128"}.get(task_of(model) or "", "3x32x32")
+    sizes = settings.get("input", usual) if sizes is None else sizes
+    channels = example(sizes, 1)[0].shape[1]
+    known = {"classes": classes, "scale": scale}
+    builds = {key: int(settings[key]) if value is None and key in settings else value for key, value in known.items()}
+    return Known(sizes, {"channels": channels, **builds})
+
+
+def settings_of(pruned: Path | None) -> dict[str, str]:
+    """The settings in the report of a pruned network; none where there is no report."""
+    if pruned is None or not (pruned / "report.json").is_file():
+        return {}
+    return report_in(pruned).settings
 
 
 def chosen_method(name: str, settings: list[str]) -> Any:

@@ -14,14 +14,15 @@ from rich.table import Table
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.report import words
-from metaprune.report.report import Arm, Figures, Report
+from metaprune.report.report import Arm, Figures, Floor, Report
 
 if TYPE_CHECKING:
     from metaprune.cost.latency import Latency
     from metaprune.graph.graph import ChannelGraph
     from metaprune.report.summary import Group
+    from metaprune.train.scores import Scores
 
-__all__ = ["arms_table", "bench_table", "console", "graph_json", "graph_table", "joined", "result_table"]
+__all__ = ["arms_table", "bench_table", "console", "graph_json", "graph_table", "joined", "result_table", "scores_line"]
 
 
 def console() -> Console:
@@ -129,10 +130,17 @@ def arms_table(report: Report) -> None:
         table.add_row(arm.name, *_cells(arm.figures, report.dense))
     out = console()
     out.print(table)
+    measured: dict[str, Figures | Floor] = {"dense": report.dense, report.method: report.pruned}
+    if report.floor is not None:
+        measured[report.floor.name] = report.floor
+    for name, found in measured.items():
+        if found.further:
+            out.print(f"{name}: {words.measures(report, found.metric, found.further)}")
     timed = report.pruned.latency
     if timed is not None:
+        inputs = f" of {report.example}" if report.example else ""
         out.print(
-            f"{report.metric_name} on {report.split}; time: median and spread of a batch of {timed.batch}, "
+            f"{report.metric_name} on {report.split}; time: median and spread of a batch of {timed.batch}{inputs}, "
             f"{timed.device}, {timed.threads} threads, {timed.precision}."
         )
 
@@ -165,6 +173,12 @@ def bench_table(name: str, rows: list[tuple[int, dict[str, Latency]]]) -> None:
     out = console()
     out.print(table)
     out.print(f"median ± interquartile range; {next(iter(rows[0][1].values()))}")
+
+
+def scores_line(name: str, split: str, found: Scores) -> str:
+    """PSNR (dB) on test: 31.77, SSIM 0.8902."""
+    further = "".join(f", {beside} {value:.4f}" for beside, value in found.further.items())
+    return f"{name} on {split}: {found.metric:.2f}{further}"
 
 
 def _cells(figures: Figures, dense: Figures) -> list[str]:

@@ -1,7 +1,8 @@
 """Batches of images, augmented and normalised a whole batch at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "read_ahead"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,13 +47,7 @@ class Batches:
         if isinstance(self.images, Tensor):
             yield from (self.images[chosen] for chosen in indices)
         else:
-            loader: DataLoader[Tensor] = DataLoader(
-                _Reader(self.images),  # type: ignore[arg-type]
-                sampler=[chosen.tolist() for chosen in indices],
-                batch_size=None,
-                num_workers=self.workers,
-            )
-            yield from loader
+            yield from read_ahead(self.images, [chosen.tolist() for chosen in indices], self.workers)
 
     def prepare(self, images: UInt8[Tensor, " n c h w"]) -> Float[Tensor, " n c h w"]:
         """Augments and normalises."""
@@ -76,11 +71,22 @@ def shift(images: UInt8[Tensor, " n c h w"], pad: int, flip: bool) -> UInt8[Tens
     return padded.gather(2, pixels.view(n, 1, -1).expand(-1, channels, -1)).view_as(images)
 
 
+def read_ahead(read: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> Iterator[Any]:
+    """What `read` gives for each key, in order; so many processes read what is needed next."""
+    yield from DataLoader(
+        _Reader(read),  # type: ignore[arg-type]
+        sampler=keys,
+        batch_size=None,
+        num_workers=workers,
+        generator=torch.Generator(),  # seeds the workers, who draw nothing; the global one stays as it is
+    )
+
+
 @dataclass(frozen=True)
 class _Reader:
     """What a DataLoader asks for its items: here an item is a whole batch."""
 
-    read: Callable[[list[int]], Tensor]
+    read: Callable[[Any], Any]
 
-    def __getitem__(self, indices: list[int]) -> Tensor:
-        return self.read(indices)
+    def __getitem__(self, key: Any) -> Any:
+        return self.read(key)

@@ -13,7 +13,7 @@ from torch import Tensor
 from metaprune.data.batches import Batches
 from metaprune.graph.errors import MetapruneError
 
-__all__ = ["Data", "DataError", "load"]
+__all__ = ["Data", "DataError", "as_bytes", "load"]
 
 MEMORY = 2 << 30  # bytes of decoded images that are held in memory
 WORKERS = 4  # processes that read images which are not
@@ -222,5 +222,10 @@ class Decoder:
             width, height = (max(self.size, round(side * scale)) for side in picture.size)
             left, top = (width - self.size) // 2, (height - self.size) // 2
             picture = picture.resize((width, height)).crop((left, top, left + self.size, top + self.size))
-        raw = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        return raw.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
+        return as_bytes(picture)
+
+
+def as_bytes(picture: Any) -> UInt8[Tensor, " c h w"]:
+    """A picture of Pillow's, grey or RGB."""
+    raw = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return raw.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()

@@ -77,7 +77,7 @@ def _front_matter(report: Report) -> str:
 def _figures(report: Report) -> str:
     dense, pruned = report.dense, report.pruned
     counted = [
-        ("MACs of one example", dense.macs, pruned.macs),
+        (f"MACs of one example{f' ({report.example})' if report.example else ''}", dense.macs, pruned.macs),
         ("parameters", dense.params, pruned.params),
         ("bytes on disk", dense.bytes, pruned.bytes),
     ]
@@ -89,6 +89,7 @@ def _figures(report: Report) -> str:
             words.metric(report, pruned.metric),
             words.change(report, pruned.metric, dense.metric).text,
         ],
+        *(_beside(report, name) for name in dense.further),
         [
             "latency (median, spread)",
             _time(dense),
@@ -99,13 +100,24 @@ def _figures(report: Report) -> str:
     return _table(["", "dense", "pruned", "change"], rows)
 
 
+def _beside(report: Report, name: str) -> list[str]:
+    """The row of a metric beside the one that chooses."""
+    was, now = report.dense.further[name], report.pruned.further.get(name)
+    written = words.NONE if now is None else words.significant(now, 4)
+    return [f"{name}, {report.split} split", words.significant(was, 4), written, words.difference(now, was)]
+
+
 def _measured(report: Report) -> list[str]:
-    if report.pruned.latency is None:
-        return []
-    return [
-        f"Latency: {_text(words.measured(report.pruned.latency))}; "
-        "the spread is the distance between the quartiles of the runs."
-    ]
+    lines = []
+    if (floor := words.floor(report)) is not None:
+        lines.append(_text(floor.text))
+    if (latency := report.pruned.latency) is not None:
+        inputs = f", inputs of {_text(report.example)}" if report.example else ""
+        lines.append(
+            f"Latency: {_text(words.measured(latency))}{inputs}; "
+            "the spread is the distance between the quartiles of the runs."
+        )
+    return lines
 
 
 def _comparison(report: Report) -> list[str]:

@@ -18,9 +18,12 @@ __all__ = [
     "AxisRow",
     "Epoch",
     "Figures",
+    "Floor",
     "LayerRow",
     "Report",
     "ReportError",
+    "Sample",
+    "Shot",
     "from_json",
     "to_json",
 ]
@@ -43,6 +46,42 @@ class Figures:
     metric: float | None
     """On the split that the report names; None where it was not measured."""
     latency: Latency | None
+    further: dict[str, float] = field(default_factory=dict)
+    """Metrics beside the one that chooses, on the same split, by name."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """How good the inputs are as they come, without a network: what a network must beat."""
+
+    name: str
+    """Such as "bicubic"."""
+    metric: float
+    further: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One version of a picture, cut to a window, with what was measured on the whole of it."""
+
+    name: str
+    """Such as "bicubic", "dense", "pruned" or "true"."""
+    png: str
+    """In base64."""
+    metric: float | None
+    """None for the truth."""
+    further: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The same window of a picture as it came, as networks restored it, and as it should be."""
+
+    name: str
+    width: int
+    """Of the window, in pixels."""
+    height: int
+    shots: tuple[Shot, ...]
 
 
 @dataclass(frozen=True)
@@ -144,6 +183,10 @@ class Report:
     roles: dict[str, str] = field(default_factory=dict)
     """Axis -> what it is for, where the graph tells: "trunk", "heads" …"""
     environment: dict[str, str] = field(default_factory=dict)
+    example: str = ""
+    """Sizes of the inputs that MACs and latency are of, without the batch: "3×128×128"."""
+    floor: Floor | None = None
+    samples: tuple[Sample, ...] = ()
 
 
 def to_json(report: Report) -> str:
@@ -170,7 +213,7 @@ def from_json(text: str) -> Report:
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
-    """Turn a JSON value into `kind`: a dataclass, tuple, dict of strings, optional or scalar."""
+    """Turn a JSON value into `kind`: a dataclass, tuple, dict, optional or scalar."""
     if type(None) in get_args(kind):
         inner = next(k for k in get_args(kind) if k is not NoneType)
         return None if value is None else _build(inner, value, where)
@@ -183,7 +226,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if shape is tuple:
         return tuple(_build(get_args(kind)[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if shape is dict:
-        return {k: _build(str, v, f"{where}.{k}") for k, v in value.items()}
+        return {k: _build(get_args(kind)[1], v, f"{where}.{k}") for k, v in value.items()}
     return shape(value)
 
 

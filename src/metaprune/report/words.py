@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Literal, NamedTuple
 
@@ -15,9 +16,13 @@ __all__ = [
     "change",
     "comparison",
     "count",
+    "counted",
+    "difference",
     "epochs",
+    "floor",
     "headline",
     "measured",
+    "measures",
     "metric",
     "milliseconds",
     "quality",
@@ -30,6 +35,8 @@ __all__ = [
 ]
 
 NONE = "not measured"
+TWO_PLACES = ("%", "dB")
+"""Units whose values have two decimals, whatever their size."""
 
 
 class Clause(NamedTuple):
@@ -88,20 +95,34 @@ def unit(report: Report) -> str:
 
 
 def metric(report: Report, value: float | None) -> str:
-    """A value of the metric: 84.88 for a percentage, four digits otherwise."""
+    """A value of the metric: 84.88 for a percentage or decibels, four digits otherwise."""
     if value is None:
         return NONE
-    return f"{value:.2f}" if unit(report) == "%" and math.isfinite(value) else significant(value, 4)
+    return f"{value:.2f}" if unit(report) in TWO_PLACES and math.isfinite(value) else significant(value, 4)
 
 
 def change(report: Report, value: float | None, against: float | None) -> Clause:
     """The signed difference of two values, and whether it is for the better."""
     if value is None or against is None or not math.isfinite(delta := value - against):
         return Clause("")
-    text = f"{delta:+.2f}" if unit(report) == "%" else f"{delta:+.{_places(against)}f}"
+    text = f"{delta:+.2f}" if unit(report) in TWO_PLACES else f"{delta:+.{_places(against)}f}"
     if not float(text):
         return Clause("±0")
     return Clause(text.replace("-", "−"), "good" if (delta > 0) == report.higher_is_better else "bad")
+
+
+def measures(report: Report, value: float | None, further: Mapping[str, float]) -> str:
+    """A value of the metric and those beside it: 31.77 dB, SSIM 0.8902."""
+    measure = f" {unit(report)}" if unit(report) and value is not None else ""
+    rest = (f"{name} {significant(other, 4)}" for name, other in further.items())
+    return ", ".join([f"{metric(report, value)}{measure}", *rest])
+
+
+def difference(value: float | None, against: float) -> str:
+    """The signed difference of two values of a metric beside the main one."""
+    if value is None or not math.isfinite(delta := value - against):
+        return ""
+    return f"{delta:+.{_places(against)}f}".replace("-", "−")
 
 
 def quality(report: Report, value: float | None, against: float | None, other: str) -> Clause:
@@ -113,7 +134,8 @@ def quality(report: Report, value: float | None, against: float | None, other: s
         return Clause(f"{title(report)} no longer finite", "bad")
     percent = unit(report) == "%"
     amount = f"{abs(delta):.1f}" if percent else significant(abs(delta), 2)
-    if not float(f"{delta:.{1 if percent else _places(against)}f}"):
+    places = 1 if percent else 2 if unit(report) in TWO_PLACES else _places(against)
+    if not float(f"{delta:.{places}f}"):
         return Clause(f"{title(report)} level with {other}", "good")
     measure = {"%": " points", "": ""}.get(unit(report), f" {unit(report)}")
     better = (delta > 0) == report.higher_is_better
@@ -169,6 +191,11 @@ def speed(before: Latency | None, after: Latency | None) -> Clause:
 # sentences
 
 
+def counted(report: Report) -> str:
+    """What MACs are, and for which inputs: "… of one example, here 3×128×128"."""
+    return "MACs are multiply-accumulates of one example" + (f", here {report.example}" if report.example else "")
+
+
 def headline(report: Report) -> list[Clause]:
     """The result in one sentence, in clauses that know whether they are good news."""
     verdict = quality(report, report.pruned.metric, report.dense.metric, "dense")
@@ -181,6 +208,17 @@ def headline(report: Report) -> list[Clause]:
         "plain": [Clause(f"; speed {pace.text}.")],
     }
     return [start, verdict, *end[pace.tone]]
+
+
+def floor(report: Report) -> Clause | None:
+    """What there is without a network, and whether that is better than the pruned one: then the network is no use."""
+    if (found := report.floor) is None:
+        return None
+    text = f"Without a network ({found.name}): {measures(report, found.metric, found.further)}"
+    value = report.pruned.metric
+    if value is None or (value > found.metric) == report.higher_is_better:
+        return Clause(f"{text}.")
+    return Clause(f"{text}: no worse than with the pruned one.", "bad")
 
 
 def comparison(report: Report) -> str:

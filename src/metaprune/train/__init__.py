@@ -2,16 +2,20 @@
 
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
 from metaprune.train.engine import Recipe, evaluate, fit
+from metaprune.train.restoration import Denoising, SuperResolution
 from metaprune.train.run import History, Row, TrainError
-from metaprune.train.task import Classification, Task, TaskError, distil
+from metaprune.train.task import Classification, Pictures, Task, TaskError, distil
 
 __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Classification",
+    "Denoising",
     "History",
+    "Pictures",
     "Recipe",
     "Row",
+    "SuperResolution",
     "Task",
     "TaskError",
     "TrainError",

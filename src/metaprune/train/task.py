@@ -1,8 +1,8 @@
 """What a network is for: its data, its loss, and the metric that people care about."""
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
 
-__all__ = ["Batch", "Classification", "Loader", "Task", "TaskError", "distil"]
+__all__ = ["Batch", "Classification", "Loader", "Metric", "Pictures", "Task", "TaskError", "distil"]
 
 Batch = Any
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs
+Metric = Callable[[Any, Batch], tuple[float | Tensor, int]]
+"""(output of the network, batch) -> the sum over the examples, and their number."""
 
 
 class TaskError(MetapruneError):
@@ -38,6 +40,15 @@ def first(batch: Batch) -> Arguments:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """What reports show of a task whose outputs are pictures: (N, C, H, W) in [0, 1], grey or RGB."""
+
+    floor_name: str  # such as "bicubic"
+    floor: Callable[[Batch], Tensor]  # batch -> what stands for the output where there is no network
+    truth: Callable[[Batch], Tensor]  # batch -> what the output should be
+
+
+@dataclass(frozen=True)
 class Task:
     """What the network is for: data, loss, metric."""
 
@@ -45,13 +56,23 @@ class Task:
     val: Loader  # chooses; held out of the training set
     test: Loader | None  # chooses nothing; reported
     loss: Callable[[Any, Batch], Tensor]  # (output of the network, batch) -> scalar
-    metric: Callable[[Any, Batch], tuple[float | Tensor, int]]  # -> sum over the examples, their number
+    metric: Metric  # chooses
     metric_name: str = "metric"
     higher_is_better: bool = True
     inputs: Callable[[Batch], Arguments] = first  # batch -> arguments of the network
+    distance: Callable[[Any, Any], Tensor] | None = None  # (output, that of a teacher) -> scalar, for `distil`
+    further: Mapping[str, Metric] = field(default_factory=dict)  # by name; choose nothing; reported
+    pictures: Pictures | None = None  # where outputs are pictures
 
 
-def Classification(train: Loader, val: Loader, test: Loader | None = None, *, label_smoothing: float = 0.0) -> Task:
+def Classification(
+    train: Loader,
+    val: Loader,
+    test: Loader | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    temperature: float = 4.0,
+) -> Task:
     """The task of telling classes apart: cross-entropy, and top-1 accuracy in percent.
 
     Batches are `(images, labels)`: whatever the network takes, and whole numbers (N,) inside [0, classes).
@@ -62,6 +83,7 @@ def Classification(train: Loader, val: Loader, test: Loader | None = None, *, la
         val: batches to choose by, held out of the training set.
         test: batches to report.
         label_smoothing: the share of each target that is spread over all classes.
+        temperature: T, how soft a teacher's answers are made where one is imitated (`distil`).
     """
     return Task(
         train,
@@ -70,6 +92,7 @@ def Classification(train: Loader, val: Loader, test: Loader | None = None, *, la
         loss=partial(_cross_entropy, label_smoothing=label_smoothing),
         metric=_accuracy,
         metric_name="accuracy (%)",
+        distance=partial(_soft_divergence, temperature=temperature),
     )
 
 
@@ -99,30 +122,43 @@ def _labels(logits: Tensor, batch: Batch) -> Tensor:
     return labels
 
 
-def distil(task: Task, teacher: nn.Module, *, share: float = 0.5, temperature: float = 4.0) -> Task:
-    """The same classification task, where the network also learns from the answers of a `teacher`.
+def _soft_divergence(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
+    """T² · KL(softmax(answers / T) ‖ softmax(logits / T)), the mean over the examples."""
+    soft = F.kl_div(
+        (logits / temperature).log_softmax(1),
+        (answers / temperature).log_softmax(1),
+        log_target=True,
+        reduction="batchmean",
+    )
+    return temperature**2 * soft
+
+
+def distil(task: Task, teacher: nn.Module, *, share: float = 0.5) -> Task:
+    """The same task, where the network also learns from the answers of a `teacher`.
 
     Hinton et al. 2015, https://arxiv.org/abs/1503.02531: the loss becomes
-    (1 - share) · loss + share · T² · KL(softmax(teacher / T) ‖ softmax(network / T)).
+    (1 - share) · loss + share · distance between the outputs of the network and of the teacher. The task knows the
+    distance: for `Classification` it is T² · KL(softmax(teacher / T) ‖ softmax(network / T)), for `SuperResolution`
+    and `Denoising` the mean absolute difference.
 
     Args:
-        task: the task; both networks give (N, classes) logits for its batches.
+        task: the task; both networks take its batches and give outputs of the same shape.
         teacher: the network to learn from; a copy is used, in evaluation mode.
         share: how much the teacher counts, from 0 to 1.
-        temperature: T, how soft the answers are.
+
+    Raises:
+        TaskError: the task has no distance, or the share is none.
     """
+    if (distance := task.distance) is None:
+        raise TaskError("distil: the task cannot compare two outputs; give its field `distance`, as F.l1_loss")
+    if not 0 <= share <= 1:
+        raise TaskError(f"distil: expected a share from 0 to 1, got {share!r}")
     wise = copy.deepcopy(teacher).eval().requires_grad_(False)
 
-    def loss(logits: Tensor, batch: Batch) -> Tensor:
+    def loss(output: Any, batch: Batch) -> Tensor:
         args, kwargs = task.inputs(batch)
         with torch.no_grad():
-            answers = wise.to(logits.device)(*args, **kwargs).float()
-        soft = F.kl_div(
-            (logits / temperature).log_softmax(1),
-            (answers / temperature).log_softmax(1),
-            log_target=True,
-            reduction="batchmean",
-        )
-        return (1 - share) * task.loss(logits, batch) + share * temperature**2 * soft
+            answers = wise.to(output.device)(*args, **kwargs).float()
+        return (1 - share) * task.loss(output, batch) + share * distance(output, answers)
 
     return replace(task, loss=loss)

@@ -1,0 +1,205 @@
+"""What a network is for, as the command line says it: the task, its data, and the recipes that suit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metaprune.train.engine import Recipe
+    from metaprune.train.task import Task
+
+__all__ = ["Cut", "Optimizer", "Purpose", "Ready", "TaskName"]
+
+SIDE = 128  # pixels of the image that is restored where MACs are counted and time is measured, as in papers
+
+
+class TaskName(StrEnum):
+    """Tasks."""
+
+    classification = "classification"
+    super_resolution = "super-resolution"
+    denoising = "denoising"
+
+
+class Optimizer(StrEnum):
+    """Optimizers of a recipe."""
+
+    sgd = "sgd"
+    adamw = "adamw"
+
+
+RATES = {
+    (False, Optimizer.sgd): (0.05, 5e-4),
+    (False, Optimizer.adamw): (1e-3, 0.05),
+    (True, Optimizer.adamw): (5e-4, 0.0),
+    (True, Optimizer.sgd): (0.01, 0.0),
+}
+"""(Whether images are restored, optimizer) -> learning rate and weight decay; a dense network starts at twice it."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How training images are cut for restoration; None for what `load_images` takes by itself."""
+
+    patch: int | None = None
+    patches: int | None = None
+    val_images: int | None = None
+    test: Path | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is not None, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A task with its data in reach, and what the network and the report must know of them."""
+
+    task: Task
+    label: str  # of the data, in reports
+    sizes: tuple[int, ...]  # of one example
+    timed: int  # examples in the batch that time is measured at
+    builds: dict[str, Any] = field(default_factory=dict)  # for functions that build networks
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """A task, and how strongly its images are degraded."""
+
+    task: TaskName
+    scale: int | None = None
+    sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what does not belong together.
+
+        Raises:
+            UsageError: a degradation that the task needs is missing, or one that it does not know is given.
+        """
+        from metaprune.cli.resolve import UsageError
+
+        for option, value, owner in (
+            ("--scale", self.scale, TaskName.super_resolution),
+            ("--sigma", self.sigma, TaskName.denoising),
+        ):
+            if (value is None) == (self.task == owner):
+                raise UsageError(
+                    f"{option}: needed for --task {owner}"
+                    if value is None
+                    else f"{option}: --task {self.task} has none; it belongs to --task {owner}"
+                )
+
+    @classmethod
+    def of(
+        cls, model: str, task: TaskName | None, scale: int | None, sigma: float | None, settings: dict[str, str]
+    ) -> Purpose:
+        """As given; else as it was pruned for (`settings` of its report); else what the built-in network is for.
+
+        Raises:
+            UsageError: the degradation is not known, or a built-in network is for another task.
+        """
+        from metaprune.cli.resolve import UsageError, task_of
+
+        own = task_of(model)
+        if task is not None and own not in (None, task):
+            raise UsageError(
+                f"--task: network {model!r} is for {own}, not for {task}; leave it out, or name another network"
+            )
+        task = task or TaskName(settings.get("task") or own or TaskName.classification)
+        if scale is None and task == TaskName.super_resolution and "scale" in settings:
+            scale = int(settings["scale"])
+        if sigma is None and task == TaskName.denoising and "sigma" in settings:
+            sigma = float(settings["sigma"])
+        return cls(task, scale, sigma)
+
+    @property
+    def restores(self) -> bool:
+        """Whether the outputs are images."""
+        return self.task != TaskName.classification
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a report must remember."""
+        known = {"task": self.task.value, "scale": self.scale, "sigma": self.sigma}
+        return {name: str(value) for name, value in known.items() if value is not None}
+
+    def load(self, data: str, batch_size: int | None, channels: int | None, cut: Cut) -> Ready:
+        """The data, as batches to train and to measure on.
+
+        Raises:
+            UsageError: options of restoration are given for classification.
+            DataError: there are no such data.
+        """
+        if not self.restores:
+            return _classified(data, batch_size, channels, cut)
+        from metaprune.data import load_images
+
+        given = cut.given | ({} if batch_size is None else {"batch_size": batch_size})
+        images = load_images(data, scale=self.scale, sigma=self.sigma, channels=channels, **given)
+        scale = self.scale or 1
+        strength = f"σ = {self.sigma:g}" if self.scale is None else f"×{self.scale}"
+        tested = f"; tested on {cut.test.name}" if cut.test else ""
+        return Ready(
+            self._task(images.train, images.val, images.test),
+            f"{images.name} ({strength}, patches of {images.train.size * scale}{tested})",
+            (images.channels, SIDE, SIDE),
+            timed=1,
+            builds={"channels": images.channels, "scale": self.scale},
+        )
+
+    def load_test(self, data: str, batch_size: int | None, channels: int | None) -> tuple[Ready, str]:
+        """The data to measure on, and the name of their split."""
+        if not self.restores:
+            ready = _classified(data, batch_size, channels, Cut())
+            return ready, "val" if ready.task.test is None else "test"
+        from metaprune.data import load_test_images
+
+        images = load_test_images(data, scale=self.scale, sigma=self.sigma, channels=channels)
+        channels = next(iter(images))[0].shape[1]
+        builds = {"channels": channels, "scale": self.scale}
+        name = Path(data).name
+        return Ready(self._task(images, images, images), name, (channels, SIDE, SIDE), timed=1, builds=builds), name
+
+    def recipes(
+        self, epochs: int, dense_epochs: int, optimizer: Optimizer | None, lr: float | None, **fields: Any
+    ) -> tuple[Recipe, Recipe]:
+        """How to train the dense network, and how to search and fine-tune after it."""
+        from metaprune.train.engine import Recipe
+
+        optimizer = optimizer or (Optimizer.adamw if self.restores else Optimizer.sgd)
+        usual, weight_decay = RATES[self.restores, optimizer]
+        common = {"optimizer": optimizer.value, "weight_decay": weight_decay} | fields
+        after = Recipe(epochs, lr=usual if lr is None else lr, **common)
+        return Recipe(dense_epochs, lr=2 * usual, warmup=min(1.0, dense_epochs / 2), **common), after
+
+    def _task(self, train: Any, val: Any, test: Any) -> Task:
+        from metaprune.train.restoration import Denoising, SuperResolution
+
+        if self.scale is not None:
+            return SuperResolution(train, val, test, scale=self.scale)
+        assert self.sigma is not None
+        return Denoising(train, val, test, sigma=self.sigma)
+
+
+def _classified(data: str, batch_size: int | None, channels: int | None, cut: Cut) -> Ready:
+    """Images with labels."""
+    from metaprune.cli.resolve import UsageError
+    from metaprune.data import load
+    from metaprune.train.task import Classification
+
+    odd = dict(cut.given, **({} if channels is None else {"channels": channels}))
+    if odd:
+        raise UsageError(f"prune: {', '.join(odd)} belong to restoration; give --task super-resolution or denoising")
+    batch_size = 128 if batch_size is None else batch_size
+    images = load(data, batch_size=batch_size)
+    return Ready(
+        Classification(images.train, images.val, images.test),
+        Path(data).name if Path(data).exists() else data,
+        images.shape,
+        timed=batch_size,
+        builds={"classes": images.classes, "channels": images.shape[0]},
+    )

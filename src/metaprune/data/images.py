@@ -1,0 +1,243 @@
+"""A folder of images for restoration: found, split, and decoded into memory as far as they fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from metaprune.data.load import MEMORY, WORKERS, DataError, as_bytes
+from metaprune.data.pairs import Pair, Patches, Whole
+from metaprune.train.fidelity import WINDOW
+from metaprune.train.restoration import bicubic
+
+__all__ = ["Folder", "Images", "load_images", "load_test_images"]
+
+SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+PARTS = ("train", "val", "test")
+PATCH = {True: 96, False: 64}  # pixels, by whether images are to be enlarged
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pairs of degraded and true images, in three parts that share no image."""
+
+    name: str
+    train: Patches
+    val: Whole  # held out of the training part; chooses
+    test: Whole | None  # chooses nothing
+    channels: int  # 1 (grey) or 3 (RGB)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Folder:
+    """Images by their indices, each with the small one that is to be enlarged, or with itself."""
+
+    paths: Sequence[Path]
+    sizes: Sequence[tuple[int, int]]  # (height, width), multiples of the scale
+    channels: int
+    scale: int
+    decoded: dict[int, Pair]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether none needs decoding any more."""
+        return len(self.decoded) == len(self.paths)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Pair:
+        """The image that is given and the true one: uint8 (C, H, W) and (C, scale·H, scale·W).
+
+        Raises:
+            DataError: it cannot be decoded.
+        """
+        if index in self.decoded:
+            return self.decoded[index]
+        true = _decoded(self.paths[index], self.channels)
+        height, width = self.sizes[index]
+        true = true[:, :height, :width].contiguous()
+        return (shrunk(true, self.scale) if self.scale > 1 else true), true
+
+    def keep(self, memory: int) -> int:
+        """Decodes as many as fit into so many bytes; returns the bytes that are left."""
+        for index, (height, width) in enumerate(self.sizes):
+            needed = self.channels * height * width
+            if self.scale > 1:
+                needed += needed // self.scale**2
+            if needed > memory:
+                break
+            self.decoded[index] = self[index]
+            memory -= needed
+        return memory
+
+
+def load_images(
+    folder: str | Path,
+    *,
+    scale: int | None = None,
+    sigma: float | None = None,
+    channels: int | None = None,
+    patch: int | None = None,
+    patches: int = 3200,
+    batch_size: int = 16,
+    val_share: float = 0.1,
+    val_images: int | None = None,
+    test: str | Path | None = None,
+    seed: int = 0,
+    augment: bool = True,
+) -> Images:
+    """Loads images to be restored: `load_images("photos", scale=4)`, `load_images("photos", sigma=50)`.
+
+    Training patches are cut out at random places in each pass; validation and test images come whole, one at a time.
+    Small images are the true ones shrunk bicubically, with anti-aliasing, and rounded to 8 bits; the true ones are
+    cut to a multiple of the scale, at the bottom and the right. Noise is Gaussian, added after scaling to [0, 1], and
+    not clamped: drawn anew for each training patch, and always the same for a validation or test image.
+
+    Args:
+        folder: images of any size, in folders below it too; or its subfolders train, val and test.
+        scale: for `mp.SuperResolution`: how many times smaller the given images are.
+        sigma: for `mp.Denoising`: standard deviation of the noise, in grey levels of 255.
+        channels: 3 for RGB (by default where images are enlarged), 1 for grey (by default where noise is taken away).
+        patch: height and width of a true training patch, in pixels; by default 96 to enlarge and 64 to denoise.
+        patches: training patches in a pass, an epoch.
+        batch_size: patches in a batch.
+        val_share: the part of the training images, one at least, that is held out to choose by where there is no
+            subfolder val.
+        val_images: use at most so many of the images to choose by.
+        test: another folder of test images.
+        seed: which images are held out, and the noise of whole images. It has nothing to do with the seed of a
+            training: leave it alone wherever numbers are compared.
+        augment: mirror patches and turn them by quarters.
+
+    Raises:
+        DataError: nothing there, files that are no images, images too small, or arguments that do not fit.
+    """
+    name = Path(folder).name or str(folder)
+    scale, channels = _degradation(name, scale, sigma, channels)
+    patch = PATCH[scale > 1] if patch is None else patch
+    if patch < 1 or patch % scale or patches < 1 or batch_size < 1:
+        raise DataError(
+            f"images {name}: expected patch, patches and batch_size of 1 or more, and a patch that the scale {scale} "
+            f"divides, got {patch}, {patches} and {batch_size}"
+        )
+    if not 0 <= seed < 2**31:
+        raise DataError(f"images {name}: expected a seed inside [0, 2^31), got {seed}")
+    if not 0 < val_share < 1 or (val_images is not None and val_images < 1):
+        raise DataError(
+            f"images {name}: expected val_share in (0, 1) and val_images >= 1, got {val_share}, {val_images}"
+        )
+    parts = {part: Path(folder) / part for part in PARTS if (Path(folder) / part).is_dir()}
+    if parts and "train" not in parts:
+        raise DataError(f"images {folder}: expected a subfolder named 'train' beside {', '.join(parts)}; rename it")
+    train = _found(parts.get("train", Path(folder)))
+    if "val" in parts:
+        val = _found(parts["val"])
+    else:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
+        held_out = max(1, round(val_share * len(train)))
+        if held_out == len(train):
+            raise DataError(f"images {folder}: cannot hold {val_share:g} of {len(train)} images out; add more")
+        train, val = ([train[i] for i in sorted(some)] for some in (order[held_out:], order[:held_out]))
+    tested = Path(test) if test is not None else parts.get("test")
+
+    whole = WINDOW + 2 * scale  # SSIM needs a window inside the borders
+    folders = [_folder(train, patch, channels, scale), _folder(val[:val_images], whole, channels, scale)]
+    if tested is not None:
+        folders.append(_folder(_found(tested), whole, channels, scale))
+    memory = MEMORY
+    for each in folders:
+        memory = each.keep(memory)
+    workers = 0 if folders[0].in_memory else WORKERS
+    noise = sigma or 0.0
+    return Images(
+        name=name,
+        train=Patches(folders[0], patch // scale, patches, batch_size, noise, augment, workers),
+        val=Whole(folders[1], noise, seed),
+        test=Whole(folders[2], noise, seed) if tested is not None else None,
+        channels=channels,
+    )
+
+
+def load_test_images(
+    folder: str | Path,
+    *,
+    scale: int | None = None,
+    sigma: float | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+) -> Whole:
+    """Loads whole images only, as the test part of `load_images`: those of the subfolder test, or all.
+
+    Raises:
+        DataError: as `load_images`.
+    """
+    scale, channels = _degradation(Path(folder).name, scale, sigma, channels)
+    below = Path(folder) / "test"
+    found = _folder(_found(below if below.is_dir() else Path(folder)), WINDOW + 2 * scale, channels, scale)
+    found.keep(MEMORY)
+    return Whole(found, sigma or 0.0, seed)
+
+
+def shrunk(true: UInt8[Tensor, " c big wide"], scale: int) -> UInt8[Tensor, " c h w"]:
+    """An image, bicubically as many times smaller, rounded to 8 bits."""
+    size = (true.shape[1] // scale, true.shape[2] // scale)
+    return bicubic(true[None].float(), size)[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def _degradation(name: str, scale: int | None, sigma: float | None, channels: int | None) -> tuple[int, int]:
+    """The scale (1 where noise is added) and the channels, once they are known to make sense."""
+    if (scale is None) == (sigma is None):
+        raise DataError(f"images {name}: expected scale (to enlarge) or sigma (to denoise), got {scale} and {sigma}")
+    if scale is not None and (not isinstance(scale, int) or scale < 2):
+        raise DataError(f"images {name}: expected a whole scale of 2 or more, got {scale!r}")
+    if sigma is not None and not 0 < sigma < float("inf"):
+        raise DataError(f"images {name}: expected a sigma above 0, in grey levels of 255, got {sigma!r}")
+    channels = (1 if scale is None else 3) if channels is None else channels
+    if channels not in (1, 3):
+        raise DataError(f"images {name}: expected 1 channel (grey) or 3 (RGB), got {channels}")
+    return scale or 1, channels
+
+
+def _found(folder: Path) -> list[Path]:
+    """All images of a folder, by name."""
+    if not folder.is_dir():
+        raise DataError(f"images {folder}: there is no such folder")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise DataError(f"images {folder}: expected files named {', '.join(sorted(SUFFIXES))}, found none")
+    return paths
+
+
+def _folder(paths: Sequence[Path], least: int, channels: int, scale: int) -> Folder:
+    """The images, once each is known to be one, and to have `least` pixels each way."""
+    sizes = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                width, height = (side - side % scale for side in picture.size)
+                mode = picture.mode
+        except (UnidentifiedImageError, OSError) as error:
+            raise DataError(f"images: {path} cannot be read as an image ({error}); take it away") from error
+        if mode.startswith(("I", "F")):
+            raise DataError(f"images: {path} has pixels of type {mode}; expected 8 bits a channel; convert it")
+        if min(width, height) < least:
+            raise DataError(
+                f"images: {path} is too small: expected {least} pixels or more each way, "
+                f"got {width}x{height}; take it away, or ask for smaller patches"
+            )
+        sizes.append((height, width))
+    return Folder(paths, sizes, channels, scale, {})
+
+
+def _decoded(path: Path, channels: int) -> UInt8[Tensor, " c h w"]:
+    try:
+        with Image.open(path) as picture:
+            return as_bytes(picture.convert("L" if channels == 1 else "RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"images: {path} cannot be decoded ({error}); take it away") from error
