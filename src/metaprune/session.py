@@ -24,7 +24,8 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
-from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, LayerRow, Report
+from metaprune.report.gallery import samples
+from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, Floor, LayerRow, Report
 from metaprune.report.summary import roles, wiring
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.recalibrate import recalibrate
@@ -33,7 +34,8 @@ from metaprune.surgery.trace import trace
 from metaprune.train.engine import Recipe, evaluate, fit
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import Row
-from metaprune.train.task import Task
+from metaprune.train.scores import scores, scores_of_outputs
+from metaprune.train.task import Loader, Task
 
 __all__ = ["Result", "figures", "prune"]
 
@@ -127,10 +129,11 @@ def prune(
 
     plain = written_out(model, graph.written_out)
     found = method.find(Problem(plain, graph, bounded, task, recipe, stage("search"), progress))
-    before = evaluate(found.model, task.val, task, recipe) if found.epochs else dense_val
+    searched = found.searched or found.model
+    before = evaluate(searched, task.val, task, recipe) if found.epochs else dense_val
     cut = carve(found.model, graph, found.plan)
     small = cut.model
-    jump = _jump(found.model, small, graph) if found.exact else 0.0
+    jump = _jump(searched, small, graph) if found.exact else 0.0
     if not found.exact or jump > _SILENT:
         with isolated():
             seed(recipe.seed)
@@ -163,6 +166,9 @@ def prune(
         wiring=wiring(graph),
         roles=roles(graph),
         environment=environment(recipe),
+        example=_example(graph),
+        floor=_floor(task, split),
+        samples=samples({"dense": model, "pruned": small}, _part(task, split), task, recipe),
     )
     return Result(small, cut.plan, report, graph)
 
@@ -191,14 +197,36 @@ def figures(
     model: nn.Module, graph: ChannelGraph, plan: Plan | None, task: Task, recipe: Recipe, split: str
 ) -> Figures:
     """What a network costs and how good it is on a split of the task."""
-    batches = task.test if split == "test" and task.test is not None else task.val
+    found = scores(model, _part(task, split), task, recipe)
     weights = {id(t): t for t in [*model.parameters(), *model.buffers()]}.values()
     return Figures(
         macs=macs(graph, plan),
         params=params(graph, plan),
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in weights),
-        metric=evaluate(model, batches, task, recipe),
+        metric=found.metric,
         latency=measure(model, graph, recipe),
+        further=found.further,
+    )
+
+
+def _part(task: Task, split: str) -> Loader:
+    """The batches of a split."""
+    return task.test if split == "test" and task.test is not None else task.val
+
+
+def _floor(task: Task, split: str) -> Floor | None:
+    """How good the inputs are without a network, where the task can say."""
+    if task.pictures is None:
+        return None
+    found = scores_of_outputs(task.pictures.floor, _part(task, split), task)
+    return Floor(task.pictures.floor_name, found.metric, found.further)
+
+
+def _example(graph: ChannelGraph) -> str:
+    """Sizes of the example inputs, without the batch."""
+    leaves = tree_leaves((graph.args, graph.kwargs))
+    return ", ".join(
+        "×".join(map(str, leaf.shape[1:])) for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim() > 1
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import metaprune as mp
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
+from tests.zoo import ZOO
 
 EXAMPLE = (torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64),)
 
@@ -124,3 +125,15 @@ def test_shared_weights_are_not_scaled() -> None:
     assert error < 1e-10
     if undone:
         assert oracle.fingerprint(small) == oracle.fingerprint(model)
+
+
+def test_it_needs_no_gradients_of_the_caller() -> None:
+    """A head size is cut, and so the scale made up for, where the caller has gradients switched off."""
+    with torch.no_grad():
+        model, args, _ = ZOO["vit"].example()
+        graph = mp.trace(model, args)
+        plan = oracle.random_plan(graph, torch.Generator().manual_seed(0), lambda size: size - size // 2)
+        small = mp.slice(model, graph, plan)
+        masked = mp.mask(model, graph, plan)
+    assert oracle.distance(oracle.call(small, args, {}), oracle.call(masked, args, {})) < 1e-10
+    assert all(parameter.requires_grad for parameter in small.parameters())

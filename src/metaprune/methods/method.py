@@ -55,6 +55,7 @@ class Found:
         history: What was known at the end of each epoch used.
         shares: Pairs of (epoch, share of the cost that stays), where a search lowers it step by step.
         whole: Axes that the method cannot cut, each with the reason.
+        searched: What was trained, as it computed at the end; by default `model`.
     """
 
     plan: Plan
@@ -65,6 +66,7 @@ class Found:
     history: tuple[Row, ...] = ()
     shares: tuple[tuple[float, float], ...] = ()
     whole: Mapping[str, str] = field(default_factory=dict)
+    searched: nn.Module | None = None
 
 
 @runtime_checkable

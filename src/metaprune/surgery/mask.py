@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import torch
@@ -11,14 +11,14 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.flow import wrapped
-from metaprune.graph.graph import ChannelGraph, Tie
+from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, infer
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import clone, named_tensors
 from metaprune.graph.term import Term, channels, size
 from metaprune.surgery.attention import written_out
 
-__all__ = ["Masked", "interpret", "mask"]
+__all__ = ["HidingInterpreter", "Masked", "Programs", "mask"]
 
 
 def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
@@ -39,29 +39,65 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
     model = written_out(model, graph.written_out)
     graph.check(model)
     plan.check(graph)
-    masked = Masked(clone(model), plan, graph.ties)
-    if isinstance(graph.inference, Inference):
-        masked.known[masked.kind(graph.args, graph.kwargs, modes=False)] = graph.inference
-    return masked
+    return Masked(clone(model), graph, plan)
 
 
 class Masked(nn.Module):
     """See `mask`."""
 
-    def __init__(self, network: nn.Module, plan: Plan, ties: tuple[tuple[Tie, ...], ...] = ()) -> None:
+    def __init__(self, network: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
         super().__init__()
         self.network = network
         self.plan = plan
-        self.ties = ties
-        self.known: dict[object, Inference] = {}
+        self.programs = Programs(network, graph)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the traced program, hiding dead channels from every operator that reads across them."""
+        return self.programs.run(self.plan.kept, args, kwargs)
+
+
+class Programs:
+    """The traced programs of a network, one for each kind of inputs, to be run with channels hidden.
+
+    Args:
+        network: The network at full width, whose tensors and modes are those of the moment.
+        graph: Its channel graph.
+    """
+
+    def __init__(self, network: nn.Module, graph: ChannelGraph) -> None:
+        self.network = network
+        self.ties = graph.ties
+        self.known: dict[object, Inference] = {}
+        self.interpreters: dict[object, HidingInterpreter] = {}
+        if isinstance(graph.inference, Inference):
+            self.known[self.kind(graph.args, graph.kwargs, modes=False)] = graph.inference
+
+    def run(
+        self,
+        kept: Mapping[str, tuple[int, ...]],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        tensors: Mapping[str, Tensor] | None = None,
+        silent: Set[str] = frozenset(),
+    ) -> Any:
+        """Call the network.
+
+        Args:
+            kept: Axis -> the channels that stay.
+            args: Its inputs.
+            kwargs: Its inputs by name.
+            tensors: All its parameters and buffers by name; by default its own.
+            silent: Parameters that are zero wherever a channel is gone: a product with them needs no hiding.
+        """
         kwargs = dict(sorted(kwargs.items()))
         kind = self.kind(args, kwargs)
         if kind not in self.known:
-            self.known[kind] = infer(self.network, args, kwargs, self.ties)
-        return interpret(self.known[kind], self.network, self.plan.kept, args, kwargs)
+            with torch.autocast(next(self.network.parameters()).device.type, enabled=False):
+                self.known[kind] = infer(self.network, args, kwargs, self.ties, recorded=False)
+        known = self.interpreters.get(kind)
+        if known is None or (known.kept is not kept and known.kept != kept) or known.silent != silent:
+            known = self.interpreters[kind] = HidingInterpreter(self.known[kind], kept, silent)
+        return known.call(named_tensors(self.network) if tensors is None else tensors, args, kwargs)
 
     def kind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], modes: bool | None = None) -> object:
         """What a program is traced for: the mode of every module, and the inputs but for their values."""
@@ -74,50 +110,58 @@ class Masked(nn.Module):
         )
 
 
-def interpret(
-    seen: Inference,
-    network: nn.Module,
-    kept: Mapping[str, tuple[int, ...]],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Any:
-    """Run the program that `seen` was read from with the tensors of `network`, hiding all channels but those kept.
+class HidingInterpreter(fx.Interpreter):
+    """Runs the program of an inference, hiding all channels but those kept.
 
     Args:
-        seen: The inference of `network`, from inputs of these shapes, the keyword ones in this order.
-        network: The network at full width.
+        seen: The inference.
         kept: Axis -> the channels that stay.
-        args: Its inputs.
-        kwargs: Its inputs by name.
+        silent: As for `Programs.run`.
+        body: The part of the program to run; by default all of it.
     """
-    tensors = named_tensors(network)
-    given = iter(pytree.tree_leaves((args, kwargs)))
-    inputs = []
-    for spec in seen.program.graph_signature.input_specs:
-        if spec.kind == InputKind.USER_INPUT:
-            inputs.append(next(given))
-        else:
-            inputs.append(tensors[spec.target] if spec.target in tensors else seen.program.constants[spec.target])
-    outputs = _HidingInterpreter(seen, kept).run(*inputs)
-    return pytree.tree_unflatten(list(outputs), seen.program.call_spec.out_spec)
 
-
-class _HidingInterpreter(fx.Interpreter):
     def __init__(
-        self, seen: Inference, kept: Mapping[str, tuple[int, ...]], body: fx.GraphModule | None = None
+        self,
+        seen: Inference,
+        kept: Mapping[str, tuple[int, ...]],
+        silent: Set[str] = frozenset(),
+        body: fx.GraphModule | None = None,
     ) -> None:
         super().__init__(body or seen.program.graph_module)
         self.seen = seen
         self.kept = kept
+        self.silent = silent
         pairs = zip(seen.graph.operators, seen.nodes, strict=True)
         self.contractions = {node for operator, node in pairs if operator.macs}
+        self.hidden: dict[fx.Node, dict[str, dict[int, Tensor]]] = {}
+
+    def call(self, tensors: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run the whole program.
+
+        Args:
+            tensors: All parameters and buffers of the network by name.
+            args: Inputs of the shapes that the inference was made from.
+            kwargs: The same by name, in the same order.
+        """
+        given = iter(pytree.tree_leaves((args, kwargs)))
+        inputs = []
+        for spec in self.seen.program.graph_signature.input_specs:
+            if spec.kind == InputKind.USER_INPUT:
+                inputs.append(next(given))
+            else:
+                known = spec.target in tensors
+                inputs.append(tensors[spec.target] if known else self.seen.program.constants[spec.target])
+        outputs = self.run(*inputs)
+        return pytree.tree_unflatten(list(outputs), self.seen.program.call_spec.out_spec)
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one operator; what it reads across is hidden (contractions) or left out (statistics)."""
-        living = self.living(n)
+        if n not in self.hidden:
+            self.hidden[n] = self.living(n)
+        living = self.hidden[n]
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if (body := wrapped(n)) is not None:
-            hiding = _HidingInterpreter(self.seen, self.kept, getattr(self.module, str(body.target)))
+            hiding = HidingInterpreter(self.seen, self.kept, self.silent, getattr(self.module, str(body.target)))
             given = [hiding.run if arg is body else value for arg, value in zip(n.args, args, strict=True)]
             return n.target(*given, **kwargs)  # type: ignore[operator]
         if n.target is torch.ops.aten.view.default:  # hidden channels may lie elsewhere in memory
@@ -149,6 +193,8 @@ class _HidingInterpreter(fx.Interpreter):
 
     def living(self, node: fx.Node) -> dict[str, dict[int, Tensor]]:
         """Per argument and dimension that `node` reads across and that has dead channels: the living ones."""
+        if node in self.contractions and any(self.seen.owner.get(read) in self.silent for read in node.all_input_nodes):
+            return {}
         result: dict[str, dict[int, Tensor]] = {}
         schema = getattr(node.target, "_schema", None)
         for argument, over in self.seen.reads.get(node, {}).items():

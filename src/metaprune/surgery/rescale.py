@@ -189,6 +189,8 @@ class _Rows:
         self.generator = torch.Generator().manual_seed(0)
         self.values: dict[fx.Node, Any] = {}
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def reaching(self, node: fx.Node) -> dict[fx.Node, Tensor]:
         """For each producer a mask over its channels, shape (channels,)."""
         value = self.value(node, run=True)

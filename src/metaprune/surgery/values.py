@@ -13,7 +13,7 @@ from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, infer
 from metaprune.graph.tensors import named_tensors
-from metaprune.surgery.mask import interpret
+from metaprune.surgery.mask import HidingInterpreter
 
 __all__ = ["Judge", "example_inputs"]
 
@@ -75,7 +75,8 @@ class Judge:
             return None
         args, kwargs = example_inputs(self.model, self.graph)
         with inference_mode_of(self.model), inference_mode_of(small):
-            expected = pytree.tree_leaves(interpret(self.seen, self.model, kept, args, kwargs))
+            masked = HidingInterpreter(self.seen, kept)
+            expected = pytree.tree_leaves(masked.call(named_tensors(self.model), args, kwargs))
             args, kwargs = example_inputs(self.model, self.graph)
             got = pytree.tree_leaves(small(*args, **kwargs))
         if len(expected) != len(got):

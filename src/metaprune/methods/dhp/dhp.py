@@ -19,7 +19,7 @@ Departures, with reasons:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,22 +28,15 @@ from torch import Tensor, nn
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import clone
-from metaprune.graph.term import axes_of
 from metaprune.methods.dhp.hypernet import Generated, Latents
+from metaprune.methods.dhp.search import Search
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.engine import Recipe, fit
 
-__all__ = ["DHP", "Search", "initial_latents", "loud_axes", "proximal_step", "share_allowed"]
-
-RANKINGS = 100
-"""How often the latents are ranked in a search."""
-
-LEAST = 1e-6
-"""A living latent never gets nearer to zero than this: only the budget kills."""
+__all__ = ["DHP", "initial_latents"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +54,13 @@ class DHP:
         latent_lr: Learning rate of the latents, as a share of the recipe's.
         ramp: Share of the search in which the cost allowed falls; `decay` later the budget holds.
         decay: Share of the search in which a doomed latent reaches zero.
+        ranking: "latent" ranks channels by |z|; "taylor" by the running mean of (z dL/dz)^2 per cost^cost_power.
+        memory: How much of that running mean a step keeps.
+        cost_power: How much the cost of a channel counts against it.
+        steering: "ramp", or the paper's "threshold": all latents feel the same l1 weight until those above `threshold`
+            fit the budget.
+        threshold: tau of the paper's steering.
+        latent_decay: Whether weight decay acts on the latents too, as in the paper.
     """
 
     search: float = 0.4
@@ -73,6 +73,12 @@ class DHP:
     latent_lr: float = 0.1
     ramp: float = 0.8
     decay: float = 0.1
+    ranking: Literal["latent", "taylor"] = "latent"
+    memory: float = 0.99
+    cost_power: float = 0.0
+    steering: Literal["ramp", "threshold"] = "ramp"
+    threshold: float = 5e-3
+    latent_decay: bool = False
 
     name: ClassVar[str] = "DHP"
     reference: ClassVar[str] = "Li et al., DHP: Differentiable Meta Pruning via HyperNetworks, ECCV 2020"
@@ -95,12 +101,10 @@ class DHP:
 
     def find(self, problem: Problem) -> Found:
         """Search: train weights and latents together while the budget's ramp dooms latents; fold, and read the plan."""
-        whole = loud_axes(problem.graph)
-        graph = problem.graph.fixing(whole)
-        allocation = Allocation(graph, problem.budget)
-        generated = self.generate(problem.model, graph, problem.recipe.seed)
+        allocation = Allocation(problem.graph, problem.budget)
+        generated = self.generate(problem.model, problem.graph, problem.recipe.seed)
         epochs = min(max(1, round(self.search * problem.recipe.epochs)), problem.recipe.epochs)
-        search = Search(self, generated.latents, allocation, problem.recipe, epochs)
+        search = Search(self, generated.latents, allocation, problem.recipe, epochs, generated.hide)
         history = fit(
             generated,
             problem.task,
@@ -121,7 +125,7 @@ class DHP:
             exact=not self.offsets,
             history=tuple(history.rows),
             shares=tuple((progress * epochs, share) for progress, share in search.shares),
-            whole=whole,
+            searched=generated,
         )
 
     def generate(self, model: nn.Module, graph: ChannelGraph, seed: int = 0) -> Generated:
@@ -158,19 +162,9 @@ class DHP:
         return [
             {"params": [parameter for parameter in rest if parameter.ndim >= 2]},
             {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
-            {"params": latents, "lr": recipe.lr * self.latent_lr, "weight_decay": 0.0},
+            {"params": latents, "lr": recipe.lr * self.latent_lr}
+            | ({} if self.latent_decay else {"weight_decay": 0.0}),
         ]
-
-
-def loud_axes(graph: ChannelGraph) -> dict[str, str]:
-    """Axes on which zero is not silence: an operator averages or normalises over them, so the dead would be counted."""
-    return {
-        axis.name: f"{operator.name} at {operator.where} runs over it, which gates cannot hide"
-        for operator in graph.operators
-        for term in operator.statistics
-        for axis in axes_of(term)
-        if graph.is_free(axis)
-    }
 
 
 def initial_latents(norms: Mapping[str, Tensor], power: float) -> dict[str, Tensor]:
@@ -179,105 +173,3 @@ def initial_latents(norms: Mapping[str, Tensor], power: float) -> dict[str, Tens
     Equal latents would shrink in lockstep and empty a whole axis at once.
     """
     return {name: norm.pow(power).clamp(0.1, 10.0) for name, norm in norms.items()}
-
-
-def proximal_step(latent: Tensor, threshold: Tensor | float) -> Tensor:
-    """prox of the l1 norm: sign(z) max(|z| - threshold, 0), elementwise (DHP, eq. 10)."""
-    return latent.sign() * (latent.abs() - threshold).clamp(min=0)
-
-
-def share_allowed(progress: float, target: float) -> float:
-    """Share of the cost still allowed at `progress` in [0, 1] of the ramp: from 1 to `target`, steadily."""
-    return 1 - (1 - target) * min(max(progress, 0.0), 1.0)
-
-
-@dataclass
-class Search:
-    """What happens after each optimizer step of the search; its state goes into checkpoints.
-
-    Attributes:
-        method: The hyper-parameters.
-        latents: The latent vectors, changed in place.
-        allocation: The budget.
-        recipe: Its schedule scales the proximal steps.
-        epochs: Length of the search.
-        due: For each axis and channel, the step at which its latent is zero; 0 for those that live.
-        ranking: The magnitudes of the latents when they were ranked last.
-        shares: Pairs of (progress of the search, share of the cost that the living latents leave).
-    """
-
-    method: DHP
-    latents: Latents
-    allocation: Allocation
-    recipe: Recipe
-    epochs: int
-    due: dict[str, Tensor] = field(default_factory=dict)
-    ranking: dict[str, Tensor] = field(default_factory=dict)
-    shares: list[list[float]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.due = {name: torch.zeros(len(z), dtype=torch.int64) for name, z in self.latents.named().items()}
-        self.rank()
-
-    @torch.no_grad()
-    def __call__(self, step: int, steps: int) -> None:
-        """Doom what the ramp no longer allows, and take the proximal step.
-
-        Args:
-            step: The optimizer step just taken, from 0.
-            steps: Their number in the whole search.
-        """
-        done = step + 1
-        every, decay = max(1, steps // RANKINGS), max(1, int(self.method.decay * steps))
-        last = max(1, steps - decay)
-        if (done % every == 0 and done < last) or done == last:
-            self.doom(done, done + decay if done < last else steps, steps)
-        threshold = self.recipe.lr_at(self.epochs * done / steps) * self.method.latent_lr * self.method.sparsity
-        for name, z in self.latents.named().items():
-            due = self.due[name].to(z.device)
-            left = (due - done).clamp(min=0) + 1
-            living = proximal_step(z, threshold)
-            living = torch.where(living.abs() < LEAST, z.sign() * z.abs().clamp(max=LEAST), living)
-            z.copy_(torch.where(due > 0, proximal_step(z, z.abs() / left), living))
-        if done % every == 0 or done == steps:
-            self.shares.append([done / steps, self.allocation.form.at(self.plan().widths) / self.allocation.dense])
-
-    def rank(self) -> dict[str, Tensor]:
-        """The magnitudes of the latents, comparable between axes."""
-        self.ranking = {name: z.detach().abs().cpu().clone() for name, z in self.latents.named().items()}
-        return self.ranking
-
-    def doom(self, done: int, due: int, steps: int) -> None:
-        """Rank the latents: those that neither the final budget nor the cost allowed at `due` keeps shall be zero then.
-
-        What the final budget would keep by today's ranking never dies on the way, so that the search can land on it.
-        """
-        target = self.allocation.limit / self.allocation.dense
-        allowed = share_allowed(due / ((self.method.ramp + self.method.decay) * steps), target)
-        living = {
-            name: torch.where((self.due[name] > 0) & (self.due[name] <= done), -torch.inf, score)
-            for name, score in self.rank().items()
-        }
-        final = self.allocation.plan(living)
-        soon = final if due == steps else self.allocation.plan(living, limit=allowed * self.allocation.dense)
-        for name, before in self.due.items():
-            doomed = torch.ones(len(before), dtype=torch.bool)
-            for plan in (final, soon):
-                doomed[list(plan.kept.get(name, range(len(before))))] = False
-            dead = (before > 0) & (before <= done)
-            self.due[name] = torch.where(doomed | dead, torch.where(before > 0, before, due), 0)
-
-    def plan(self) -> Plan:
-        """The channels whose latents are not zero."""
-        kept = {name: torch.nonzero(z.detach().cpu())[:, 0].tolist() for name, z in self.latents.named().items()}
-        return Plan({name: stays for name, stays in kept.items() if len(stays) < self.allocation.sizes[name]})
-
-    def state_dict(self) -> dict[str, Any]:
-        """For checkpoints."""
-        return {"due": dict(self.due), "ranking": dict(self.ranking), "shares": self.shares}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """From a checkpoint."""
-        self.due = {name: due.clone() for name, due in state["due"].items()}
-        self.ranking = {name: ranks.clone() for name, ranks in state["ranking"].items()}
-        self.shares = [list(pair) for pair in state["shares"]]

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.term import Term, axes_of, fold, size
+from metaprune.graph.plan import Plan
+from metaprune.graph.tensors import clone, named_tensors
+from metaprune.graph.term import Axis, Product, Term, axes_of, fold, size
+from metaprune.surgery.mask import Programs
 
-__all__ = ["Generated", "HyperNetwork", "Latents", "collapse"]
+__all__ = ["Generated", "HyperNetwork", "Latents", "collapse", "counted_axes"]
 
 
 class Latents(nn.Module):
@@ -135,7 +138,9 @@ class Generated(nn.Module):
     """A network whose parameters are generated from latent vectors; it is called like the network itself.
 
     Each parameter is A times the latents of its dimensions. In the hypernetwork form, weights of two channel dimensions
-    come from a `HyperNetwork` each. At the start it computes exactly what `network` did.
+    come from a `HyperNetwork` each. At the start it computes exactly what `network` did. Once latents are zero it
+    computes what the cut network will: zero is silence for whatever multiplies, and where an operator averages or
+    normalises over an axis it is run over the living channels (`metaprune.surgery.mask.Programs`).
 
     Args:
         network: The network, taken over: its parameters become the free weights A.
@@ -158,10 +163,12 @@ class Generated(nn.Module):
         super().__init__()
         self.network = network
         self.latents = latents
+        self.programs = Programs(network, graph)
+        self.kept: dict[str, tuple[int, ...]] = {}
+        self.counted = frozenset(axis.name for axis in counted_axes(graph))
         parameters = dict(network.named_parameters())
-        self.terms = {
-            name: graph.tensors[name] for name in parameters if any(map(latents.touches, graph.tensors[name]))
-        }
+        gated = gated_terms(graph)
+        self.terms = {name: gated[name] for name in parameters if any(map(latents.touches, gated[name]))}
         self.hypernetworks = nn.ModuleDict()
         self.trained = {name: parameter.requires_grad for name, parameter in parameters.items()}
         with torch.no_grad():
@@ -199,16 +206,49 @@ class Generated(nn.Module):
             result[name] = generated.to(parameters[name].dtype)
         return result
 
+    def hide(self, plan: Plan) -> None:
+        """From now on leave the channels that `plan` removes, whose latents are zero, out of every average."""
+        self.kept = dict(plan.kept) if self.counted & plan.kept.keys() else {}
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Generate the weights and run the network."""
-        return functional_call(self.network, self.parameters_generated(), args, kwargs)
+        generated = self.parameters_generated()
+        if not self.kept:
+            return functional_call(self.network, generated, args, kwargs)
+        known = named_tensors(self.network)
+        names = {id(known[name]): name for name in generated}
+        tensors = {name: generated[names[id(t)]] if id(t) in names else t for name, t in known.items()}
+        return self.programs.run(self.kept, args, kwargs, tensors, self.terms.keys())
 
     @torch.no_grad()
     def fold(self) -> nn.Module:
-        """The network with the generated weights written into it; the latents are used up."""
+        """A copy of the network with the generated weights written into it."""
+        network = clone(self.network)
         generated = self.parameters_generated()
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in network.named_parameters():
             if name in generated:
                 parameter.copy_(generated[name])
                 parameter.requires_grad_(self.trained[name])
-        return self.network
+        return network
+
+
+def gated_terms(graph: ChannelGraph) -> dict[str, tuple[Term, ...]]:
+    """The terms of every tensor, less the dimensions along which only its direction counts.
+
+    A weight norm, g v / |v|, has a norm for each entry of g: a gate on g silences it, and a gate on v would divide zero
+    by zero.
+    """
+    terms = dict(graph.tensors)
+    for operator in graph.operators:
+        if operator.name == "aten._weight_norm":
+            (direction, _), (length, _) = operator.operands[:2]
+            if direction in terms and length in terms:
+                pairs = zip(terms[direction], graph.tensors[length], strict=True)
+                terms[direction] = tuple(term if size(along) == 1 else Product(()) for term, along in pairs)
+    return terms
+
+
+def counted_axes(graph: ChannelGraph) -> list[Axis]:
+    """Free axes that an operator averages or normalises over: there, a channel of zeros would still be counted."""
+    over = {axis for operator in graph.operators for term in operator.statistics for axis in axes_of(term)}
+    return [axis for axis in graph.free.values() if any(axis.name == other.name for other in over)]

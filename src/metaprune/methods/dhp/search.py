@@ -1,0 +1,209 @@
+"""The search of DHP: what happens to the latent vectors after each optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaprune.cost.budget import Allocation
+from metaprune.graph.plan import Plan
+from metaprune.methods.dhp.hypernet import Latents
+from metaprune.train.engine import Recipe
+
+if TYPE_CHECKING:
+    from metaprune.methods.dhp.dhp import DHP
+
+__all__ = ["Search", "prices", "proximal_step", "share_allowed"]
+
+RANKINGS = 100
+"""How often the latents are ranked in a search."""
+
+LEAST = 1e-6
+"""A living latent never gets nearer to zero than this: only the budget kills."""
+
+
+def proximal_step(latent: Tensor, threshold: Tensor | float) -> Tensor:
+    """prox of the l1 norm: sign(z) max(|z| - threshold, 0), elementwise (DHP, eq. 10)."""
+    return latent.sign() * (latent.abs() - threshold).clamp(min=0)
+
+
+def share_allowed(progress: float, target: float) -> float:
+    """Share of the cost still allowed at `progress` in [0, 1] of the ramp: from 1 to `target`, steadily."""
+    return 1 - (1 - target) * min(max(progress, 0.0), 1.0)
+
+
+def prices(allocation: Allocation, widths: Mapping[str, int]) -> dict[str, float]:
+    """What one channel of each axis costs at the given widths: dF/dn, as a share of the dense cost F."""
+    form = allocation.form
+    point = torch.tensor([float(widths.get(axis, allocation.sizes[axis])) for axis in form.axes], requires_grad=True)
+    with torch.enable_grad():
+        slopes = torch.autograd.grad(form(point), point)[0] / allocation.dense
+    return dict(zip(form.axes, slopes.tolist(), strict=True))
+
+
+@dataclass
+class Search:
+    """Ranks the latents, dooms those the budget does not keep, and takes proximal steps; goes into checkpoints.
+
+    Attributes:
+        method: The hyper-parameters.
+        latents: The latent vectors, changed in place.
+        allocation: The budget.
+        recipe: Its schedule scales the proximal steps.
+        epochs: Length of the search.
+        hide: Told of the plan of the living whenever it may have changed.
+        due: For each axis and channel, the step at which its latent is zero; 0 for those that live.
+        evidence: For each axis, a running sum of (z dL/dz)^2 per channel, shape (size,).
+        ranking: The scores by which the latents were ranked last.
+        shares: Pairs of (progress of the search, share of the cost that the living latents leave).
+    """
+
+    method: DHP
+    latents: Latents
+    allocation: Allocation
+    recipe: Recipe
+    epochs: int
+    hide: Callable[[Plan], None] = lambda plan: None
+    due: dict[str, Tensor] = field(default_factory=dict)
+    evidence: dict[str, Tensor] = field(default_factory=dict)
+    ranking: dict[str, Float[Tensor, " size"]] = field(default_factory=dict)
+    shares: list[list[float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        latents = self.latents.named()
+        self.due = {name: torch.zeros(len(z), dtype=torch.int64) for name, z in latents.items()}
+        self.evidence = {name: torch.zeros_like(z.detach()) for name, z in latents.items()}
+        self.rank()
+
+    @torch.no_grad()
+    def __call__(self, step: int, steps: int) -> None:
+        """What follows an optimizer step.
+
+        Args:
+            step: The step just taken, from 0.
+            steps: Their number in the whole search.
+        """
+        done = step + 1
+        every = max(1, steps // RANKINGS)
+        self.observe()
+        if self.method.steering == "ramp":
+            decay = max(1, int(self.method.decay * steps))
+            last = max(1, steps - decay)
+            if (done % every == 0 and done < last) or done == last:
+                self.doom(done, done + decay if done < last else steps, steps)
+        elif not any(due.any() for due in self.due.values()) and (
+            done == steps or (done % every == 0 and self.share(self.above()) <= self.target)
+        ):
+            self.land(done)
+        self.shrink(done, self.recipe.lr_at(self.epochs * done / steps))
+        if done % every == 0 or done == steps:
+            plan = self.plan()
+            self.hide(plan)
+            self.shares.append([done / steps, self.share(plan)])
+
+    @property
+    def target(self) -> float:
+        """Share of the cost that the budget leaves."""
+        return self.allocation.limit / self.allocation.dense
+
+    def share(self, plan: Plan) -> float:
+        """Share of the cost that a plan leaves."""
+        return self.allocation.form.at(plan.widths) / self.allocation.dense
+
+    def observe(self) -> None:
+        """Add what the last batch says: (z dL/dz)^2, the squared change of the loss if the channel went."""
+        if self.method.ranking == "latent":
+            return
+        for name, z in self.latents.named().items():
+            if z.grad is not None:
+                self.evidence[name].mul_(self.method.memory).add_((z * z.grad).square())
+
+    def rank(self) -> dict[str, Tensor]:
+        """One score per channel, comparable between axes: the latent's magnitude, or evidence per unit of cost."""
+        latents = self.latents.named()
+        if self.method.ranking == "latent" or not all(evidence.any() for evidence in self.evidence.values()):
+            self.ranking = {name: z.detach().abs().cpu().clone() for name, z in latents.items()}
+        else:
+            price = prices(self.allocation, self.plan().widths)
+            self.ranking = {
+                name: (evidence.cpu().double() / price[name] ** self.method.cost_power).sqrt()
+                for name, evidence in self.evidence.items()
+            }
+        return self.ranking
+
+    def doom(self, done: int, due: int, steps: int) -> None:
+        """Rank the latents: those that neither the final budget nor the cost allowed at `due` keeps shall be zero then.
+
+        What the final budget would keep by today's ranking never dies on the way, so that the search can land on it.
+        """
+        allowed = share_allowed(due / ((self.method.ramp + self.method.decay) * steps), self.target)
+        living = {
+            name: torch.where((self.due[name] > 0) & (self.due[name] <= done), -torch.inf, score)
+            for name, score in self.rank().items()
+        }
+        final = self.allocation.plan(living)
+        soon = final if due == steps else self.allocation.plan(living, limit=allowed * self.allocation.dense)
+        for name, before in self.due.items():
+            doomed = torch.ones(len(before), dtype=torch.bool)
+            for plan in (final, soon):
+                doomed[list(plan.kept.get(name, range(len(before))))] = False
+            dead = (before > 0) & (before <= done)
+            self.due[name] = torch.where(doomed | dead, torch.where(before > 0, before, due), 0)
+
+    def above(self) -> Plan:
+        """The channels whose latents are not below the paper's threshold, or as many of the largest as must stay."""
+        kept = {}
+        for name, z in self.latents.named().items():
+            size = z.detach().abs().cpu()
+            bound = min(
+                self.method.threshold, float(size.sort(descending=True).values[self.allocation.least[name] - 1])
+            )
+            kept[name] = torch.nonzero(size >= bound)[:, 0].tolist()
+        return Plan({name: stays for name, stays in kept.items() if len(stays) < self.allocation.sizes[name]})
+
+    def land(self, done: int) -> None:
+        """The paper's end of a search: what the budget does not keep of today's ranking is dead at once."""
+        kept = self.allocation.plan(self.rank()).kept
+        for name, due in self.due.items():
+            if name in kept:
+                due.fill_(done)
+                due[list(kept[name])] = 0
+
+    def shrink(self, done: int, lr: float) -> None:
+        """Proximal steps: the doomed reach zero when they are due, the others feel the paper's small threshold."""
+        threshold = lr * self.method.latent_lr * self.method.sparsity
+        landed = self.method.steering == "threshold" and any(due.any() for due in self.due.values())
+        for name, z in self.latents.named().items():
+            due = self.due[name].to(z.device)
+            left = (due - done).clamp(min=0) + 1
+            living = proximal_step(z, 0.0 if landed else threshold)
+            living = torch.where(living.abs() < LEAST, z.sign() * z.abs().clamp(max=LEAST), living)
+            z.copy_(torch.where(due > 0, proximal_step(z, z.abs() / left), living))
+
+    def plan(self) -> Plan:
+        """The channels whose latents are not zero."""
+        latents = self.latents.named()
+        kept = {name: torch.nonzero(z.detach().cpu())[:, 0].tolist() for name, z in latents.items()}
+        return Plan({name: stays for name, stays in kept.items() if len(stays) < self.allocation.sizes[name]})
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return {
+            "due": dict(self.due),
+            "evidence": dict(self.evidence),
+            "ranking": dict(self.ranking),
+            "shares": self.shares,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """From a checkpoint."""
+        self.due = {name: due.clone() for name, due in state["due"].items()}
+        self.evidence = {name: value.to(self.evidence[name]) for name, value in state["evidence"].items()}
+        self.ranking = {name: ranks.clone() for name, ranks in state["ranking"].items()}
+        self.shares = [list(pair) for pair in state["shares"]]
+        self.hide(self.plan())
