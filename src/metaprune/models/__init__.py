@@ -22,6 +22,7 @@ from metaprune.models.resnet import (
 )
 from metaprune.models.srresnet import SRResNet
 from metaprune.models.unet import UNet
+from metaprune.models.vit import VisionTransformer
 
 __all__ = [
     "DENOISING",
@@ -37,6 +38,7 @@ __all__ = [
     "ResNet",
     "SRResNet",
     "UNet",
+    "VisionTransformer",
     "densenet40",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
@@ -65,6 +67,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v3_large": mobilenet_v3_large,
     "mobilenet_v3_small": mobilenet_v3_small,
     "mnasnet": MNASNet,
+    "vit": VisionTransformer,
 }
 """Name -> function of `(classes=10, channels=3)` that returns the network with fresh weights."""
 
