@@ -17,7 +17,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.dhp.dhp import initial_latents
 from metaprune.methods.dhp.hypernet import Latents
-from metaprune.methods.dhp.search import Search, proximal_step, share_allowed
+from metaprune.methods.dhp.search import Search, prices, proximal_step, share_allowed
 from metaprune.methods.method import Found, Problem
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
@@ -72,6 +72,9 @@ def test_latents_start_from_saliency() -> None:
         {"form": "hypernetwork", "offsets": True},
         {"search": 1.0, "ramp": 0.5, "decay": 0.3},
         {"sparsity": 20.0},  # the paper's threshold alone would kill every latent
+        {"ranking": "taylor", "cost_power": 1.0},
+        {"steering": "threshold", "sparsity": 30.0},
+        {"steering": "threshold", "sparsity": 0.0},  # never there by itself
     ],
     ids=str,
 )
@@ -161,6 +164,52 @@ def test_it_lands_in_however_few_steps(steps: int, decay: float) -> None:
         search(step, steps)
     cost = allocation.form.at(search.plan().widths)
     assert allocation.limit - 0.01 * allocation.dense <= cost <= allocation.limit
+
+
+def test_the_papers_setting_starts_from_scratch() -> None:
+    model, graph = dense()
+    method = mp.DHP.paper(search=0.5, sparsity=0.3)
+    start = method.generate(model, graph, seed=1)
+    assert set(start.terms) == {
+        name for name, p in model.named_parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[0] > 1
+    } | {"head.weight"}
+    assert torch.equal(start.network.get_parameter("norm.weight"), torch.ones(16))
+    assert oracle.fingerprint(start) == oracle.fingerprint(method.generate(model, graph, seed=1))
+    assert not torch.equal(start.latents.vectors[0], method.generate(model, graph, seed=2).latents.vectors[0])
+    budget = mp.Budget(macs=0.5, multiple_of=1)
+    found = find(method, budget)
+    check(found, Allocation(graph, budget))
+    assert not found.exact
+
+
+def test_evidence_is_the_change_of_the_loss() -> None:
+    """(z dL/dz)^2, added up: what the loss would lose, to first order, if the channel went."""
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
+    latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
+    search = Search(mp.DHP(ranking="taylor", memory=0.5, sparsity=0.0), latents, allocation, small.recipe(2), epochs=1)
+    expected = {axis: torch.zeros_like(z) for axis, z in latents.named().items()}
+    for _ in range(3):
+        for axis, z in latents.named().items():
+            z.grad = torch.randn(z.shape)
+            expected[axis] = 0.5 * expected[axis] + (z * z.grad).detach().square()
+        search.observe()
+    for axis, score in search.rank().items():
+        torch.testing.assert_close(score.float(), expected[axis].sqrt())
+    dear = Search(mp.DHP(ranking="taylor", cost_power=1.0), latents, allocation, small.recipe(2), 1)
+    dear.evidence = search.evidence
+    price = prices(allocation, {})
+    for axis, score in dear.rank().items():
+        torch.testing.assert_close(score.float(), (expected[axis] / price[axis]).sqrt())
+
+
+def test_prices_are_differences_of_the_cost() -> None:
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
+    widths = {axis: graph.axes[axis].size - 3 for axis in graph.free}
+    for axis, price in prices(allocation, widths).items():
+        more, less = (allocation.form.at(widths | {axis: widths[axis] + step}) for step in (1, -1))
+        assert price == pytest.approx((more - less) / 2 / allocation.dense)
 
 
 def test_a_budget_of_everything_kills_nothing() -> None:
@@ -256,6 +305,11 @@ def test_axes_that_are_averaged_over_are_searched_too() -> None:
         ({"sparsity": -1.0}, "sparsity"),
         ({"latent_lr": -0.1}, "latent_lr"),
         ({"power": float("nan")}, "power"),
+        ({"memory": 1.0}, "memory"),
+        ({"cost_power": -1.0}, "cost_power"),
+        ({"threshold": -1.0}, "threshold"),
+        ({"ranking": "size"}, "ranking"),
+        ({"steering": "wheel"}, "steering"),
     ],
     ids=str,
 )

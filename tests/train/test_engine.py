@@ -155,6 +155,8 @@ def test_the_schedule() -> None:
     assert recipe.lr_at(6) == pytest.approx(0.2)
     assert recipe.lr_at(10) == pytest.approx(0.0)
     assert replace(recipe, schedule="constant").lr_at(9) == 0.4
+    steps = replace(recipe, schedule="steps", milestones=(5.0, 7.5))
+    assert [steps.lr_at(epoch) for epoch in (4.9, 5.0, 7.4, 7.5)] == pytest.approx([0.4, 0.04, 0.04, 0.004])
 
 
 def test_gradients_are_clipped(network: nn.Module, task: Task, recipe: Recipe) -> None:
@@ -266,6 +268,9 @@ def test_nothing_to_train(network: nn.Module, task: Task, recipe: Recipe) -> Non
         {"weight_decay": -1.0},
         {"optimizer": "adam"},
         {"schedule": "step"},
+        {"schedule": "steps"},
+        {"milestones": (1.0,)},
+        {"schedule": "steps", "milestones": (2.0, 1.0)},
         {"warmup": 10.0},
         {"clip_norm": 0.0},
         {"seed": -1},

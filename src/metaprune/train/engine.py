@@ -37,7 +37,8 @@ class Recipe:
     weight_decay: float = 5e-4
     nesterov: bool = True
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    schedule: Literal["cosine", "constant"] = "cosine"  # cosine falls to 0 at the end of the last epoch
+    schedule: Literal["cosine", "constant", "steps"] = "cosine"  # cosine falls to 0 at the end of the last epoch
+    milestones: tuple[float, ...] = ()  # of "steps": epochs at which the rate falls to a tenth
     warmup: float = 0.0  # epochs in which the rate rises from 0, step by step
     clip_norm: float | None = None  # the largest norm of the gradient
     seed: int = 0
@@ -57,7 +58,12 @@ class Recipe:
             "momentum": (0 <= self.momentum < 1, "inside [0, 1)"),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),
             "optimizer": (self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'"),
-            "schedule": (self.schedule in ("cosine", "constant"), "'cosine' or 'constant'"),
+            "schedule": (self.schedule in ("cosine", "constant", "steps"), "'cosine', 'constant' or 'steps'"),
+            "milestones": (
+                bool(self.milestones) == (self.schedule == "steps")
+                and list(self.milestones) == sorted(self.milestones),
+                "ascending epochs for schedule='steps', and empty for the others",
+            ),
             "warmup": (0 <= self.warmup < self.epochs, "inside [0, epochs)"),
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "None or above 0"),
             "seed": (0 <= self.seed < 2**63, "inside [0, 2^63)"),
@@ -70,8 +76,8 @@ class Recipe:
         """The learning rate `epoch` epochs after the start of the schedule."""
         if epoch < self.warmup:
             return self.lr * epoch / self.warmup
-        if self.schedule == "constant":
-            return self.lr
+        if self.schedule != "cosine":
+            return self.lr * 0.1 ** sum(epoch >= milestone for milestone in self.milestones)
         return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / (self.epochs - self.warmup)))
 
 

@@ -48,7 +48,7 @@ class DHP:
         form: "gate", or the paper's "hypernetwork".
         embedding: m, the hypernetwork's embedding dimension.
         offsets: Whether the hypernetwork has the paper's biases; the cut then is not exact.
-        scratch: Whether the hypernetwork and the latents start at random, as in the paper.
+        scratch: Whether hypernetworks, latents and all modules that can be reset start at random, as in the paper.
         sparsity: lambda, the l1 weight of every latent.
         power: Latents start at the channels' relative group norm to this power.
         latent_lr: Learning rate of the latents, as a share of the recipe's.
@@ -84,9 +84,11 @@ class DHP:
     reference: ClassVar[str] = "Li et al., DHP: Differentiable Meta Pruning via HyperNetworks, ECCV 2020"
 
     def __post_init__(self) -> None:
-        for name in ("sparsity", "power", "latent_lr"):
+        for name in ("sparsity", "power", "latent_lr", "cost_power", "threshold"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise MetapruneError(f"DHP: expected {name} from 0, got {getattr(self, name)!r}")
+        if not 0 <= self.memory < 1:
+            raise MetapruneError(f"DHP: expected memory in [0, 1), got {self.memory!r}")
         if self.embedding < 1:
             raise MetapruneError(f"DHP: expected embedding from 1, got {self.embedding!r}")
         for name in ("search", "ramp", "decay"):
@@ -94,10 +96,39 @@ class DHP:
                 raise MetapruneError(f"DHP: expected {name} in (0, 1], got {getattr(self, name)!r}")
         if self.ramp + self.decay > 1:
             raise MetapruneError(f"DHP: expected ramp + decay up to 1, got {self.ramp} + {self.decay}")
+        for name, known in (("ranking", ("latent", "taylor")), ("steering", ("ramp", "threshold"))):
+            if getattr(self, name) not in known:
+                raise MetapruneError(
+                    f"DHP: expected {name} {' or '.join(map(repr, known))}, got {getattr(self, name)!r}"
+                )
         if self.form not in ("gate", "hypernetwork"):
             raise MetapruneError(f"DHP: expected form 'gate' or 'hypernetwork', got {self.form!r}")
         if self.form == "gate" and (self.offsets or self.scratch):
             raise MetapruneError("DHP: offsets and scratch belong to form='hypernetwork'; leave them out for the gate")
+
+    @classmethod
+    def paper(cls, search: float = 0.4, sparsity: float = 2e-4) -> DHP:
+        """The paper's own setting: hypernetworks with offsets, from scratch, one l1 weight for all, a threshold.
+
+        Its schedule is a recipe: `Recipe(S + 300, lr=0.1, nesterov=False, weight_decay=1e-4, schedule="steps",
+        milestones=(S + 150, S + 225))` with batches of 64, for a search of S epochs (`search = S / (S + 300)`). What
+        differs: the search has a stated length (the authors wait until the budget is met, for up to 100 epochs, and
+        take what there is then), so a search that is not there by its end takes the largest latents.
+
+        Args:
+            search: Share of the recipe's epochs.
+            sparsity: lambda: 2e-4 for ResNet-20, 3e-4 for ResNet-56, 1e-4 for ResNet-110 and -164, 5e-5 for MobileNets.
+        """
+        return cls(
+            search=search,
+            form="hypernetwork",
+            offsets=True,
+            scratch=True,
+            sparsity=sparsity,
+            latent_lr=1.0,
+            latent_decay=True,
+            steering="threshold",
+        )
 
     def find(self, problem: Problem) -> Found:
         """Search: train weights and latents together while the budget's ramp dooms latents; fold, and read the plan."""
@@ -140,6 +171,8 @@ class DHP:
         device = next(network.parameters()).device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            if self.scratch:
+                begin_anew(network)
             start = (
                 {name: torch.randn(axis.size) for name, axis in graph.free.items()}
                 if self.scratch
@@ -165,6 +198,14 @@ class DHP:
             {"params": latents, "lr": recipe.lr * self.latent_lr}
             | ({} if self.latent_decay else {"weight_decay": 0.0}),
         ]
+
+
+def begin_anew(network: nn.Module) -> None:
+    """Fresh weights, for all modules that know how (`reset_parameters`)."""
+    for module in network.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
 
 
 def initial_latents(norms: Mapping[str, Tensor], power: float) -> dict[str, Tensor]:

@@ -147,8 +147,9 @@ class Generated(nn.Module):
         graph: Its channel graph.
         latents: The latent vectors.
         embedding: m of the paper's hypernetwork, or None for the gate form.
-        offsets: See `HyperNetwork`.
-        scratch: Whether hypernetworks start from the paper's random weights instead of the network's.
+        offsets: See `HyperNetwork`; with them, only what hypernetworks generate is gated.
+        scratch: Whether hypernetworks start from the paper's random weights instead of the network's; the network then
+            need not be reproduced.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class Generated(nn.Module):
         self.latents = latents
         self.programs = Programs(network, graph)
         self.kept: dict[str, tuple[int, ...]] = {}
-        self.counted = frozenset(axis.name for axis in counted_axes(graph))
+        self.counted = frozenset() if offsets else frozenset(axis.name for axis in counted_axes(graph))
         parameters = dict(network.named_parameters())
         gated = gated_terms(graph)
         self.terms = {name: gated[name] for name in parameters if any(map(latents.touches, gated[name]))}
@@ -180,10 +181,12 @@ class Generated(nn.Module):
                     hyper.requires_grad_(tensor.requires_grad)
                     if not scratch:
                         hyper.reproduce(tensor, latents.of(terms[0]), latents.of(terms[1]))
-                    self.hypernetworks[name.replace(".", "/")] = hyper
+                    self.hypernetworks[_key(name)] = hyper
                     tensor.requires_grad_(False)
-                else:
+                elif not scratch:
                     tensor.div_(self.gate(terms))
+            if offsets:  # as in the paper, where norms and biases speak for dead channels too
+                self.terms = {name: terms for name, terms in self.terms.items() if _key(name) in self.hypernetworks}
 
     def gate(self, terms: Sequence[Term]) -> Tensor | float:
         """The product of the latents of all dimensions, broadcast to the tensor's shape."""
@@ -198,7 +201,7 @@ class Generated(nn.Module):
         parameters = dict(self.network.named_parameters())
         result = {}
         for name, terms in self.terms.items():
-            key = name.replace(".", "/")
+            key = _key(name)
             if key in self.hypernetworks:
                 generated = self.hypernetworks[key](self.latents.of(terms[0]), self.latents.of(terms[1]))
             else:
@@ -230,6 +233,11 @@ class Generated(nn.Module):
                 parameter.copy_(generated[name])
                 parameter.requires_grad_(self.trained[name])
         return network
+
+
+def _key(name: str) -> str:
+    """A parameter's name as one of a module, which must not hold dots."""
+    return name.replace(".", "/")
 
 
 def gated_terms(graph: ChannelGraph) -> dict[str, tuple[Term, ...]]:
