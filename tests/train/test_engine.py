@@ -268,16 +268,16 @@ def test_nothing_to_train(network: nn.Module, task: Task, recipe: Recipe) -> Non
         {"weight_decay": -1.0},
         {"optimizer": "adam"},
         {"schedule": "step"},
-        {"schedule": "steps"},
+        {"milestones": (), "schedule": "steps"},
         {"milestones": (1.0,)},
-        {"schedule": "steps", "milestones": (2.0, 1.0)},
+        {"milestones": (2.0, 1.0), "schedule": "steps"},
         {"warmup": 10.0},
         {"clip_norm": 0.0},
         {"seed": -1},
     ],
 )
 def test_recipes_that_cannot_work(change: dict[str, object]) -> None:
-    (name,) = change
+    name = next(iter(change))
     with pytest.raises(TrainError, match=f"recipe: {name} must be"):
         Recipe(**change)  # type: ignore[arg-type]
 
