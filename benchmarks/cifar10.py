@@ -10,9 +10,9 @@ is.
 
 import argparse
 import copy
+import fcntl
 import itertools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,23 +160,20 @@ def plan_of_runs(arms: Sequence[str], shares: Sequence[float], seeds: Sequence[i
 def claimed(folder: Path) -> Iterator[bool]:
     """Whether this process may work in a folder; false where another that lives has claimed it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / "process"
-    if lock.exists() and _lives(int(lock.read_text() or 0)):
-        yield False
-        return
-    lock.write_text(str(os.getpid()))
-    try:
+    with (folder / "process").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when the process ends, however it does
+        except OSError:
+            yield False
+            return
         yield True
-    finally:
-        lock.unlink()
 
 
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (OSError, ValueError):
-        return False
-    return process != os.getpid()
+def write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def dense_network(build: Callable[[], nn.Module], task: Any, recipe: mp.Recipe, folder: Path) -> nn.Module:
@@ -301,7 +298,7 @@ def main() -> None:
                 continue
             with claimed(row.parent) as mine:
                 if mine:
-                    row.write_text(json.dumps(carry_out(run, network, build, setting, task, args)))
+                    write(row, json.dumps(carry_out(run, network, build, setting, task, args)))
     rows = [json.loads(path.read_text()) for path in sorted(args.out.glob("*/row.json"))]
     if rows:
         page = table(rows, args.network, f"python benchmarks/cifar10.py --data DATA --network {args.network}")

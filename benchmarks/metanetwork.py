@@ -2,9 +2,9 @@
 
 Run `python benchmarks/metanetwork.py`; `--only ResNet-56` for a look. It writes `metanetwork.md` when all has been
 measured. Each measurement is a process of its own with one thread. Memory is the peak of the process's resident memory
-during the edit, less what it held before (the network, its graph, and PyTorch): the C library keeps what is freed, so it
-is an upper bound of what was needed. Time is processor time, so that a busy machine does not count. Weights are random;
-neither memory nor time depends on them.
+during the edit, less what it held before (the network, its graph, and PyTorch): the C library keeps what is freed, so
+it is an upper bound of what was needed. Time is processor time, so that a busy machine does not count. Weights are
+random; neither memory nor time depends on them.
 
 "Scatter" is the same message passing over an explicit list of edges with PyTorch Geometric, as the reference does it;
 it is the oracle of the tests, it stores what its backward pass needs, and it decodes no edits, which the dense form
@@ -115,6 +115,9 @@ def measure(setting: Setting, form: str, backward: bool) -> Measured:
             states, edges = scatter.passed(metanetwork, graph, lists)
             return [states, *edges.values()]
 
+    if setting.scatter:
+        with torch.no_grad():
+            edit()  # what is only done once
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     held = resident("VmRSS")
     start = time.process_time()
@@ -184,7 +187,7 @@ def main() -> int:
     if given.measure:
         name, form = given.measure
         setting = next(setting for setting in SETTINGS if setting.network == name)
-        print(json.dumps(asdict(measure(setting, form, not given.forward_only))))
+        sys.stdout.write(json.dumps(asdict(measure(setting, form, not given.forward_only))) + "\n")
         return 0
     rows = []
     console = Console()

@@ -134,7 +134,7 @@ def prune(
     cut = carve(found.model, graph, found.plan)
     small = cut.model
     jump = _jump(searched, small, graph) if found.exact else 0.0
-    if not found.exact or jump > _SILENT:
+    if cut.plan.kept and (not found.exact or jump > _SILENT):
         with isolated():
             seed(recipe.seed)
             recalibrate(small, task.train, task.inputs)
