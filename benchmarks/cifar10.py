@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import metaprune as mp
+from metaprune.cli.resolve import chosen_method
 from metaprune.data import load
 from metaprune.graph.tensors import named_tensors
 from metaprune.methods.method import Found, Problem
@@ -142,6 +143,7 @@ METHODS: dict[str, Callable[[int], Any]] = {
     "dhp-paper": lambda seed: mp.DHP.paper(),
     "random": lambda seed: mp.Random(seed),
 }
+VARIANT = "dhp:"  # with settings after it, such as dhp:search=0.2,ranking=latent
 SEEDED = ("dhp", "magnitude", "uniform", "torch-pruning")
 ONCE = ("dhp-paper", "random", "dhp-scratch", "dhp-scratch-long")
 CURVE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -149,7 +151,8 @@ CURVE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 def plan_of_runs(arms: Sequence[str], shares: Sequence[float], seeds: Sequence[int], curve: bool) -> list[Run]:
     """All runs, the most telling first."""
-    runs = [Run(arm, share, seed) for seed, share, arm in itertools.product(seeds, shares, SEEDED)]
+    variants = [arm for arm in arms if arm.startswith(VARIANT)]
+    runs = [Run(arm, share, seed) for seed, share, arm in itertools.product(seeds, shares, (*SEEDED, *variants))]
     runs += [Run(arm, share, seeds[0]) for share, arm in itertools.product(shares, ONCE)]
     if curve:
         runs += [Run(arm, share, seeds[0]) for share, arm in itertools.product(CURVE, SEEDED)]
@@ -199,6 +202,8 @@ def carry_out(
         method: Any = Scratch(mp.Plan(known["kept"]), build())
         long = run.arm.endswith("long")
         recipe = replace(recipe, lr=SCRATCH_LR, warmup=1.0, epochs=recipe.epochs + long * setting.dense.epochs)
+    elif run.arm.startswith(VARIANT):
+        method = chosen_method("dhp", run.arm.removeprefix(VARIANT).split(","))
     else:
         method = METHODS[run.arm](run.seed)
     example = torch.randn(1, 3, args.size, args.size, generator=torch.Generator().manual_seed(0))
@@ -243,20 +248,22 @@ def table(rows: Sequence[Mapping[str, Any]], network: str, command: str) -> str:
         "standard deviation over the seeds (one seed: no spread). Every arm but `dhp-scratch-long` gets the same "
         "epochs after the dense network, which it starts from (the scratch arms from fresh weights).",
         "",
-        "| MACs | arm | accuracy | against dense | seeds | before, after the cut (val) | MACs | parameters |",
-        "|--:|---|--:|--:|--:|--:|--:|--:|",
+        "| MACs | arm | accuracy | against dense | seeds | val | before, after the cut (val) | MACs | parameters |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for share in sorted({row["share"] for row in rows}, reverse=True):
-        for arm in (*SEEDED, *ONCE):
+        for arm in dict.fromkeys((*SEEDED, *ONCE, *(row["arm"] for row in rows))):
             found = [row for row in rows if row["share"] == share and row["arm"] == arm]
             if not found:
                 continue
             values = [row["accuracy"] for row in found]
             mean = statistics.mean(values)
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            cut = [statistics.mean(row[key] for row in found) for key in ("before_cut", "after_cut", "macs", "params")]
+            keys = ("val", "before_cut", "after_cut", "macs", "params")
+            val, *cut = (statistics.mean(row[key] for row in found) for key in keys)
+            against = mean - found[0]["dense"]
             lines.append(
-                f"| {share:g} | {arm} | {mean:.2f}{spread} | {mean - found[0]['dense']:+.2f} | {len(values)} | "
+                f"| {share:g} | {arm} | {mean:.2f}{spread} | {against:+.2f} | {len(values)} | {val:.2f} | "
                 f"{cut[0]:.1f}, {cut[1]:.1f} | {cut[2]:.3f} | {cut[3]:.3f} |"
             )
     return "\n".join(lines) + "\n"
@@ -267,7 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--network", choices=sorted(SETTINGS), default="resnet20")
-    parser.add_argument("--arms", nargs="+", choices=[*SEEDED, *ONCE], default=[*SEEDED, *ONCE])
+    parser.add_argument("--arms", nargs="+", default=[*SEEDED, *ONCE], help="also dhp:field=value,…")
     parser.add_argument("--shares", nargs="+", type=float, default=[0.5, 0.3])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--curve", action="store_true", help="also one seed at 0.2 … 0.8")
@@ -277,6 +284,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/cifar10"))
     parser.add_argument("--table", action="store_true", help="only write the table of the runs there are")
     args = parser.parse_args()
+    if unknown := [arm for arm in args.arms if arm not in (*SEEDED, *ONCE) and not arm.startswith(VARIANT)]:
+        parser.error(
+            f"--arms: expected some of {', '.join((*SEEDED, *ONCE))} or {VARIANT}field=value,…, got {unknown[0]}"
+        )
     if args.threads:
         torch.set_num_threads(args.threads)
     args.out = args.out / args.network
