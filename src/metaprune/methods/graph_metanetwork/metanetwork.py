@@ -1,0 +1,282 @@
+"""The metanetwork: message passing over a network's graph that gives each weight a small edit.
+
+Source: Liu, Wang, Zhang, 2025, arXiv 2506.12041: encoders of nodes and edges, message passing in both directions with
+the four aggregates of Corso et al. 2020 (arXiv 2004.05718), decoders with a residual. Departures and their reasons are
+in the method's README.
+
+Notation: h, the size of states; H, node states; a, z, p, q, four maps of the normalised node states (what a node sends,
+how it receives, and the two factors of its gates); e, edge states.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.graph_metanetwork.dense import CHUNK, KEPT, Decoder, Gate, Received, Start, decode, edge_states
+from metaprune.methods.graph_metanetwork.features import (
+    AXIS_FEATURES,
+    IDENTITY_FEATURES,
+    TAP_FEATURES,
+    TENSOR_FEATURES,
+)
+from metaprune.methods.graph_metanetwork.incidence import PLACES, Incidence
+from metaprune.methods.graph_metanetwork.network_graph import Block, NetworkGraph
+from metaprune.methods.graph_metanetwork.pile import Pile, unpiled
+
+__all__ = ["Metanetwork", "Passed", "aggregate"]
+
+EPSILON = 1e-5
+"""Added to variances before the root."""
+
+
+class Passed(NamedTuple):
+    """What message passing leaves behind: H after the last layer, shape (nodes, h), and the edges."""
+
+    states: Float[Tensor, " nodes h"]
+    piles: tuple[Pile, ...]
+
+
+class Layer(nn.Module):
+    """One round of messages: the weights, which both directions share.
+
+    Args:
+        hidden: h.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.maps = nn.Linear(hidden, 4 * hidden)
+        self.join = nn.Linear(4 * hidden, hidden)
+
+
+class Encoder(nn.Sequential):
+    """Two linear layers around a SiLU."""
+
+    def __init__(self, features: int, hidden: int, results: int) -> None:
+        super().__init__(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, results))
+
+
+class Writer(nn.Module):
+    """The weights of a decoder of edits; zero edits at the start.
+
+    Args:
+        hidden: h.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(hidden, hidden)
+        self.outer = nn.Parameter(torch.zeros(hidden, hidden))
+
+
+class Metanetwork(nn.Module):
+    """Edits the weights of any network: its own parameters do not depend on which. Before training it changes nothing.
+
+    Args:
+        hidden: h, the size of node and edge states; even.
+        layers: Rounds of messages.
+        step: How large edits are, as a share of a tensor's root mean square (absolute where `relative` is false).
+        relative: Whether weights are read and edited relative to each tensor's root mean square, so that the scale of a
+            tensor, which norms and rescaling make arbitrary, is a feature and no more.
+
+    Example:
+        >>> metanetwork = Metanetwork(hidden=16, layers=3)
+        >>> edited = metanetwork(graph_of(model, mp.trace(model, args)))  # doctest: +SKIP
+    """
+
+    def __init__(self, hidden: int = 32, layers: int = 4, step: float = 0.1, relative: bool = True) -> None:
+        super().__init__()
+        if hidden < 2 or hidden % 2:
+            raise MetapruneError(f"Metanetwork: expected an even number from 2 as hidden, got {hidden!r}")
+        if layers < 1:
+            raise MetapruneError(f"Metanetwork: expected layers from 1, got {layers!r}")
+        if not 0 < step < float("inf"):
+            raise MetapruneError(f"Metanetwork: expected a positive step, got {step!r}")
+        self.hidden = hidden
+        self.step = step
+        self.relative = relative
+        self.read_axis = Encoder(AXIS_FEATURES, hidden, hidden)
+        self.read_identity = nn.Linear(IDENTITY_FEATURES, hidden, bias=False)
+        self.read_tensor = Encoder(TENSOR_FEATURES, hidden, 3 * hidden)
+        self.read_taps = Encoder(TAP_FEATURES, hidden, hidden)
+        self.places = nn.Parameter(1 + 0.1 * torch.randn(hidden, PLACES))
+        self.layers = nn.ModuleList(Layer(hidden) for _ in range(layers))
+        self.write_edges = Writer(hidden)
+        self.write_attributes = Writer(hidden)
+        self.write_taps = Encoder(TAP_FEATURES, hidden, hidden)
+
+    @property
+    def config(self) -> dict[str, int | float | bool]:
+        """The arguments that make another like this."""
+        return {"hidden": self.hidden, "layers": len(self.layers), "step": self.step, "relative": self.relative}
+
+    def forward(self, graph: NetworkGraph) -> dict[str, Tensor]:
+        """The edited tensors of a network: w' = w + step · scale · decoded.
+
+        Besides one copy of the network's weights, memory does not grow with its number of edges: edge states are made
+        where they are needed and made again in the backward pass.
+
+        Returns:
+            Name of a parameter that trains -> its new values, of its shape, dtype and device; differentiable in the
+            metanetwork's parameters.
+        """
+        graph = graph.to(self.places.device)
+        passed = self.passed(graph)
+        edited: dict[str, Tensor] = {}
+        for pile in passed.piles:
+            if any(block.learned for block in pile.blocks):
+                decoder = self.decoder(pile.blocks, self.write_edges)
+                edited |= self.edited(pile, pile.decoded(decoder))
+        of_nodes = graph.held.gather(passed.states.T, self.places)
+        for pile in self.piles(graph.attributes):
+            if any(block.learned for block in pile.blocks):
+                states = edge_states(pile.matrix, pile.start, [])[:, :, 0] + pile.at_rows(of_nodes)
+                decoder = self.decoder(pile.blocks, self.write_attributes)
+                edits = decode(states.view(len(pile.blocks), -1, states.shape[1]), decoder)
+                edited |= self.edited(pile, edits[..., None])
+        return edited
+
+    def passed(self, graph: NetworkGraph) -> Passed:
+        """All rounds of messages: H <- H + join(to columns) + join(to rows), with e gated between the rounds."""
+        h = self.hidden
+        states = self.first_states(graph)
+        piles = tuple(self.piles(graph.edges))
+        if not torch.is_grad_enabled() and h * sum(pile.matrix[:, 0].numel() for pile in piles) <= KEPT:
+            piles = tuple(pile._replace(kept=edge_states(pile.matrix, pile.start, [])) for pile in piles)
+        sign = states.new_ones(h, 1)
+        sign[h // 2 :] = -1
+        gains = self.places.repeat(3, 1)
+        for layer in self.rounds():
+            a, z, p, q = F.silu(layer.maps(F.layer_norm(states, (h,)))).T.chunk(4)
+            rows = _remade(graph.rows.gather, torch.cat([a, p, q]), gains)
+            columns = _remade(graph.columns.gather, torch.cat([sign * a, p, q]), gains)
+            to_rows, to_columns = list[Received](), list[Received]()
+            for pile in piles:
+                found = pile.received(pile.at_rows(rows[:h]), pile.at_columns(columns[:h]))
+                to_rows.append(pile.laid_out(found[0]))
+                to_columns.append(pile.laid_out(found[1]))
+                row_p, row_q = pile.at_rows(rows[h : 2 * h]), pile.at_rows(rows[2 * h :])
+                column_p, column_q = pile.at_columns(columns[h : 2 * h]), pile.at_columns(columns[2 * h :])
+                pile.pass_through(Gate(torch.stack([row_p, row_q], 2), torch.stack([column_q, column_p], 1)))
+            if piles:
+                over_rows = _remade(aggregate, z, graph.rows, to_rows, _counts(graph.edges, 2, z))
+                over_columns = _remade(aggregate, z, graph.columns, to_columns, _counts(graph.edges, 1, z))
+                states = states + layer.join(over_rows.T) + layer.join(over_columns.T)
+        return Passed(states, piles)
+
+    def piles(self, edges: Sequence[Block]) -> Iterator[Pile]:
+        """Small tensors of one shape together, up to a chunk; a large one alone, and without a copy."""
+        for _, alike in itertools.groupby(edges, key=lambda block: block.shape):
+            blocks = tuple(alike)
+            count = max(1, CHUNK // (self.hidden * blocks[0].matrix[0].numel()))
+            for first in range(0, len(blocks), count):
+                pile = blocks[first : first + count]
+                alone = len(pile) == 1
+                matrix = (
+                    pile[0].matrix[None] if alone else torch.stack([block.matrix.to(self.places) for block in pile])
+                )
+                yield Pile(pile, matrix, self.start(pile), [])
+
+    def rounds(self) -> Iterator[Layer]:
+        """The layers, first to last."""
+        yield from self.layers  # type: ignore[misc]
+
+    def first_states(self, graph: NetworkGraph) -> Float[Tensor, " nodes h"]:
+        """H_0: of a channel's axis, of the channel where it is one of a kind, and the mean of its attributes."""
+        states = self.read_axis(graph.axes.to(self.places))[graph.axis]
+        states = states + self.read_identity(graph.identity.to(self.places))
+        if graph.attributes:
+            encoded = [
+                unpiled(edge_states(pile.matrix, pile.start, [])[:, :, 0], len(pile.blocks))
+                for pile in self.piles(graph.attributes)
+            ]
+            states = states + graph.held.mean(torch.cat(encoded, 1)).T
+        return states  # type: ignore[no-any-return]
+
+    def start(self, blocks: Sequence[Block]) -> Start:
+        """How the states of edges or attributes start: linear in the kernel, whatever its size.
+
+        e_0 = (1 + g) · sum_u w_u k(u) / sqrt(taps) + b, where g and b know the tensor, and k where an entry u lies.
+
+        Args:
+            blocks: Of one shape.
+        """
+        gain, offset, _ = self.told(blocks)
+        taps = blocks[0].taps
+        kernel = self.read_taps(taps.to(self.places)).T * (1 + gain) / len(taps) ** 0.5
+        return Start(kernel / gain.new_tensor([self.scale(block) for block in blocks])[:, None, None], offset)
+
+    def decoder(self, blocks: Sequence[Block], writer: Writer) -> Decoder:
+        """How the edits of tensors of one shape are read off states."""
+        taps = self.write_taps(blocks[0].taps.to(self.places)).T / self.hidden**0.5
+        offset = writer.inner.bias[:, None] + self.told(blocks)[2]
+        return Decoder(writer.inner.weight, offset, writer.outer, taps.expand(len(blocks), -1, -1))
+
+    def told(self, blocks: Sequence[Block]) -> tuple[Tensor, Tensor, Tensor]:
+        """Gain and offset of the start, and offset of the decoder, each of shape (b, h, 1)."""
+        features = torch.stack([block.features for block in blocks]).to(self.places)
+        gain, offset, inner = self.read_tensor(features)[:, :, None].chunk(3, 1)
+        return gain, offset, inner
+
+    def scale(self, block: Block) -> float:
+        """What a tensor's entries are measured in."""
+        return block.scale if self.relative else 1.0
+
+    def edited(self, pile: Pile, edits: Float[Tensor, " b taps rows columns"]) -> dict[str, Tensor]:
+        """The tensors of a pile that are learned, with their edits added."""
+        pairs = zip(pile.blocks, edits, strict=True)
+        return {block.name: self.add(block, edit) for block, edit in pairs if block.learned}
+
+    def add(self, block: Block, edit: Float[Tensor, " taps rows columns"]) -> Tensor:
+        """The tensor with its edit added."""
+        return block.tensor(block.matrix + (self.step * self.scale(block) * edit).to(block.matrix))
+
+
+def aggregate(
+    z: Float[Tensor, " h nodes"],
+    side: Incidence,
+    messages: Sequence[Received],
+    counts: Float[Tensor, " 1 positions"],
+) -> Float[Tensor, " four_h nodes"]:
+    """Mean, standard deviation, maximum and minimum of all messages z a e that reach each node, one above the other.
+
+    Nodes that nothing reaches get zeros. The deviation is sqrt(variance + epsilon) - sqrt(epsilon).
+
+    Args:
+        z: How each node receives.
+        side: The positions that the messages reach.
+        messages: One per tensor.
+        counts: How many messages reach each position.
+    """
+    sums, squares, most, least = (torch.cat(parts, 1) for parts in zip(*messages, strict=True))
+    count = side.total(counts).clamp(min=1)
+    mean = z * side.total(sums) / count
+    variance = (z * z * side.total(squares) / count - mean * mean).clamp(min=0)
+    deviation = (variance + EPSILON).sqrt() - EPSILON**0.5
+    most, least = side.largest(most), -side.largest(-least)
+    high, low = torch.where(z >= 0, most, least), torch.where(z >= 0, least, most)
+    return torch.cat([mean, deviation, z * high, z * low])
+
+
+def _remade(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """Call a function whose inner results are made again in the backward pass."""
+    if not torch.is_grad_enabled():
+        return function(*arguments)
+    return checkpoint(  # type: ignore[no-any-return]
+        function, *arguments, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
+    )
+
+
+def _counts(edges: Sequence[Block], across: int, like: Tensor) -> Float[Tensor, " 1 positions"]:
+    """How many messages reach each position of a side: as many as the matrix is long across it."""
+    sizes = [(block.matrix.shape[3 - across], block.matrix.shape[across]) for block in edges]
+    return torch.cat([like.new_full((1, positions), float(count)) for positions, count in sizes], 1)

@@ -1,0 +1,154 @@
+"""What a metanetwork is trained for, and the gradient of it at the price of one backward pass through the metanetwork.
+
+An objective is a function of edited weights, by name, to a scalar. The paper's (Liu et al. 2025, the meta-training
+section) is the task's loss plus the group-norm regulariser of Fang et al. 2023 (arXiv 2301.12900), which makes weak
+groups weaker. The direct one is the task's loss with the weakest channels left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metaprune.graph.errors import MetapruneError
+from metaprune.graph.plan import Plan
+from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
+from metaprune.methods.graph_metanetwork.network_graph import Block, NetworkGraph
+from metaprune.train.task import Batch, Task
+
+__all__ = ["Objective", "add_gradients", "group_penalty", "importance", "living", "masked", "scores", "task_loss"]
+
+Weights = Mapping[str, Tensor]
+
+Objective = Callable[[Weights], Tensor]
+
+
+def add_gradients(metanetwork: Metanetwork, graph: NetworkGraph, objectives: Iterable[Objective]) -> float:
+    """Add the gradient of a sum of objectives to the metanetwork's `grad`, with one backward pass through it.
+
+    The edited weights are made without a tape and serve as leaves, on which the gradients of all objectives (batches)
+    add up. Then they are made again, with a tape, and the sum goes back through the metanetwork once. By the chain rule
+    that is the gradient of the paper's procedure, which goes back once for each batch.
+
+    Args:
+        metanetwork: What is trained.
+        graph: Of the network it edits.
+        objectives: May be a generator: each is done with before the next is asked for.
+
+    Returns:
+        The sum of the objectives' values.
+    """
+    with torch.no_grad():
+        edited = metanetwork(graph)
+    leaves = {name: tensor.requires_grad_() for name, tensor in edited.items()}
+    if not leaves:
+        raise MetapruneError("add_gradients: expected a network with parameters that train, got none to edit")
+    total = 0.0
+    for objective in objectives:
+        value = objective(leaves)
+        value.backward()  # type: ignore[no-untyped-call]
+        total += value.item()
+    reached = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    again = metanetwork(graph)
+    torch.autograd.backward([again[name] for name in reached], list(reached.values()))
+    return total
+
+
+def task_loss(model: nn.Module, task: Task, batch: Batch) -> Objective:
+    """The task's loss on a batch, of `model` with edited weights in the place of its own, in the mode it is in.
+
+    Args:
+        model: The network whose graph the metanetwork reads; written out where that graph is.
+        task: Says what the inputs of a batch are, and its loss.
+        batch: One of the task's batches.
+    """
+
+    def objective(weights: Weights) -> Tensor:
+        args, kwargs = task.inputs(batch)
+        return task.loss(functional_call(model, dict(weights), args, kwargs), batch)
+
+    return objective
+
+
+def importance(graph: NetworkGraph, weights: Weights) -> Float[Tensor, " nodes"]:
+    """For each channel the sum of squares of all edited entries that lie on it, biases left out."""
+    like = next(iter(weights.values()))
+    total = like.new_zeros(len(graph.axis))
+    for side, blocks, which in graph.sides():
+        along = [_squares(block, weights, 2 if which == "rows" else 1, like) for block in blocks]
+        if along:
+            total = total + side.total(torch.cat(along)[None])[0]
+    return total
+
+
+def group_penalty(graph: NetworkGraph, weights: Weights, spread: float = 4.0) -> Tensor:
+    """The group-norm regulariser: half the sum over channels of gamma_c times the squares of what lies on them.
+
+    gamma_c = 2^(spread · (i_max - i_c) / (i_max - i_min)) inside each axis that may be cut, with i_c the root of a
+    channel's importance, and no gradient through it: 16 for the weakest channel of an axis, 1 for the strongest.
+    (Torch-Pruning divides by zero where all channels of an axis weigh the same; here gamma is 1.)
+    """
+    squares = importance(graph, weights)
+    strength = squares.detach().clamp(min=0).sqrt()
+    gamma = torch.zeros_like(strength)
+    for nodes in _free(graph).values():
+        here = strength[nodes]
+        gap = here.max() - here
+        gamma[nodes] = 2 ** (spread * gap / gap.max().clamp(min=torch.finfo(gap.dtype).tiny))
+    return 0.5 * (gamma * squares).sum()
+
+
+def scores(graph: NetworkGraph, weights: Weights) -> dict[str, Tensor]:
+    """For each axis that may be cut, the channels' importance relative to the axis's mean: what `Allocation` ranks."""
+    found = importance(graph, weights).detach().double().cpu()
+    return {name: found[nodes] / found[nodes].mean().clamp(min=1e-30) for name, nodes in _free(graph).items()}
+
+
+def living(graph: NetworkGraph, plan: Plan) -> Float[Tensor, " nodes"]:
+    """One for each channel that a plan keeps, zero for the others."""
+    found = torch.ones(len(graph.axis), device=graph.axis.device)
+    for name, kept in plan.kept.items():
+        nodes = _free(graph)[name]
+        alive = torch.zeros(nodes.stop - nodes.start, device=found.device)
+        alive[list(kept)] = 1
+        found[nodes] = alive
+    return found
+
+
+def masked(graph: NetworkGraph, weights: Weights, alive: Float[Tensor, " nodes"]) -> dict[str, Tensor]:
+    """Edited weights with zeros wherever they lie on a channel that is not alive.
+
+    Where no statistic runs over channels this is what a cut computes; see `mp.mask` for the function of any cut.
+    """
+    found = dict(weights)
+    for side, blocks, which in graph.sides():
+        stays = side.all_alive(alive)
+        for block in blocks:
+            if block.name in found:
+                here = stays[slice(*getattr(block, which))].to(found[block.name])
+                here = here[None, :, None] if which == "rows" else here[None, None]
+                found[block.name] = found[block.name] * block.tensor(here.expand(block.matrix.shape))
+    return found
+
+
+def _squares(block: Block, weights: Weights, across: int, like: Tensor) -> Float[Tensor, " positions"]:
+    """The sums of squares along one side of a tensor; zeros for what is not edited, and for biases."""
+    if block.name not in weights or block.role == "bias":
+        return like.new_zeros(block.matrix.shape[3 - across])
+    entries = weights[block.name].permute(block.order).reshape(block.matrix.shape)
+    return entries.square().sum((0, across)).to(like)
+
+
+def _free(graph: NetworkGraph) -> dict[str, slice]:
+    """The nodes of each axis that may be cut."""
+    sizes = torch.bincount(graph.axis, minlength=len(graph.names)).tolist()
+    stops = torch.tensor(sizes).cumsum(0).tolist()
+    return {
+        name: slice(stop - size, stop)
+        for name, size, stop, told in zip(graph.names, sizes, stops, graph.axes, strict=True)
+        if told[0] == 1
+    }

@@ -1,0 +1,57 @@
+"""Networks of the zoo with their graphs, and a metanetwork whose edits can be seen."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.graph.graph import ChannelGraph
+from metaprune.methods.graph_metanetwork import Metanetwork, NetworkGraph, graph_of
+from metaprune.surgery.attention import written_out
+from tests.laws import oracle
+from tests.zoo import ZOO, few
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network of the zoo with its inputs, its channel graph and what a metanetwork reads."""
+
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    graph: ChannelGraph
+    read: NetworkGraph
+
+    def run(self, model: nn.Module) -> Any:
+        return oracle.call(model, self.args, self.kwargs)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """By the names that the graph knows."""
+        return dict(written_out(self.model, self.graph.written_out).named_parameters())
+
+
+@few
+def case(name: str) -> Case:
+    model, args, kwargs = ZOO[name].example()
+    graph = mp.trace(model, args, kwargs)
+    return Case(model, args, kwargs, graph, graph_of(model, graph))
+
+
+def stirred(hidden: int = 8, layers: int = 3, seed: int = 0, **fields: Any) -> Metanetwork:
+    """In float64, with decoders that are not zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        metanetwork = Metanetwork(hidden, layers, **fields).double()
+        for writer in (metanetwork.write_edges, metanetwork.write_attributes):
+            nn.init.normal_(writer.outer)
+    return metanetwork
+
+
+def gradients(metanetwork: Metanetwork) -> dict[str, Tensor]:
+    """Those of its parameters, which are taken away."""
+    found = {name: p.grad.clone() for name, p in metanetwork.named_parameters() if p.grad is not None}
+    metanetwork.zero_grad()
+    return found

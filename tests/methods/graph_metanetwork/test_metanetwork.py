@@ -1,0 +1,98 @@
+"""The metanetwork: equivariant to renumbering, nothing before training, one for all networks."""
+
+import copy
+
+import pytest
+import torch
+from torch import Generator
+
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.graph_metanetwork import Metanetwork, edit, graph_of
+from metaprune.methods.graph_metanetwork import metanetwork as module
+from tests.laws import oracle
+from tests.methods.graph_metanetwork.cases import case, gradients, stirred
+from tests.zoo import networks
+
+
+@pytest.mark.parametrize("name", networks(families=2))
+def test_renumbered_channels_are_edited_alike(name: str) -> None:
+    """Editing commutes with a renumbering of the channels of all free axes, and so does the function."""
+    c = case(name)
+    if not c.read.learned:
+        return
+    generator = Generator().manual_seed(3)
+    orders = {axis: torch.randperm(a.size, generator=generator).tolist() for axis, a in c.graph.free.items()}
+    metanetwork = stirred(step=0.3)
+    edited = edit(c.model, c.graph, metanetwork)
+    moved = edit(oracle.permute(c.model, c.graph, orders), c.graph, metanetwork)
+    expected = dict(oracle.permute(edited, c.graph, orders).named_parameters())
+    for path, parameter in moved.named_parameters():
+        torch.testing.assert_close(parameter, expected[path], rtol=1e-8, atol=1e-9, msg=path)
+    assert oracle.distance(c.run(edited), c.run(moved)) < 1e-6
+
+
+def test_channels_are_told_apart() -> None:
+    """Edits are no constant: they differ between channels of a free axis, and between tensors."""
+    c = case("resnet")
+    edited = stirred()(c.read)
+    shifts = {path: edited[path] - c.parameters[path] for path in edited}
+    for path in ("conv1.weight", "bn1.weight"):
+        assert shifts[path].flatten(1).std(0).min() > 1e-4 if shifts[path].dim() > 1 else shifts[path].std() > 1e-4
+    assert all(shift.any() for shift in shifts.values())
+
+
+def test_edits_are_relative_to_the_scale_of_a_tensor() -> None:
+    """A network seven times as large is edited seven times as much, but for the scale that is told."""
+    c = case("vgg")
+    large = copy.deepcopy(c.model)
+    with torch.no_grad():
+        for tensor in (*large.parameters(), *(b for b in large.buffers() if b.is_floating_point())):
+            tensor.mul_(7)
+    for relative in (True, False):
+        metanetwork = stirred(relative=relative)
+        with torch.no_grad():
+            metanetwork.read_tensor[0].weight[:, -2] = 0
+        before, after = metanetwork(c.read), metanetwork(graph_of(large, c.graph))
+        alike = [torch.allclose(after[path] / 7, before[path], rtol=1e-9, atol=1e-12) for path in before]
+        assert all(alike) is relative
+
+
+def test_the_step_is_the_size_of_edits() -> None:
+    c = case("vgg")
+    one, two = (stirred(step=step)(c.read)["features.3.weight"] for step in (0.1, 0.2))
+    weight = c.parameters["features.3.weight"]
+    torch.testing.assert_close(two - weight, 2 * (one - weight))
+
+
+def test_weights_of_any_precision() -> None:
+    c = case("vgg")
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        model = copy.deepcopy(c.model).to(dtype)
+        edited = stirred().float()(graph_of(model, c.graph))
+        assert {tensor.dtype for tensor in edited.values()} == {dtype}
+        assert all(tensor.isfinite().all() for tensor in edited.values())
+
+
+def test_every_weight_of_the_metanetwork_is_used() -> None:
+    metanetwork = stirred()
+    edited = metanetwork(case("attention_split").read)
+    torch.stack([tensor.sin().sum() for tensor in edited.values()]).sum().backward()
+    found = gradients(metanetwork)
+    assert found.keys() == dict(metanetwork.named_parameters()).keys()
+    assert all(gradient.abs().sum() > 0 for gradient in found.values())
+
+
+@pytest.mark.parametrize("wrong", [{"hidden": 3}, {"hidden": 0}, {"layers": 0}, {"step": 0}, {"step": float("inf")}])
+def test_settings_that_make_no_sense(wrong: dict) -> None:
+    with pytest.raises(MetapruneError, match=f"Metanetwork: expected.*{next(iter(wrong))}"):
+        Metanetwork(**wrong)
+
+
+@pytest.mark.parametrize("kept", [0, 2**30])
+def test_with_and_without_a_tape_it_edits_alike(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT", kept)
+    read = case("attention_split").read
+    metanetwork = stirred()
+    taped = metanetwork(read)
+    with torch.no_grad():
+        assert oracle.distance({n: w.detach() for n, w in taped.items()}, metanetwork(read)) < 1e-10

@@ -1,0 +1,42 @@
+"""A metanetwork on disk gives the same edits, and no file is trusted."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.graph_metanetwork import load, save
+from tests.methods.graph_metanetwork.cases import case, stirred
+from tests.zoo import networks
+
+
+@pytest.mark.parametrize("name", networks(families=6))
+def test_saved_and_loaded_it_edits_alike(name: str, tmp_path: Path) -> None:
+    before = stirred(hidden=6, layers=2, step=0.05, relative=False)
+    save(before, tmp_path / "metanetwork.safetensors")
+    after = load(tmp_path / "metanetwork.safetensors")
+    assert after.config == before.config
+    edited = before(case(name).read)
+    for path, tensor in after(case(name).read).items():
+        assert torch.equal(tensor, edited[path])
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "metanetwork.safetensors"
+    with pytest.raises(MetapruneError, match="no file"):
+        load(path)
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(MetapruneError, match="expected safetensors"):
+        load(path)
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(MetapruneError, match="expected a metanetwork"):
+        load(path)
+    metanetwork = stirred()
+    config = json.dumps({**metanetwork.config, "hidden": 2})
+    tensors = {name: tensor.contiguous() for name, tensor in metanetwork.state_dict().items()}
+    save_file(tensors, path, {"format": "metaprune.metanetwork.1", "config": config})
+    with pytest.raises(MetapruneError, match="do not fit"):
+        load(path)
