@@ -72,7 +72,7 @@ def test_latents_start_from_saliency() -> None:
         {"form": "hypernetwork", "offsets": True},
         {"search": 1.0, "ramp": 0.5, "decay": 0.3},
         {"sparsity": 20.0},  # the paper's threshold alone would kill every latent
-        {"ranking": "taylor", "cost_power": 1.0},
+        {"ranking": "latent"},
         {"steering": "threshold", "sparsity": 30.0},
         {"steering": "threshold", "sparsity": 0.0},  # never there by itself
     ],
@@ -187,7 +187,13 @@ def test_evidence_is_the_change_of_the_loss() -> None:
     _, graph = dense()
     allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
     latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
-    search = Search(mp.DHP(ranking="taylor", memory=0.5, sparsity=0.0), latents, allocation, small.recipe(2), epochs=1)
+    search = Search(
+        mp.DHP(ranking="taylor", cost_power=0.0, memory=0.5, sparsity=0.0),
+        latents,
+        allocation,
+        small.recipe(2),
+        epochs=1,
+    )
     expected = {axis: torch.zeros_like(z) for axis, z in latents.named().items()}
     for _ in range(3):
         for axis, z in latents.named().items():

@@ -8,6 +8,8 @@ Departures, with reasons:
     The gate form is the default. The paper's hypernetwork is affine in the outer product of two latents, so the gate
     W = v_out v_in^T * A computes the same functions (`hypernet.collapse`) at a tenth of the memory.
     It may start from a trained network, which it reproduces at step 0; the latents start from the channels' saliency.
+    Channels are ranked by evidence, (z dL/dz)^2 over their cost, which the gates give at no extra pass; the paper ranks
+    by |z|, which in a short search still says more of where z started than of the network.
     All tensors of an axis are gated, norms and biases included: a channel whose latent is zero is silent, and the cut
     changes nothing.
     The search has a stated length. The share of the budget's cost still allowed falls along a ramp; the latents that
@@ -73,9 +75,9 @@ class DHP:
     latent_lr: float = 0.1
     ramp: float = 0.8
     decay: float = 0.1
-    ranking: Literal["latent", "taylor"] = "latent"
+    ranking: Literal["latent", "taylor"] = "taylor"
     memory: float = 0.99
-    cost_power: float = 0.0
+    cost_power: float = 1.0
     steering: Literal["ramp", "threshold"] = "ramp"
     threshold: float = 5e-3
     latent_decay: bool = False
@@ -127,6 +129,7 @@ class DHP:
             sparsity=sparsity,
             latent_lr=1.0,
             latent_decay=True,
+            ranking="latent",
             steering="threshold",
         )
 
