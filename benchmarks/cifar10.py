@@ -269,6 +269,26 @@ def table(rows: Sequence[Mapping[str, Any]], network: str, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Accuracy against the MACs that stay, a line per arm, the mean and spread over its seeds."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for arm in SEEDED:
+        shares = sorted({row["share"] for row in rows if row["arm"] == arm})
+        found = [[row["accuracy"] for row in rows if row["arm"] == arm and row["share"] == share] for share in shares]
+        spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in found]
+        axes.errorbar(shares, list(map(statistics.mean, found)), spread, marker="o", capsize=3, label=arm)
+    axes.axhline(rows[0]["dense"], color="grey", linestyle=":", label="dense")
+    axes.set(xlabel="MACs that stay (share)", ylabel="test accuracy, last epoch (%)")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
     """Run what is left, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -313,7 +333,11 @@ def main() -> None:
     rows = [json.loads(path.read_text()) for path in sorted(args.out.glob("*/row.json"))]
     if rows:
         page = table(rows, args.network, f"python benchmarks/cifar10.py --data DATA --network {args.network}")
-        (PAGE if args.network == "resnet20" else PAGE.with_stem(f"cifar10_{args.network}")).write_text(page)
+        path = PAGE if args.network == "resnet20" else PAGE.with_stem(f"cifar10_{args.network}")
+        if len({row["share"] for row in rows}) > 1:
+            draw(rows, path.with_suffix(".svg"))
+            page += f"\n![Accuracy against MACs]({path.stem}.svg)\n"
+        path.write_text(page)
         print(page)  # noqa: T201
 
 
