@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--peak", nargs=2, metavar=("NETWORK", "FORM"), help="in a process of its own: print megabytes")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    torch.backends.cuda.enable_flash_sdp(False)  # of the CPU too, where its backward pass takes most of a step
     if args.peak:
         print(json.dumps(peak(*args.peak)))  # noqa: T201
         return
