@@ -10,19 +10,17 @@ is.
 
 import argparse
 import copy
-import fcntl
 import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from experiment import Run, claimed, dense_network, write
 from torch import nn
 
 import metaprune as mp
@@ -31,7 +29,6 @@ from metaprune.data import load
 from metaprune.graph.tensors import named_tensors
 from metaprune.methods.method import Found, Problem
 from metaprune.models import MODELS
-from metaprune.train.engine import fit
 
 PAGE = Path(__file__).with_name("cifar10.md")
 SCRATCH_LR = 0.1
@@ -123,20 +120,6 @@ class Scratch:
         return Found(self.plan, self.fresh, {})
 
 
-@dataclass(frozen=True)
-class Run:
-    """One arm at one budget with one seed."""
-
-    arm: str
-    share: float
-    seed: int
-
-    @property
-    def folder(self) -> str:
-        """Where it is kept."""
-        return f"{self.arm}-{self.share:g}-{self.seed}"
-
-
 METHODS: dict[str, Callable[[int], Any]] = {
     "dhp": lambda seed: mp.DHP(),
     "magnitude": lambda seed: mp.Magnitude(),
@@ -161,41 +144,9 @@ def plan_of_runs(arms: Sequence[str], shares: Sequence[float], seeds: Sequence[i
     return [run for run in dict.fromkeys(runs) if run.arm in arms]
 
 
-@contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process may work in a folder; false where another that lives has claimed it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "process").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when the process ends, however it does
-        except OSError:
-            yield False
-            return
-        yield True
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(path)
-
-
-def dense_network(build: Callable[[], nn.Module], task: Any, recipe: mp.Recipe, folder: Path) -> nn.Module:
-    """The one dense network, trained here unless it was."""
-    torch.manual_seed(recipe.seed)
-    network = build()
-    path = folder / "model.safetensors"
-    if not path.exists():
-        fit(network, task, recipe, name="dense", checkpoint=folder / "checkpoints")
-        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
-    network.load_state_dict(load_file(path))
-    return network.eval()
-
-
 def carry_out(
     run: Run, network: nn.Module, build: Callable[[], nn.Module], setting: Setting, task: Any, args: Any
-) -> Any:
+) -> dict[str, Any]:
     """Prune, fine-tune and measure; the row of the table."""
     recipe = replace(setting.pruned, seed=run.seed)
     if run.arm.startswith("dhp-scratch"):
@@ -325,7 +276,10 @@ def main() -> None:
         def build() -> nn.Module:
             return MODELS[args.network](data.classes, data.shape[0], **setting.sizes)
 
-        network = dense_network(build, task, setting.dense, args.out / "dense")
+        with claimed(args.out / "dense") as mine:
+            if not mine:
+                parser.error(f"--out: another process trains the dense network in {args.out}; wait for it")
+            network = dense_network(build, task, setting.dense, args.out / "dense")
         for run in runs:
             row = args.out / run.folder / "row.json"
             if row.exists() or time.monotonic() - started > 60 * args.minutes:

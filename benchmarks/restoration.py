@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cifar10 import claimed, dense_network
+from experiment import Run, claimed, dense_network, write
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
@@ -132,20 +132,6 @@ def quick(setting: Setting) -> Setting:
     )
 
 
-@dataclass(frozen=True)
-class Run:
-    """One arm at one budget with one seed."""
-
-    arm: str
-    share: float
-    seed: int
-
-    @property
-    def folder(self) -> str:
-        """Where it is kept."""
-        return f"{self.arm}-{self.share:g}-{self.seed}"
-
-
 def plan_of_runs(shares: Sequence[float], seeds: Sequence[int], arms: Sequence[str]) -> list[Run]:
     """All runs, a seed after the other, with no cut at the end."""
     runs = [Run(arm, share, seed) for seed in seeds for share in shares for arm in ARMS]
@@ -229,9 +215,7 @@ def carry_out(run: Run, network: nn.Module, setting: Setting, task: Any, args: a
 def written(path: Path, tree: Any) -> Any:
     """Write JSON, whole or not at all, and give it back as it is read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(tree))
-    unfinished.replace(path)
+    write(path, json.dumps(tree))
     return json.loads(path.read_text())
 
 

@@ -1,0 +1,61 @@
+"""What experiments share that go run by run, are resumed, and have several processes on one folder."""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import metaprune as mp
+from metaprune.train.engine import fit
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm at one budget with one seed."""
+
+    arm: str
+    share: float
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Where it is kept."""
+        return f"{self.arm}-{self.share:g}-{self.seed}"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process may work in a folder; false where another that lives has claimed it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "process").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when the process ends, however it does
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def dense_network(build: Callable[[], nn.Module], task: Any, recipe: mp.Recipe, folder: Path) -> nn.Module:
+    """The one dense network, trained here unless it was."""
+    torch.manual_seed(recipe.seed)
+    network = build()
+    path = folder / "model.safetensors"
+    if not path.exists():
+        fit(network, task, recipe, name="dense", checkpoint=folder / "checkpoints")
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+    network.load_state_dict(load_file(path))
+    return network.eval()
