@@ -495,6 +495,7 @@ ENTRIES = (
         "attention_timm",
         TimmAttention,
         (HEADS, 3, HIDDEN),  # reshape reads the width of the trunk for heads × head size: so that is what it is
+        statistics=(HEADS, 3),
     ),
     block(
         "attention_scale_from_shape",

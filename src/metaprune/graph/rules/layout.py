@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from metaprune.graph.call import Call, Dims, constants, rule
+from metaprune.graph.provenance import Attribute, Combined, Extent
 from metaprune.graph.rules.elementwise import broadcast
 from metaprune.graph.unify import (
     UNIT,
@@ -275,6 +276,8 @@ def slice_(call: Call) -> Dims:
             call.size(piece, "length")
         elif stop < total:
             call.size(Parts((*before.of, piece)) if call["end"] > 0 else after, "end")
+        elif isinstance(call.number_at("end", None, total), Attribute | Combined | Extent):
+            call.size(Parts((*before.of, piece)), "end")  # written down, it would be the end whatever is cut
     return (*dims[:dim], resolve(piece), *dims[dim + 1 :])
 
 
