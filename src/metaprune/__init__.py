@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from metaprune.graph.plan import Plan as Plan
     from metaprune.graph.term import Axis as Axis
     from metaprune.methods.dhp.dhp import DHP as DHP
+    from metaprune.methods.graph_metanetwork.graph_metanetwork import GraphMetanetwork as GraphMetanetwork
     from metaprune.methods.magnitude.magnitude import Magnitude as Magnitude
     from metaprune.methods.magnitude.magnitude import Random as Random
     from metaprune.methods.magnitude.magnitude import Uniform as Uniform
@@ -48,6 +49,7 @@ _HOME = {
     "Classification": "train.task",
     "DHP": "methods.dhp.dhp",
     "Denoising": "train.restoration",
+    "GraphMetanetwork": "methods.graph_metanetwork.graph_metanetwork",
     "Magnitude": "methods.magnitude.magnitude",
     "MetapruneError": "graph.errors",
     "Plan": "graph.plan",

@@ -332,7 +332,9 @@ ENTRIES = (
     entry("vit", "ViTForImageClassification", VIT, PICTURE, (24, *BLOCKS)),
     entry("phi", "PhiForCausalLM", PHI, SENTENCE, (40, 2, 5, 4, 36, 5, 4, 36), statistics=(40,)),
     entry("t5", "T5ForConditionalGeneration", T5, BOTH_SENTENCES, (5, 5, 5, *6 * (6,), *4 * (40,))),
-    entry("wav2vec2", "Wav2Vec2ForCTC", WAV2VEC2, {"input_values": values(100)}, (8, 14, *BLOCKS), statistics=(14, 3, 8)),
+    entry(
+        "wav2vec2", "Wav2Vec2ForCTC", WAV2VEC2, {"input_values": values(100)}, (8, 14, *BLOCKS), statistics=(14, 3, 8)
+    ),
     entry("whisper", "WhisperForConditionalGeneration", WHISPER, SOUND, (24, 24, *BLOCKS, *2 * (3, 8, 3, 8, 36))),
     entry("beit", "BeitForImageClassification", VIT, PICTURE, (24, *BLOCKS)),
     entry("deit_equal", "DeiTForImageClassification", EQUAL, PICTURE, (16, 16, 16, 4, 4, 4, 4), statistics=(16,)),

@@ -1,5 +1,6 @@
 """The command line: a thin shell over `mp.prune`."""
 
+from metaprune.cli import meta
 from metaprune.cli.app import app
 
-__all__ = ["app"]
+__all__ = ["app", "meta"]

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from metaprune.cli.purpose import Cut, Optimizer, Purpose, TaskName
 
-__all__ = ["app"]
+__all__ = ["app", "command_line", "set_threads", "writable"]
 
 
 class Commands(TyperGroup):
@@ -113,7 +113,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the pruned network and its report go.")] = Path("metaprune-demo"),
 ) -> None:
     """Train, prune, fine-tune and report on real digits: no download, about a minute."""
-    _writable(out)
+    writable(out)
     from metaprune.cli.demo import run
 
     run(out)
@@ -164,8 +164,11 @@ def prune(
     model: Model,
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Where the result and the checkpoints go.")],
-    method: Annotated[str, typer.Option(help="dhp, magnitude, uniform or random.")] = "dhp",
+    method: Annotated[str, typer.Option(help="dhp, magnitude, uniform, random or graph_metanetwork.")] = "dhp",
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, field=value.")] = None,
+    metanetwork: Annotated[
+        Path | None, typer.Option(help="For graph_metanetwork: a file that `metaprune meta-train` wrote.")
+    ] = None,
     macs: Annotated[float | None, typer.Option(help="Share of the MACs that stays, or a number of them.")] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters that stays, or a number.")] = None,
     latency: Annotated[float | None, typer.Option(help="Milliseconds for a batch on this device.")] = None,
@@ -215,11 +218,14 @@ def prune(
     purpose = Purpose.of(model, task, scale, sigma, {})
     if sizes is not None and not purpose.restores:
         raise UsageError("--input: the data have the sizes of examples; leave it out")
-    chosen = chosen_method(method, settings or [])
+    if metanetwork is not None and method != "graph_metanetwork":
+        raise UsageError(f"--metanetwork: belongs to --method graph_metanetwork, got --method {method}")
+    file = [] if metanetwork is None else [f"metanetwork={metanetwork}"]
+    chosen = chosen_method(method, [*(settings or []), *file])
     budget = Budget(macs=_number(macs), params=_number(params), latency=latency, multiple_of=multiple_of)
     dense, recipe = purpose.recipes(epochs, dense_epochs, optimizer, lr, seed=seed, precision=precision, device=device)
     given = read_weights(weights)[0] if weights else None
-    _writable(out)
+    writable(out)
     ready = purpose.load(data, batch_size, channels, Cut(patch, patches, val_images, test))
     torch.manual_seed(seed)
     net = network(model, **ready.builds)
@@ -355,7 +361,7 @@ def report(
     from metaprune.report.page import render
 
     main = joined([report_in(folder) for folder in folders])
-    _writable(folders[0])
+    writable(folders[0])
     (folders[0] / "report.html").write_text(render(main))
     (folders[0] / "README.md").write_text(model_card(main))
     arms_table(main)
@@ -367,7 +373,8 @@ def _number(value: float | None) -> float | None:
     return int(value) if value is not None and 1 < value < float("inf") and value == int(value) else value
 
 
-def _writable(folder: Path) -> None:
+def writable(folder: Path) -> None:
+    """Make a folder, and see that it can be written to."""
     from metaprune.cli.resolve import UsageError
 
     try:

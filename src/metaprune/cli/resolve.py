@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from metaprune.report.report import Report, from_json
 __all__ = [
     "Known",
     "UsageError",
+    "build",
     "chosen_method",
     "example",
     "known_of",
@@ -60,17 +61,33 @@ def network(name: str, **known: int | None) -> nn.Module:
     Raises:
         UsageError: There is no such network, or its function fails.
     """
+    return build(name, known)
+
+
+def build(name: str, known: Mapping[str, int | None], varied: Mapping[str, Any] | None = None) -> nn.Module:
+    """As `network`, with further arguments (`varied`) that its function must have a parameter for.
+
+    Raises:
+        UsageError: There is no such network or parameter, or its function fails.
+    """
+    varied = varied or {}
     if name.startswith("hf:"):
+        if varied:
+            raise UsageError(f"--vary: network {name!r} takes no {', '.join(varied)}")
         return _from_hub(name[3:])
     given = {key: value for key, value in known.items() if value is not None}
     if low := [key for key, value in given.items() if value < 1]:
         raise UsageError(f"network {name!r}: expected 1 or more {low[0]}, got {given[low[0]]}")
-    build = None if ":" in name else _built_in(name)
-    place, _, function = name.rpartition(":")
+    function = None if ":" in name else _built_in(name)
+    place, _, attribute = name.rpartition(":")
     try:
-        build = build or getattr(_module(place), function)
-        takes = inspect.signature(build).parameters
-        result = build(**{key: value for key, value in given.items() if key in takes})
+        function = function or getattr(_module(place), attribute)
+        takes = inspect.signature(function).parameters
+        if odd := [key for key in varied if key not in takes]:
+            raise UsageError(f"--vary: network {name!r} takes {', '.join(takes)}, got {', '.join(odd)}")
+        result = function(**{key: value for key, value in given.items() if key in takes}, **varied)
+    except UsageError:
+        raise
     except (Exception, SystemExit) as error:
         raise UsageError(
             f"network {name!r}: {type(error).__name__}: {error}; give a function that returns a network"

@@ -1,6 +1,7 @@
 """The one dictionary of methods: a new method joins here."""
 
 from metaprune.methods.dhp.dhp import DHP
+from metaprune.methods.graph_metanetwork.graph_metanetwork import GraphMetanetwork
 from metaprune.methods.magnitude.magnitude import Magnitude, Random, Uniform
 from metaprune.methods.method import Method
 
@@ -11,5 +12,6 @@ METHODS: dict[str, type[Method]] = {
     "magnitude": Magnitude,
     "uniform": Uniform,
     "random": Random,
+    "graph_metanetwork": GraphMetanetwork,
 }
 """Name on the command line -> class."""

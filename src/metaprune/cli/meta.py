@@ -1,0 +1,228 @@
+"""The commands around graph metanetworks: make networks to learn from, and learn from them."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from metaprune.cli.app import BatchSize, Device, Threads, app, set_threads, writable
+from metaprune.cli.purpose import Cut, Optimizer, Purpose, TaskName
+
+__all__ = ["GoalName"]
+
+Data = Annotated[str, typer.Option(help="digits, a Hub name, or a folder of parquet files or pictures, with labels.")]
+
+
+class GoalName(StrEnum):
+    """Goals of meta-training."""
+
+    paper = "paper"
+    direct = "direct"
+
+
+@app.command()
+def zoo(
+    models: Annotated[list[str], typer.Argument(help="Networks, named as for `metaprune prune`.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder of the zoo; several processes may share it.")],
+    count: Annotated[int, typer.Option(help="How many networks are trained.")] = 8,
+    epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 25,
+    tuning: Annotated[
+        int | None, typer.Option("--tuning-epochs", help="Epochs after a cut; by default 0.4 of --epochs.")
+    ] = None,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="An argument of the networks' functions and its values, depth=2,3.")
+    ] = None,
+    widths: Annotated[str, typer.Option(help="Shares of the channels that networks start with.")] = "1,0.75,0.5",
+    cuts: Annotated[str, typer.Option(help="Shares of the MACs that networks are pruned to after training.")] = "1,0.6",
+    snapshots: Annotated[str, typer.Option(help="Epochs after which the weights are stored too, as 5,10.")] = "",
+    optimizer: Annotated[Optimizer, typer.Option(help="sgd or adamw.")] = Optimizer.sgd,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; by default what suits a dense network.")] = None,
+    batch_size: BatchSize = None,
+    seed: Annotated[int, typer.Option(help="Of the choice, and the first network's; the others count up.")] = 0,
+    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed …")] = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train a family of small networks for `metaprune meta-train`; finished ones are kept, a killed run goes on.
+
+    All combinations of network, --vary, --widths and --cuts, shuffled by the seed, are trained one after the other,
+    each with a seed of its own; where --count is larger than their number, they come again.
+    """
+    from dataclasses import replace
+
+    from metaprune.cli.resolve import build, example
+    from metaprune.cli.show import console
+    from metaprune.methods.graph_metanetwork.zoo import grow, variants
+
+    set_threads(threads)
+    purpose = _classifying(models)
+    chosen = variants(
+        models,
+        count,
+        vary=dict(_varied(words) for words in vary or []),
+        widths=_numbers(widths, "--widths"),
+        cuts=_numbers(cuts, "--cuts"),
+        seed=seed,
+    )
+    epochs_stored = [int(number) for number in _numbers(snapshots, "--snapshots")]
+    after = max(1, round(0.4 * epochs)) if tuning is None else tuning
+    fields = {"precision": precision, "device": device}
+    dense, tuned = purpose.recipes(after, epochs, optimizer, None, **fields)
+    dense = dense if lr is None else replace(dense, lr=lr)
+    tuned = replace(tuned, lr=dense.lr / 10)
+    writable(out)
+    ready = purpose.load(data, batch_size, None, Cut())
+    builders = {name: partial(_build, name, ready.builds) for name in models}
+    for variant in chosen:  # better now than after an hour
+        build(variant.network, ready.builds, variant.builds)
+    args = example("x".join(map(str, ready.sizes)), 2)
+    found = grow(
+        out,
+        builders,
+        chosen,
+        args,
+        ready.task,
+        dense,
+        tuning=tuned,
+        snapshots=epochs_stored,
+        data=ready.label,
+        facts={"builds": ready.builds},
+    )
+    shown = console()
+    for entry in found:
+        variant = entry.variant
+        told = "".join(f", {key} {value}" for key, value in variant.builds.items())
+        shown.print(
+            f"{variant.name}: {variant.network}{told}, width {variant.width:g}, cut to {variant.cut:g}, "
+            f"{ready.task.metric_name} {entry.metric:.2f}",
+            soft_wrap=True,
+        )
+    shown.print(f"{len(found)} networks in {out}; next:\n  metaprune meta-train {out} --data {data} --out DIR")
+
+
+@app.command("meta-train")
+def meta_train(
+    folder: Annotated[Path, typer.Argument(help="A folder that `metaprune zoo` wrote.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Where the metanetwork, its curve and the checkpoints go.")],
+    objective: Annotated[
+        GoalName, typer.Option(help="paper: loss and regulariser; direct: loss at budgets drawn at random.")
+    ] = GoalName.paper,
+    strength: Annotated[float, typer.Option(help="For paper: how much the regulariser counts.")] = 1.0,
+    epochs: Annotated[int, typer.Option(help="Times that each network is seen.")] = 20,
+    batches: Annotated[int, typer.Option(help="Batches that a step adds up.")] = 4,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 1e-3,
+    hidden: Annotated[int, typer.Option(help="Size of the metanetwork's states.")] = 32,
+    layers: Annotated[int, typer.Option(help="Its rounds of messages.")] = 4,
+    step: Annotated[float, typer.Option(help="How large edits are, as a share of a tensor's root mean square.")] = 0.1,
+    held_out: Annotated[int, typer.Option(help="Networks that are kept to choose by.")] = 1,
+    every: Annotated[int, typer.Option(help="Epochs between two choices.")] = 1,
+    batch_size: BatchSize = None,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Meta-train a graph metanetwork on a zoo; a killed run goes on.
+
+    The networks held out are the last ones by name, with their snapshots; which parameters are taken is decided by how
+    accurate those are when they are edited and cut to several budgets, without fine-tuning, on the validation data.
+    """
+    import torch
+
+    from metaprune.cli.resolve import UsageError, example
+    from metaprune.cli.show import console
+    from metaprune.methods.graph_metanetwork.goal import Direct, Paper
+    from metaprune.methods.graph_metanetwork.meta_train import meta_train as run
+    from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
+    from metaprune.methods.graph_metanetwork.zoo import entries, known, networks
+    from metaprune.train.engine import Recipe
+
+    set_threads(threads)
+    goal = Paper(strength) if objective == GoalName.paper else Direct()
+    recipe = Recipe(epochs, lr=lr, optimizer="adamw", seed=seed, precision="32-true", device=device)
+    about, found = known(folder), entries(folder)
+    if not 1 <= held_out < len(found):
+        raise UsageError(f"--held-out: expected 1 to {len(found) - 1}, fewer than the zoo's networks, got {held_out}")
+    words = sorted({entry.variant.network for entry in found})
+    torch.manual_seed(seed)
+    metanetwork = Metanetwork(hidden, layers, step)
+    writable(out)
+    ready = _classifying(words).load(data, batch_size, None, Cut())
+    if ready.label != about["data"] or ready.builds != about["facts"].get("builds"):
+        raise UsageError(f"--data: the networks of {folder} are of {about['data']}, got {ready.label}; give the same")
+    builders = {name: partial(_build, name, ready.builds) for name in words}
+    args = example("x".join(map(str, ready.sizes)), 2)
+    models = networks(folder, builders, args)
+    last = {entry.variant.name for entry in found[-held_out:]}
+    curve = run(
+        metanetwork,
+        {name: model for name, model in models.items() if name.partition("@")[0] not in last},
+        args,
+        ready.task,
+        held_out={name: model for name, model in models.items() if name in last},
+        goal=goal,
+        recipe=recipe,
+        batches=batches,
+        every=every,
+        out=out,
+    )
+    shown = console()
+    shown.print(
+        f"area of {ready.task.metric_name} on networks held out: {curve.checks[0].area:.2f} without edits, "
+        f"{curve.best.area:.2f} with those after step {curve.chosen} of {len(curve.steps)}",
+        soft_wrap=True,
+    )
+    if not curve.chosen:
+        shown.print("note: no edits were best; the metanetwork that was written changes nothing")
+    shown.print(
+        f"curve: {out / 'curve.html'}; next:\n"
+        f"  metaprune prune {words[0]} --data {data} --method graph_metanetwork "
+        f"--metanetwork {out / 'metanetwork.safetensors'} --macs 0.5 --out DIR",
+        soft_wrap=True,
+    )
+
+
+def _classifying(models: list[str]) -> Purpose:
+    """What the networks are for, which must be to tell classes apart."""
+    from metaprune.cli.resolve import UsageError, task_of
+
+    if other := [name for name in models if task_of(name) not in (None, "classification")]:
+        raise UsageError(f"network {other[0]!r} is for {task_of(other[0])}; a zoo here is for classification")
+    return Purpose(TaskName.classification)
+
+
+def _build(name: str, facts: dict[str, Any], /, **varied: Any) -> Any:
+    from metaprune.cli.resolve import build
+
+    return build(name, facts, varied)
+
+
+def _numbers(words: str, option: str) -> list[float]:
+    from metaprune.cli.resolve import UsageError
+
+    try:
+        return [float(word) for word in words.split(",") if word]
+    except ValueError as error:
+        raise UsageError(f"{option}: expected numbers like 1,0.5, got {words!r}") from error
+
+
+def _varied(words: str) -> tuple[str, list[Any]]:
+    """An argument and its values: numbers where they are, else words."""
+    from metaprune.cli.resolve import UsageError
+
+    def value(word: str) -> Any:
+        try:
+            return json.loads(word)
+        except json.JSONDecodeError:
+            return word
+
+    key, _, values = words.partition("=")
+    if not key or not values:
+        raise UsageError(f"--vary {words}: expected an argument and its values, as depth=2,3")
+    return key, [value(word) for word in values.split(",")]

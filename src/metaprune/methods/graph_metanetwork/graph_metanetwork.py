@@ -1,0 +1,89 @@
+"""Pruning with a graph metanetwork: edit the weights, fine-tune, rank, cut.
+
+Source: Liu, Wang, Zhang, 2025, arXiv 2506.12041, the pruning section. Departures: the network is not pruned a little
+before it is edited, and one learning-rate schedule spans the fine-tuning before and after the cut.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from metaprune.cost.budget import Allocation
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.graph_metanetwork.criterion import Criterion, check, ranking
+from metaprune.methods.graph_metanetwork.edit import edit
+from metaprune.methods.graph_metanetwork.saving import load
+from metaprune.methods.method import Found, Problem
+from metaprune.train.engine import fit
+
+__all__ = ["GraphMetanetwork"]
+
+
+@dataclass(frozen=True)
+class GraphMetanetwork:
+    """Edit a network with a metanetwork, fine-tune it, and cut the channels that weigh least then.
+
+    Attributes:
+        metanetwork: The file of a metanetwork that was meta-trained.
+        criterion: By what channels are ranked: "magnitude" or "importance", see `criterion.ranking`.
+        tuning: Share of the recipe's epochs between the edit and the cut.
+    """
+
+    metanetwork: str = ""
+    criterion: Criterion = "magnitude"
+    tuning: float = 0.4
+
+    name: ClassVar[str] = "graph metanetwork"
+    reference: ClassVar[str] = "Liu et al., Meta Pruning via Graph Metanetworks, 2025 (arXiv 2506.12041)"
+
+    def __post_init__(self) -> None:
+        if not self.metanetwork:
+            raise MetapruneError(
+                "GraphMetanetwork: expected metanetwork=FILE, got none; `metaprune meta-train` makes such a file"
+            )
+        object.__setattr__(self, "metanetwork", str(self.metanetwork))
+        load(self.metanetwork)
+        check(self.criterion, "GraphMetanetwork")
+        if not 0 < self.tuning <= 1:
+            raise MetapruneError(f"GraphMetanetwork: expected tuning in (0, 1], got {self.tuning!r}")
+
+    def find(self, problem: Problem) -> Found:
+        """Edit, fine-tune for a share of the epochs, rank, and fit the budget."""
+        allocation = Allocation(problem.graph, problem.budget)
+        edited = edit(problem.model, problem.graph, load(self.metanetwork))
+        epochs = min(max(1, round(self.tuning * problem.recipe.epochs)), problem.recipe.epochs)
+        history = fit(
+            edited,
+            problem.task,
+            problem.recipe,
+            stop=epochs,
+            name="after the edit",
+            state=_Origin(self.metanetwork),
+            checkpoint=problem.checkpoint,
+            progress=problem.progress,
+        )
+        ranked = ranking(edited, problem.graph, self.criterion)
+        return Found(allocation.plan(ranked), edited, ranked, epochs, history=tuple(history.rows))
+
+
+class _Origin:
+    """The file that edited a network, which must be the same when its training goes on."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.digest = zlib.crc32(Path(path).read_bytes())
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return {"metanetwork": self.digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse the checkpoint of a network that another metanetwork edited."""
+        if state["metanetwork"] != self.digest:
+            raise MetapruneError(
+                f"GraphMetanetwork: expected the metanetwork that this run began with, got another in {self.path}; "
+                "give another folder, or delete this one"
+            )

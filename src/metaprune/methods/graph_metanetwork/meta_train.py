@@ -1,0 +1,370 @@
+"""Meta-training: a metanetwork learns to edit networks such that they can be pruned better.
+
+Source: Liu, Wang, Zhang, 2025, arXiv 2506.12041, the meta-training section. A step takes one data model: its edited
+weights are leaves on which the gradients of several batches and of the regulariser add up, and then there is one pass
+back through the metanetwork (`objective.add_gradients`). Which of the metanetworks on the way is taken is decided by
+how well held-out networks can be pruned with it (`area`), not by eye.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
+
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.graph_metanetwork.area import SHARES, area, metrics
+from metaprune.methods.graph_metanetwork.criterion import Criterion, check
+from metaprune.methods.graph_metanetwork.curve import Check, Curve, Step
+from metaprune.methods.graph_metanetwork.goal import DataModel, Goal, Paper
+from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
+from metaprune.methods.graph_metanetwork.objective import Objective, add_gradients
+from metaprune.methods.graph_metanetwork.saving import save
+from metaprune.surgery.trace import trace
+from metaprune.train import randomness
+from metaprune.train.checkpoint import Checkpoint, CheckpointError
+from metaprune.train.engine import Recipe
+from metaprune.train.progress import Bar
+from metaprune.train.run import TrainError
+from metaprune.train.task import Batch, Loader, Task
+
+__all__ = ["meta_train"]
+
+
+def meta_train(
+    metanetwork: Metanetwork,
+    models: Mapping[str, nn.Module],
+    args: tuple[Any, ...],
+    task: Task,
+    *,
+    held_out: Mapping[str, nn.Module],
+    kwargs: Mapping[str, Any] | None = None,
+    goal: Goal | None = None,
+    recipe: Recipe | None = None,
+    batches: int = 4,
+    every: int = 1,
+    criterion: Criterion = "magnitude",
+    out: Path | str | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: bool = True,
+) -> Curve:
+    """Train a metanetwork in place; in the end it has the parameters with the largest area on held-out networks.
+
+    Memory is that of one training step of a data model and of one pass through the metanetwork, whatever the number of
+    batches. Computation is in float32.
+
+    Args:
+        metanetwork: What is trained.
+        models: Name -> data model; left untouched. All take the same inputs.
+        args: Example inputs.
+        task: Its training data give the gradients, its validation data choose.
+        held_out: Name -> network that gives no gradients, on which the parameters are chosen; may not be empty.
+        kwargs: Example keyword inputs.
+        goal: What for; by default `Paper()`.
+        recipe: An epoch is one step for each data model, in random order. By default 20 epochs of AdamW at 1e-3.
+        batches: How many a step adds up.
+        every: Epochs between two choices.
+        criterion: By what channels are ranked where the area is measured.
+        out: A folder for checkpoints, metanetwork.safetensors, curve.json and curve.html: a training that was killed
+            goes on from it, on the CPU bit for bit.
+        checkpoint: Where checkpoints are kept instead, and how often.
+        progress: Whether to show progress.
+
+    Returns:
+        What was seen at each step and each choice, and which was taken (step 0: no edits at all were best).
+
+    Raises:
+        MetapruneError: A network that does not trace, nothing of which trains or nothing of which can be cut; an
+            objective that is not finite; a folder that holds another training.
+    """
+    recipe = recipe or Recipe(epochs=20, lr=1e-3, optimizer="adamw")
+    check(criterion, "meta_train")
+    for name, value in (("batches", batches), ("every", every)):
+        if value < 1:
+            raise TrainError(f"meta_train: expected {name} from 1, got {value!r}")
+    for what, given in (("models", models), ("held_out", held_out)):
+        if not given:
+            raise TrainError(f"meta_train: expected one network or more in {what}, got none")
+    if shared := sorted(models.keys() & held_out.keys()):
+        raise TrainError(f"meta_train: expected held_out to share no network with models, got {shared[0]!r} in both")
+    if recipe.precision not in ("auto", "32-true"):
+        raise TrainError(f"meta_train: expected precision 'auto' or '32-true', got {recipe.precision!r}")
+    folder = Path(out) if out is not None else None
+    if folder is not None and checkpoint is None:
+        checkpoint = Checkpoint(folder / "checkpoints")
+    if checkpoint is not None:
+        checkpoint.prepare()
+    training = _Training(metanetwork, goal or Paper(), recipe, task, batches, every, criterion, folder)
+    home = next(metanetwork.parameters()).device
+    with randomness.isolated():
+        for name, model in itertools.chain(models.items(), held_out.items()):
+            data = DataModel.of(name, model, trace(model, args, kwargs), training.device)
+            (training.models if name in models else training.held_out).append(data)
+        try:
+            metanetwork.to(training.device)
+            training.run(checkpoint, progress)
+        finally:
+            metanetwork.to(home)
+    return training.curve
+
+
+class _Training:
+    """All that changes while a metanetwork is trained."""
+
+    def __init__(
+        self,
+        metanetwork: Metanetwork,
+        goal: Goal,
+        recipe: Recipe,
+        task: Task,
+        batches: int,
+        every: int,
+        criterion: Criterion,
+        folder: Path | None,
+    ) -> None:
+        self.metanetwork, self.goal, self.recipe, self.task = metanetwork, goal, recipe, task
+        self.batches, self.every, self.criterion, self.folder = batches, every, criterion, folder
+        self.device = _device(recipe.device)
+        self.models, self.held_out = list[DataModel](), list[DataModel]()
+        self.stream = _Stream(task.train, recipe.seed)
+        self.step = 0
+        self.curve = Curve(f"{goal!r}", task.metric_name)
+        self.best: dict[str, Tensor] = {}
+        common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+        parameters = metanetwork.parameters()
+        self.optimizer: torch.optim.Optimizer
+        if recipe.optimizer == "adamw":
+            self.optimizer = torch.optim.AdamW(parameters, betas=(recipe.momentum, 0.999), **common)
+        else:
+            self.optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
+
+    def run(self, checkpoint: Checkpoint | None, progress: bool) -> None:
+        """Step after step, from the checkpoint on; then take the best."""
+        epoch = len(self.models)
+        steps, saved = self.recipe.epochs * epoch, time.monotonic()
+        if checkpoint is not None:
+            self.resume(checkpoint)
+        with Bar("meta-training", steps, shown=progress) as bar:
+            if not self.curve.checks:
+                self.choose(bar)
+            while self.step < steps:
+                bar.at(self.step, self.curve.note)
+                self.take_step()
+                if self.step == steps or self.step % (self.every * epoch) == 0:
+                    self.choose(bar)
+                ended = self.step == steps or self.step % epoch == 0
+                if checkpoint is not None and (ended or time.monotonic() - saved >= checkpoint.seconds):
+                    self.save(checkpoint)
+                    saved = time.monotonic()
+        self.metanetwork.load_state_dict(self.best)
+        self.metanetwork.zero_grad()
+        if self.folder is not None:
+            save(self.metanetwork, self.folder / "metanetwork.safetensors")
+            self.curve.write(self.folder)
+
+    def take_step(self) -> None:
+        """One data model, several batches, one pass back through the metanetwork, one step of the optimizer."""
+        epoch, place = divmod(self.step, len(self.models))
+        order = torch.randperm(len(self.models), generator=_generator(self.recipe.seed, 0, epoch))
+        data = self.models[int(order[place])]
+        lr = self.recipe.lr_at((self.step + 0.5) / len(self.models))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        batches = [_on(self.device, batch) for batch in self.stream.take(self.batches)]
+        parts: dict[str, float] = defaultdict(float)
+        drawn = _generator(self.recipe.seed, 1, self.step)
+        self.optimizer.zero_grad()
+        with _statistics(data.model, self.goal.batch_statistics):
+            objectives = self.goal.objectives(data, self.task, batches, drawn)
+            total = add_gradients(self.metanetwork, data.read, _noted(objectives, parts))
+        if not math.isfinite(total):
+            raise TrainError(
+                f"meta_train: the objective of {data.name!r} is {total} at step {self.step + 1}, lr {lr:.3g}; "
+                "lower the learning rate, clip the gradient (clip_norm), or make the metanetwork's step smaller"
+            )
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.metanetwork.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        self.curve.steps.append(Step(self.step, data.name, lr, dict(parts)))
+
+    def choose(self, bar: Bar) -> None:
+        """Measure the area of the held-out networks; keep the parameters if it is the best so far."""
+        found = {
+            data.name: metrics(self.metanetwork, data, self.task, self.recipe, criterion=self.criterion)
+            for data in self.held_out
+        }
+        mean = sum(area(values) for values in found.values()) / len(found)
+        sign = 1 if self.task.higher_is_better else -1
+        if not self.best or sign * mean > sign * self.curve.best.area:
+            self.best = {n: tensor.detach().clone() for n, tensor in self.metanetwork.state_dict().items()}
+            self.curve.chosen = self.step
+        self.curve.checks.append(Check(self.step, mean, {name: tuple(values) for name, values in found.items()}))
+        bar.line(f"meta-training: step {self.step}, {self.curve.note}")
+        if self.folder is not None:
+            self.curve.write(self.folder)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes it this training and no other."""
+        return {
+            "metanetwork": self.metanetwork.config,
+            "goal": f"{self.goal!r}",
+            "recipe": asdict(self.recipe) | {"device": None, "milestones": list(self.recipe.milestones)},
+            "batches": [self.batches, len(self.task.train)],
+            "every": self.every,
+            "criterion": self.criterion,
+            "shares": list(SHARES),
+            "models": {data.name: _digest(data.model) for data in self.models},
+            "held_out": {data.name: _digest(data.model) for data in self.held_out},
+        }
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write everything."""
+        checkpoint.save(
+            {
+                "identity": self.identity,
+                "metanetwork": dict(self.metanetwork.state_dict()),
+                "best": self.best,
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "curve": self.curve.tree(),
+                "passes": self.stream.passes,
+                "given": self.stream.given,
+            }
+        )
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on where the checkpoint was written, if there is one."""
+        tree = checkpoint.load()
+        if tree is None:
+            return
+        was, now = tree.get("identity") or {}, self.identity
+        if changes := [key for key in now if was.get(key) != now[key]]:
+            raise CheckpointError(
+                f"meta_train: {checkpoint.folder} holds another training (its {', '.join(changes)} differ); "
+                "give another folder, or delete it"
+            )
+        self.metanetwork.load_state_dict(tree["metanetwork"])
+        self.optimizer.load_state_dict(tree["optimizer"])
+        self.best = {name: tensor.to(self.device) for name, tensor in tree["best"].items()}
+        self.step = tree["step"]
+        self.curve = Curve.of(tree["curve"])
+        self.stream.go_to(tree["passes"], tree["given"])
+
+
+class _Stream:
+    """The batches of one pass after another; those of a pass are always the same."""
+
+    def __init__(self, loader: Loader, seed: int) -> None:
+        if not len(loader):
+            raise TrainError("meta_train: expected training data, got a loader without batches")
+        self.loader, self.seed = loader, seed
+        self.passes = self.given = 0
+        self._batches: Iterator[Batch] | None = None
+        self._random: dict[str, Any] = {}
+
+    def take(self, count: int) -> list[Batch]:
+        """The next batches."""
+        with randomness.isolated():
+            if self._batches is None:
+                self._begin()
+            randomness.restore(self._random)
+            found = list[Batch]()
+            while len(found) < count:
+                assert self._batches is not None
+                batch = next(self._batches, None)
+                if batch is None:
+                    if not self.given:
+                        raise TrainError("meta_train: the training data promised batches and gave none")
+                    self.passes += 1
+                    self._begin()
+                else:
+                    self.given += 1
+                    found.append(batch)
+            self._random = randomness.capture()
+        return found
+
+    def go_to(self, passes: int, given: int) -> None:
+        """Where so many passes are done, and so many batches of the next."""
+        self.passes = passes
+        with randomness.isolated():
+            self._begin()
+        if given:
+            self.take(given)
+
+    def _begin(self) -> None:
+        randomness.seed(self.seed, self.passes)
+        self._batches, self.given = iter(self.loader), 0
+        self._random = randomness.capture()
+
+
+def _noted(objectives: Iterator[tuple[str, Objective]], parts: dict[str, float]) -> Iterator[Objective]:
+    """The objectives, whose values are added up by name."""
+
+    def noted(name: str, objective: Objective) -> Objective:
+        def valued(weights: Mapping[str, Tensor]) -> Tensor:
+            value = objective(weights)
+            parts[name] += value.item()
+            return value
+
+        return valued
+
+    for name, objective in objectives:
+        yield noted(name, objective)
+
+
+@contextmanager
+def _statistics(model: nn.Module, of_batches: bool) -> Iterator[None]:
+    """Batch norms that take the statistics of batches for a while, and leave the running ones alone."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats] if of_batches else []
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+def _on(device: torch.device, batch: Batch) -> Batch:
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise MetapruneError(f"meta_train: expected a device such as 'cpu' or 'cuda', got {name!r}") from error
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    """Random numbers that belong to some whole numbers."""
+    state = np.random.SeedSequence([len(numbers), *numbers]).generate_state(1)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+def _digest(model: nn.Module) -> int:
+    """A checksum of all tensors; running statistics are left alone in training."""
+    total = 0
+    for name, tensor in model.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            total = zlib.crc32(values.tobytes(), zlib.crc32(name.encode(), total))
+    return total

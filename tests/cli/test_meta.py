@@ -1,0 +1,133 @@
+"""The way from a zoo to a pruned network, as a user would type it."""
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.cli.test_bad_input import refused
+from tests.cli.test_commands import RUN, metaprune
+from typer.testing import CliRunner, Result
+
+from metaprune import session
+from metaprune.cli import app
+from metaprune.methods.graph_metanetwork import Metanetwork, load, save
+from metaprune.methods.graph_metanetwork.zoo import entries
+
+COMMON = "--data digits --batch-size 64 --device cpu --threads 1"
+ZOO = f"zoo resnet8 {COMMON} --count 2 --epochs 1 --widths 0.25 --cuts 1 --precision 32-true"
+TRAIN = f"meta-train ZOO {COMMON} --epochs 2 --batches 1 --hidden 4 --layers 1"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("meta") / "zoo"
+    shown = metaprune(*ZOO.split(), "--out", out).stdout
+    assert "2 networks in" in shown
+    assert shown.count("width 0.25, cut to 1, accuracy (%)") == 2
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(zoo: Path) -> tuple[Path, Result]:
+    out = zoo.with_name("metanetwork")
+    return out, metaprune(*TRAIN.replace("ZOO", str(zoo)).split(), "--objective", "direct", "--out", out)
+
+
+def test_a_zoo_is_kept_and_can_grow(zoo: Path) -> None:
+    times = {path: path.stat().st_mtime_ns for path in zoo.rglob("*.safetensors")}
+    metaprune(*ZOO.split(), "--out", zoo)
+    assert times == {path: path.stat().st_mtime_ns for path in zoo.rglob("*.safetensors")}
+    assert len(entries(zoo)) == len(times) == 2
+
+
+def test_meta_training_says_what_came_of_it(trained: tuple[Path, Result]) -> None:
+    out, result = trained
+    curve = json.loads((out / "curve.json").read_text())
+    assert len(curve["steps"]) == 2
+    assert curve["goal"].startswith("Direct(")
+    assert re.search(r"area of accuracy \(%\) on networks held out: [\d.]+ without edits", result.stdout)
+    assert "--method graph_metanetwork" in result.stdout
+    assert load(out / "metanetwork.safetensors").config["hidden"] == 4
+    assert (out / "curve.html").is_file()
+
+
+def test_pruning_with_it(trained: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "latency", partial(session.latency, seconds=0.01))
+    file, out = tmp_path / "metanetwork.safetensors", tmp_path / "out"
+    save(load(trained[0] / "metanetwork.safetensors"), file)
+    words = ["--method", "graph_metanetwork", "--metanetwork", file, "--dense-epochs", 1, "--out", out]
+    metaprune("prune", "resnet8", *RUN.split(), *words)
+    report = json.loads((out / "report.json").read_text())
+    assert report["settings"]["graph metanetwork.metanetwork"] == str(file)
+    assert report["pruned"]["macs"] <= 0.6 * report["dense"]["macs"]
+    assert [row["phase"] for row in report["history"]] == ["after the edit", "fine-tuning"]
+
+
+# command -> what the line says
+BAD = {
+    f"zoo resnet9 {COMMON} --out OUT": "not built in",
+    f"zoo edsr {COMMON} --out OUT": "is for super-resolution",
+    f"zoo resnet8 {COMMON} --out OUT --count 0": "a count from 1",
+    f"zoo resnet8 {COMMON} --out OUT --epochs 0": "epochs",
+    f"zoo resnet8 {COMMON} --out OUT --widths wide": "--widths: expected numbers",
+    f"zoo resnet8 {COMMON} --out OUT --widths 2": "width in (0, 1], got 2.0",
+    f"zoo resnet8 {COMMON} --out OUT --cuts 0": "cut in (0, 1]",
+    f"zoo resnet8 {COMMON} --out OUT --snapshots 30": "epochs 1 to 25, got 30",
+    f"zoo resnet8 {COMMON} --out OUT --vary depth": "--vary depth: expected",
+    f"zoo resnet8 {COMMON} --out OUT --vary depth=8": "takes classes, channels, shortcut, block, got depth",
+    f"zoo resnet8 {COMMON} --out OUT --vary block=round": "expected block 'basic' or 'bottleneck', got 'round'",
+    f"zoo resnet8 {COMMON} --out OUT --data HERE/nowhere": "nowhere",
+    f"meta-train HERE/nowhere {COMMON} --out OUT": "expected a folder that `metaprune zoo` wrote",
+    f"{TRAIN} --out OUT --held-out 2": "--held-out: expected 1 to 1",
+    f"{TRAIN} --out OUT --held-out 0": "--held-out: expected 1 to 1",
+    f"{TRAIN} --out OUT --epochs 0": "epochs",
+    f"{TRAIN} --out OUT --hidden 3": "an even number",
+    f"{TRAIN} --out OUT --strength -1": "strength",
+    f"{TRAIN} --out OUT --batches 0": "batches from 1",
+    f"prune resnet8 {RUN} --out OUT --method graph_metanetwork": "expected metanetwork=FILE",
+    f"prune resnet8 {RUN} --out OUT --method graph_metanetwork --metanetwork HERE/nowhere": "no file at",
+    f"prune resnet8 {RUN} --out OUT --method graph_metanetwork --metanetwork HERE/text.txt": "expected safetensors",
+    f"prune resnet8 {RUN} --out OUT --metanetwork HERE/text.txt": "belongs to --method graph_metanetwork, got",
+}
+
+
+@pytest.mark.parametrize(("command", "said"), BAD.items(), ids=list(BAD))
+def test_bad_command(command: str, said: str, zoo: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("Call me Ishmael.\n")
+    out = tmp_path / "out"
+    assert said in refused(command.replace("OUT", str(out)).replace("HERE", str(tmp_path)).replace("ZOO", str(zoo)))
+    assert not list(out.rglob("*"))
+
+
+def test_a_metanetwork_of_other_data(zoo: Path, tmp_path: Path) -> None:
+    index = json.loads((zoo / "zoo.json").read_text())
+    (zoo / "zoo.json").write_text(json.dumps(index | {"data": "other"}))
+    try:
+        line = refused(f"{TRAIN.replace('ZOO', str(zoo))} --out {tmp_path / 'out'}")
+    finally:
+        (zoo / "zoo.json").write_text(json.dumps(index, indent=1))
+    assert "are of other, got digits" in line
+
+
+def test_the_folder_of_another_zoo(zoo: Path) -> None:
+    assert "its recipe differ" in refused(f"{ZOO} --epochs 2 --out {zoo}")
+
+
+@pytest.mark.slow
+def test_the_folder_of_another_training(trained: tuple[Path, Result], zoo: Path) -> None:
+    assert "its goal differ" in refused(f"{TRAIN.replace('ZOO', str(zoo))} --objective paper --out {trained[0]}")
+
+
+@pytest.mark.parametrize("command", ["zoo", "meta-train"])
+def test_help(command: str) -> None:
+    assert "Usage" in CliRunner().invoke(app, [command, "--help"]).stdout
+
+
+def test_a_metanetwork_of_another_format(tmp_path: Path) -> None:
+    save(Metanetwork(hidden=4, layers=1), tmp_path / "m.safetensors")
+    data = (tmp_path / "m.safetensors").read_bytes().replace(b"metaprune.metanetwork.1", b"metaprune.metanetwork.9")
+    (tmp_path / "m.safetensors").write_bytes(data)
+    words = f"--method graph_metanetwork --metanetwork {tmp_path / 'm.safetensors'}"
+    assert "format" in refused(f"prune resnet8 {RUN} {words} --out {tmp_path / 'out'}")

@@ -1,0 +1,250 @@
+"""Meta-training: it lowers its objective, chooses on held-out networks, and goes on after a kill, bit for bit."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.graph_metanetwork import Direct, Metanetwork, Paper, load, meta_train
+from metaprune.methods.graph_metanetwork.area import SHARES, area, metrics
+from metaprune.methods.graph_metanetwork.goal import DataModel, Goal
+from metaprune.train import Checkpoint, Recipe, Task
+from tests.methods import small
+
+
+@cache
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    model = small.Small()
+    mp.fit(model, small.task(), small.recipe(5), progress=False)
+    return model
+
+
+@cache
+def traced(model: nn.Module) -> mp.ChannelGraph:
+    return mp.trace(model, small.EXAMPLE)
+
+
+@pytest.fixture(autouse=True)
+def trace_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["metaprune.methods.graph_metanetwork.meta_train"]
+    monkeypatch.setattr(module, "trace", lambda model, args, kwargs: traced(model))
+
+
+def recipe(epochs: int = 3, **fields: Any) -> Recipe:
+    settings = {"lr": 0.01, "optimizer": "adamw", "device": "cpu", "precision": "32-true"} | fields
+    return Recipe(epochs, **settings)
+
+
+def fresh() -> Metanetwork:
+    torch.manual_seed(0)
+    return Metanetwork(hidden=4, layers=1, step=0.3)
+
+
+def train(metanetwork: Metanetwork, task: Task | None = None, **fields: Any) -> Any:
+    arguments = {
+        "models": {"first": network(0), "second": network(1)},
+        "held_out": {"third": network(2)},
+        "recipe": recipe(),
+        "batches": 3,
+        "progress": False,
+    } | fields
+    return meta_train(metanetwork, args=small.EXAMPLE, task=task or small.task(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("goal", "part"),
+    [
+        (Paper(strength=5.0), "penalty"),
+        pytest.param(Paper(0.1, relative=False), "penalty", marks=pytest.mark.slow),
+        pytest.param(Direct(low=0.4, high=0.4), "loss", marks=pytest.mark.slow),
+    ],
+)
+def test_it_lowers_the_objective(goal: Goal, part: str) -> None:
+    """The part that the goal is there for, and the sum: the last two epochs against the first two, on all data."""
+    before = {name: tensor.clone() for name, tensor in network(0).state_dict().items()}
+    torch.manual_seed(0)
+    metanetwork = Metanetwork(hidden=8, layers=1, step=0.5)
+    curve = train(metanetwork, goal=goal, recipe=recipe(8, lr=0.02, schedule="constant"), every=8, batches=12)
+    totals = [sum(step.parts.values()) for step in curve.steps]
+    parts = [step.parts[part] for step in curve.steps]
+    assert len(totals) == 16
+    assert sum(totals[-4:]) < 0.9 * sum(totals[:4])
+    assert sum(parts[-4:]) < 0.9 * sum(parts[:4])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network(0).state_dict().items())
+
+
+def test_relative_penalties_start_at_the_strength() -> None:
+    curve = train(fresh(), goal=Paper(strength=0.5), recipe=recipe(1))
+    assert curve.steps[0].parts["penalty"] == pytest.approx(0.5)
+
+
+def test_it_takes_what_prunes_best(tmp_path: Path) -> None:
+    metanetwork = fresh()
+    curve = train(metanetwork, goal=Direct(), recipe=recipe(4), every=2, out=tmp_path)
+    assert [check.step for check in curve.checks] == [0, 4, 8]
+    assert curve.best.area == max(check.area for check in curve.checks)
+    held = DataModel.of("third", network(2), traced(network(2)), torch.device("cpu"))
+    again = metrics(load(tmp_path / "metanetwork.safetensors"), held, small.task(), recipe())
+    assert area(again) == pytest.approx(curve.best.area)
+    assert tuple(again) == curve.best.metrics["third"]
+    assert area(metrics(metanetwork, held, small.task(), recipe())) == pytest.approx(curve.best.area)
+
+
+def test_a_lower_metric_may_be_better() -> None:
+    task = replace(small.task(), higher_is_better=False)
+    curve = train(fresh(), task=task, goal=Direct(), recipe=recipe(2))
+    assert curve.best.area == min(check.area for check in curve.checks)
+
+
+def test_what_the_area_measures_is_what_a_cut_gives() -> None:
+    """At each share: the network cut by the same ranking, its statistics measured anew, on all validation data."""
+    model, task = network(2), small.task()
+    graph = traced(model)
+    data = DataModel.of("third", model, graph, torch.device("cpu"))
+    for share, found in zip(SHARES, metrics(fresh(), data, task, recipe()), strict=True):
+        cut = mp.slice(model, graph, data.plan(mp.methods.saliency.group_norms(model, graph), share))
+        mp.recalibrate(cut, task.train, task.inputs, 8)
+        assert found == pytest.approx(mp.evaluate(cut, task.val, task, recipe()))
+
+
+def test_areas_by_hand() -> None:
+    assert area([10, 20, 40], [0.2, 0.4, 0.8]) == pytest.approx((0.2 * 15 + 0.4 * 30) / 0.6)
+    with pytest.raises(MetapruneError, match="two or more ascending shares"):
+        area([1, 2], [0.5, 0.5])
+
+
+class Killed(BaseException):
+    pass
+
+
+def dying(task: Task, losses: int) -> Task:
+    """A task that dies after so many losses."""
+    left, plain = losses, task.loss
+
+    def loss(output: Any, batch: Any) -> Tensor:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        return plain(output, batch)
+
+    return replace(task, loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("goal", "losses"),
+    [(Paper(), 7), pytest.param(Direct(dense=0.0), 16, marks=pytest.mark.slow)],
+    ids=["paper, in the first pass", "direct, in the second"],
+)
+def test_a_kill_changes_nothing(goal: Goal, losses: int, tmp_path: Path, whole: Callable[[Goal], Any]) -> None:
+    """With a checkpoint after each step; of twelve batches in a pass, each of the four steps takes five."""
+    arguments = {"goal": goal, "recipe": recipe(2), "batches": 5}
+    places = {"out": tmp_path, "checkpoint": Checkpoint(tmp_path / "state", seconds=0)}
+    with pytest.raises(Killed):
+        train(fresh(), task=dying(small.task(), losses), **arguments, **places)
+    resumed = fresh()
+    curve = train(resumed, **arguments, **places)
+    weights, expected = whole(goal)
+    assert curve.tree() == expected
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in resumed.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def whole() -> Callable[[Goal], Any]:
+    @cache
+    def trained(goal: Goal) -> Any:
+        metanetwork = fresh()
+        curve = train(metanetwork, goal=goal, recipe=recipe(2), batches=5)
+        return metanetwork.state_dict(), curve.tree()
+
+    return trained
+
+
+def test_a_kill_between_two_checkpoints(tmp_path: Path, whole: Callable[[Goal], Any]) -> None:
+    """Those at the end of an epoch only: a step is taken again, with the same batches of the second pass."""
+    arguments = {"goal": Paper(), "recipe": recipe(2), "batches": 5, "out": tmp_path}
+    with pytest.raises(Killed):
+        train(fresh(), task=dying(small.task(), 18), **arguments)
+    assert train(fresh(), **arguments).tree() == whole(Paper())[1]
+
+
+class Drawings(HTMLParser):
+    found = 0
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.found += tag == "polyline"
+        assert tag != "script"
+        assert not {"src", "href"} & {name for name, _ in attrs}
+
+
+def test_the_curve_is_on_disk(tmp_path: Path) -> None:
+    curve = train(fresh(), recipe=recipe(1), out=tmp_path)
+    assert json.loads((tmp_path / "curve.json").read_text()) == json.loads(json.dumps(curve.tree()))
+    page = Drawings()
+    page.feed((tmp_path / "curve.html").read_text())
+    assert page.found == 3  # loss, penalty and area
+
+
+def frozen() -> nn.Module:
+    return small.Small().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"models": {}}, "one network or more in models"),
+        ({"held_out": {}}, "one network or more in held_out"),
+        ({"held_out": {"first": network}}, "'first' in both"),
+        ({"batches": 0}, "batches from 1"),
+        ({"every": 0}, "every from 1"),
+        ({"criterion": "taste"}, "criterion 'magnitude' or 'importance'"),
+        ({"recipe": recipe(precision="bf16-mixed")}, "precision"),
+        ({"recipe": recipe(device="toaster")}, "toaster"),
+    ],
+)
+def test_what_it_refuses(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(MetapruneError, match=said):
+        train(fresh(), **fields)
+
+
+def test_networks_that_teach_nothing() -> None:
+    with pytest.raises(MetapruneError, match="parameters that train in data model 'ice'"):
+        train(fresh(), models={"ice": frozen()})
+    with pytest.raises(MetapruneError, match="axes that can be cut in data model 'one'"):
+        train(fresh(), models={"one": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))})
+
+
+def test_an_objective_that_is_not_finite() -> None:
+    task = replace(small.task(), loss=lambda output, batch: output.sum() * float("nan"))
+    with pytest.raises(MetapruneError, match=r"objective of '\w+' is nan at step 1"):
+        train(fresh(), task=task)
+
+
+def test_the_folder_of_another_training(tmp_path: Path) -> None:
+    train(fresh(), recipe=recipe(1), out=tmp_path)
+    with pytest.raises(MetapruneError, match="its goal, models differ"):
+        train(fresh(), recipe=recipe(1), out=tmp_path, goal=Direct(), models={"first": network(3)})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Paper(strength=-1), "strength from 0"),
+        (lambda: Direct(low=0.5, high=0.4), "low <= high"),
+        (lambda: Direct(dense=-1), "dense from 0"),
+    ],
+)
+def test_goals_that_are_none(make: Callable[[], Goal], said: str) -> None:
+    with pytest.raises(MetapruneError, match=said):
+        make()

@@ -1,0 +1,119 @@
+"""Pruning with a metanetwork, from the file to the report."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import metaprune as mp
+from metaprune import session
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.graph_metanetwork import GraphMetanetwork, save
+from metaprune.methods.registry import METHODS
+from metaprune.train import Recipe
+from tests.methods import small
+from tests.methods.graph_metanetwork.cases import stirred
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("metanetwork") / "metanetwork.safetensors"
+    save(stirred(step=0.05).float(), path)
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "latency", partial(session.latency, seconds=0.01))
+
+
+def prune(method: GraphMetanetwork, recipe: Recipe | None = None, **fields: object) -> mp.Result:
+    budget = mp.Budget(macs=0.5, multiple_of=1)
+    task, recipe = small.task(), recipe or small.recipe(5)
+    return mp.prune(
+        small.network(),
+        small.EXAMPLE,
+        method=method,
+        budget=budget,
+        task=task,
+        recipe=recipe,
+        progress=False,
+        **fields,
+    )
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "importance"])
+def test_it_fits_the_budget_and_the_report_says_what_was_done(file: str, criterion: str) -> None:
+    report = prune(GraphMetanetwork(file, criterion=criterion)).report
+    assert 0.4 * report.dense.macs < report.pruned.macs <= 0.5 * report.dense.macs
+    assert [row.phase for row in report.history] == ["after the edit"] * 2 + ["fine-tuning"] * 3
+    assert [row.epoch for row in report.history] == [1, 2, 3, 4, 5]
+    assert report.settings["graph metanetwork.metanetwork"] == file
+    assert report.settings["graph metanetwork.criterion"] == criterion
+    assert "2506.12041" in report.reference
+    assert report.pruned.metric > 60
+
+
+def test_the_edit_is_there(file: str, tmp_path: Path) -> None:
+    """Without it, the same epochs give another network; with an untrained metanetwork, that of no edits."""
+    untrained = stirred().float()
+    for writer in (untrained.write_edges, untrained.write_attributes):
+        torch.nn.init.zeros_(writer.outer)
+    save(untrained, tmp_path / "untrained.safetensors")
+    plain = small.network()
+    mp.fit(plain, small.task(), small.recipe(5), stop=2, progress=False)
+    found = {}
+    for path in (file, str(tmp_path / "untrained.safetensors")):
+        model = small.network()
+        graph = mp.trace(model, small.EXAMPLE)
+        problem = mp.methods.method.Problem(
+            model, graph, mp.Budget(macs=0.5), small.task(), small.recipe(5), progress=False
+        )
+        found[path] = GraphMetanetwork(path).find(problem).model.stem.weight
+    edited, unedited = found.values()
+    assert torch.equal(unedited, plain.stem.weight)
+    assert not torch.equal(edited, unedited)
+
+
+def test_a_run_goes_on(file: str, tmp_path: Path) -> None:
+    whole = prune(GraphMetanetwork(file), out=tmp_path / "whole")
+    again = prune(GraphMetanetwork(file), out=tmp_path / "whole")
+    assert again.plan == whole.plan
+    assert all(torch.equal(t, again.model.state_dict()[n]) for n, t in whole.model.state_dict().items())
+
+
+def test_a_run_does_not_go_on_with_another_metanetwork(tmp_path: Path) -> None:
+    path = tmp_path / "metanetwork.safetensors"
+    save(stirred(seed=1).float(), path)
+    prune(GraphMetanetwork(str(path)), out=tmp_path / "run")
+    save(stirred(seed=2).float(), path)
+    with pytest.raises(MetapruneError, match="another in"):
+        prune(GraphMetanetwork(str(path)), out=tmp_path / "run")
+
+
+def test_it_is_a_method(file: str) -> None:
+    assert METHODS["graph_metanetwork"] is GraphMetanetwork
+    assert isinstance(GraphMetanetwork(file), mp.methods.method.Method)
+
+
+def test_what_it_refuses(file: str, tmp_path: Path) -> None:
+    with pytest.raises(MetapruneError, match="metaprune meta-train"):
+        GraphMetanetwork()
+    with pytest.raises(MetapruneError, match="no file at"):
+        GraphMetanetwork(str(tmp_path / "nowhere"))
+    (tmp_path / "text").write_text("Call me Ishmael.")
+    with pytest.raises(MetapruneError, match="expected safetensors"):
+        GraphMetanetwork(str(tmp_path / "text"))
+    with pytest.raises(MetapruneError, match="criterion"):
+        GraphMetanetwork(file, criterion="taste")  # type: ignore[arg-type]
+    with pytest.raises(MetapruneError, match="tuning in"):
+        GraphMetanetwork(file, tuning=0.0)
+
+
+def test_a_network_of_which_nothing_trains(file: str) -> None:
+    model = small.network().requires_grad_(False)
+    graph = mp.trace(model, small.EXAMPLE)
+    problem = mp.methods.method.Problem(model, graph, mp.Budget(macs=0.5), small.task(), small.recipe(2))
+    with pytest.raises(MetapruneError, match="parameters that train, got none"):
+        GraphMetanetwork(file).find(problem)

@@ -1,0 +1,111 @@
+"""Zeros by magnitude: exact counts, the pattern along the inputs, and that training leaves them alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import metaprune as mp
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.graph_metanetwork import sparsify
+from tests.methods import small
+
+
+def layers() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(8, 6, 3, groups=2),
+        nn.BatchNorm2d(6),
+        nn.ConvTranspose2d(6, 4, 2),
+        nn.ConvTranspose2d(4, 8, 2, groups=2),
+        nn.ConvTranspose2d(8, 4, 1, groups=2),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+    )
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.37, 0.8, 0.99])
+def test_exactly_so_many_are_zero_and_they_are_the_smallest(sparsity: float) -> None:
+    model = layers()
+    sparse = sparsify(model, sparsity)
+    weights = torch.cat([model.get_parameter(name).detach().flatten() for name in sparse.masks])
+    after = torch.cat([sparse.model.get_parameter(name).detach().flatten() for name in sparse.masks])
+    count = round(sparsity * len(weights))
+    assert int((after == 0).sum()) == count
+    assert sparse.sparsity == pytest.approx(count / len(weights))
+    assert not count or weights[after == 0].abs().max() <= weights[after != 0].abs().min()
+    assert torch.equal(after[after != 0], weights[after != 0])
+
+
+def test_equal_weights_are_counted_too() -> None:
+    model = nn.Linear(10, 10)
+    nn.init.ones_(model.weight)
+    assert int((sparsify(model, 0.25).model.weight == 0).sum()) == 25
+
+
+def test_two_of_four_along_the_inputs() -> None:
+    """Judged entry by entry: for each output and each place of the kernel, two of four neighbouring inputs."""
+    model = layers()
+    sparse = sparsify(model, n=2, m=4)
+    assert set(sparse.masks) == {"0.weight", "4.weight", "6.weight"}
+    assert sparse.dense == {
+        "2.weight": "it has 6 inputs, no multiple of 4",
+        "3.weight": "it has 2 inputs, no multiple of 4",
+    }
+    assert sparse.sparsity == 0.5
+
+    def judge(before: torch.Tensor, after: torch.Tensor) -> None:
+        stays = before.abs().argsort(descending=True)[:2]
+        assert torch.nonzero(after)[:, 0].tolist() == sorted(stays.tolist())
+
+    for name, dim, inputs in (("0", 1, 4), ("4", 0, 8), ("6", 1, 12)):
+        before, after = model[int(name)].weight.detach(), sparse.model[int(name)].weight.detach()
+        before, after = (w.movedim(dim, -1).reshape(-1, inputs) for w in (before, after))
+        for row_before, row_after in zip(before, after, strict=True):
+            for block in range(0, inputs, 4):
+                judge(row_before[block : block + 4], row_after[block : block + 4])
+
+
+def test_a_tied_weight_is_counted_once() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    sparse = sparsify(model, 0.5)
+    assert list(sparse.masks) == ["0.weight"]
+    assert sparse.model[1].weight is sparse.model[0].weight
+
+
+@pytest.mark.parametrize("how", [{"sparsity": 0.7}, {"n": 2, "m": 4}], ids=str)
+def test_training_keeps_the_zeros(how: dict[str, float]) -> None:
+    model = small.network()
+    before = copy.deepcopy(model.state_dict())
+    sparse = sparsify(model, **how)
+    mp.fit(sparse.model, small.task(), small.recipe(1), after_step=sparse.keep, progress=False)
+    for name, mask in sparse.masks.items():
+        weight = sparse.model.get_parameter(name).detach()
+        assert not weight[~mask].any()
+        assert not torch.equal(weight[mask], before[name][mask])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    free = sparsify(model, **how).model
+    mp.fit(free, small.task(), small.recipe(1), progress=False)
+    assert any(free.get_parameter(name)[~mask].any() for name, mask in sparse.masks.items() if not mask.all())
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({}, "expected sparsity, or n and m"),
+        ({"sparsity": 0.5, "n": 2, "m": 4}, "expected sparsity, or n and m"),
+        ({"n": 2}, "expected sparsity, or n and m"),
+        ({"sparsity": 1.0}, "in \\[0, 1\\)"),
+        ({"n": 4, "m": 4}, "0 < n < m"),
+        ({"n": 2, "m": 7}, "multiples of 7"),
+    ],
+)
+def test_what_it_refuses(how: dict[str, float], said: str) -> None:
+    with pytest.raises(MetapruneError, match=said):
+        sparsify(nn.Linear(8, 4), **how)
+
+
+def test_a_network_without_layers() -> None:
+    with pytest.raises(MetapruneError, match="got none"):
+        sparsify(nn.BatchNorm2d(4), 0.5)
