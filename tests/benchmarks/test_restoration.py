@@ -110,7 +110,7 @@ def test_started_again_it_repeats_nothing(written, program, restoration, monkeyp
     before = written.read_text()
     monkeypatch.setattr(restoration, "carry_out", None)
     monkeypatch.setattr(restoration, "times_of_multiples", None)
-    monkeypatch.setattr("cifar10.fit", None)
+    monkeypatch.setattr("experiment.fit", None)
     assert program("--shares", "0.5").read_text() == before
 
 
