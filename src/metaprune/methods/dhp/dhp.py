@@ -56,8 +56,8 @@ class DHP:
         latent_lr: Learning rate of the latents, as a share of the recipe's.
         ramp: Share of the search in which the cost allowed falls; `decay` later the budget holds.
         decay: Share of the search in which a doomed latent reaches zero.
-        ranking: "latent" ranks channels by their magnitude; "taylor" by the running mean of (z dL/dz)^2 per cost^cost_power.
-        memory: How much of that running mean a step keeps.
+        ranking: "latent" ranks channels by the size of z, "taylor" by a sum of (z dL/dz)^2 per cost^cost_power.
+        memory: How much of that running sum a step keeps.
         cost_power: How much the cost of a channel counts against it.
         steering: "ramp", or the paper's "threshold": all latents feel the same l1 weight until those above `threshold`
             fit the budget.
