@@ -228,6 +228,20 @@ def test_a_zero_latent_is_a_cut_in_training_too(name: str) -> None:
         assert oracle.distance(gradient, cut[name].grad) < 1e-8, name
 
 
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_norms_count_the_living_with_affine_weights_and_without(norm: Any, affine: bool) -> None:
+    """In either form the operator is given fewer arguments than its schema has."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 9), norm(9, elementwise_affine=affine), nn.Linear(9, 4)).double()
+    args = (torch.randn(3, 5, dtype=torch.float64),)
+    graph = mp.trace(model, args)
+    gated = mp.DHP().generate(model, graph)
+    plan = silence(gated, graph, mp.Plan({"0": [0, 2, 3, 7]}))
+    small = mp.slice(gated.fold(), graph, plan)
+    assert oracle.distance(oracle.call(gated, args, {}), oracle.call(small, args, {})) < 1e-10
+
+
 @pytest.mark.parametrize("name", [*[*ZOO][::16], "attention_einsum", "bilinear"])
 def test_a_zero_latent_is_a_cut_of_hypernetworks_too(name: str) -> None:
     c = case(name)
@@ -240,9 +254,9 @@ def test_a_zero_latent_is_a_cut_of_hypernetworks_too(name: str) -> None:
 
 
 @torch.no_grad()
-def silence(network: Generated, graph: ChannelGraph) -> mp.Plan:
-    """Zeroes the latents outside a random plan."""
-    plan = oracle.ragged(graph, seed=2)
+def silence(network: Generated, graph: ChannelGraph, plan: mp.Plan | None = None) -> mp.Plan:
+    """Zeroes the latents outside a plan, by default a random one."""
+    plan = plan or oracle.ragged(graph, seed=2)
     perturb(network.latents)
     for axis, z in network.latents.named().items():
         gone = torch.ones(len(z), dtype=torch.bool)

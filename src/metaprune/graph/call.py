@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -47,6 +47,16 @@ def is_layout(operator: str) -> bool:
 def constants(sizes: Sequence[int], reason: str = MADE) -> Dims:
     """Dimensions that are nobody's channels."""
     return tuple(UNIT if size == 1 else Variable(int(size), reason) for size in sizes)
+
+
+def named_arguments(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What an operator is given, by the names of its schema, defaults included; nothing where it has no schema."""
+    schema = getattr(target, "_schema", None)
+    named: dict[str, Any] = {}
+    for place, argument in enumerate(schema.arguments if schema is not None else ()):
+        default = argument.default_value if argument.has_default_value() else None
+        named[argument.name] = kwargs.get(argument.name, args[place] if place < len(args) else default)
+    return named
 
 
 @dataclass

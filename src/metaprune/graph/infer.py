@@ -16,7 +16,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.attributes import held
-from metaprune.graph.call import Call, Dims, constants, is_layout
+from metaprune.graph.call import Call, Dims, constants, is_layout, named_arguments
 from metaprune.graph.capture import Captured, capture
 from metaprune.graph.errors import TraceError
 from metaprune.graph.flow import sources, wrapped
@@ -190,13 +190,7 @@ class _Walk:
 
     def bind(self, node: fx.Node) -> Call:
         """Name the arguments after the operator's schema."""
-        arguments: dict[str, Any] = {}
-        schema = getattr(node.target, "_schema", None)
-        if schema is not None:
-            for index, argument in enumerate(schema.arguments):
-                default = argument.default_value if argument.has_default_value() else None
-                given = node.args[index] if index < len(node.args) else default
-                arguments[argument.name] = node.kwargs.get(argument.name, given)
+        arguments = named_arguments(node.target, node.args, node.kwargs)
         name = getattr(node.target, "overloadpacket", node.target)
         stack = node.meta.get("nn_module_stack") or {}
         path = next(reversed(stack.values()))[0] if stack else ""

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from metaprune.graph.call import named_arguments
 from metaprune.graph.flow import wrapped
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, infer
@@ -171,13 +172,13 @@ class HidingInterpreter(fx.Interpreter):
         name = str(getattr(n.target, "overloadpacket", n.target)).rstrip("_")
         if self.silent and name in {"aten.layer_norm", "aten.rms_norm"} and len(args[1]) == 1:
             [stays] = living["input"].values()
-            return _norm_in_place(name, n.target, args, stays)
+            return _norm_in_place(n.target, named_arguments(n.target, args, kwargs), stays)
         if name in {"aten.layer_norm", "aten.rms_norm", "aten.group_norm"}:
             return _norm(name, n.target, args, living["input"])
         if name == "aten._weight_norm":  # channels of the weight are hidden from the norm over it
             return n.target(_hide(args[0], living["v"]), *args[1:], **kwargs)  # type: ignore[operator]
         if name == "aten.scaled_dot_product_attention":
-            return _attention(n.target, args, kwargs, living, hide=not self.silent)
+            return _attention(n.target, named_arguments(n.target, args, kwargs), living, hide=not self.silent)
         if n in self.contractions:
             names = [argument.name for argument in n.target._schema.arguments]  # type: ignore[union-attr]
             hidden = list(args)
@@ -233,14 +234,9 @@ def _scatter(living: Tensor, like: Tensor, dims: Mapping[int, Tensor]) -> Tensor
 
 
 def _attention(
-    target: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    living: Mapping[str, Mapping[int, Tensor]],
-    hide: bool = True,
+    target: Any, given: dict[str, Any], living: Mapping[str, Mapping[int, Tensor]], hide: bool = True
 ) -> Tensor:
     """Attention to the living keys alone; dead channels of a head are hidden, unless they are zero anyway."""
-    given = dict(zip((argument.name for argument in target._schema.arguments), args, strict=False)) | kwargs
     for name, dims in living.items():
         tensor = given[name]
         keys = tensor.dim() - (1 if name == "attn_mask" else 2)
@@ -249,27 +245,28 @@ def _attention(
     return target(**given)  # type: ignore[no-any-return]
 
 
-def _norm_in_place(name: str, target: Any, args: tuple[Any, ...], stays: Tensor) -> Tensor:
-    """A norm over the living of the last dimension, without moving them, which takes longer.
+def _norm_in_place(target: Any, given: dict[str, Any], stays: Tensor) -> Tensor:
+    """A layer or root mean square norm over the living of the last dimension, without moving them.
 
     Of n' living among n channels: with their own mean in the place of the dead, the mean over all is theirs, and the
     variance is theirs times n'/n; with zeros, so is the mean square. Hence norm'(x) = sqrt(n'/n) norm(x), where eps
-    counts n'/n. Where the affine weights of the dead are zero, so are their outputs.
+    counts n'/n. The dead come out as zeros.
     """
-    source, shape, *rest = args
-    weight, *bias = rest[:1] if name == "aten.rms_norm" else rest[:2]
-    eps = rest[len(bias) + 1] if len(rest) > len(bias) + 1 else None
-    share = len(stays) / shape[0]
-    alive = torch.zeros(shape[0], dtype=source.dtype, device=source.device)
+    source, [size] = given["input"], given["normalized_shape"]
+    share = len(stays) / size
+    alive = torch.zeros(size, dtype=source.dtype, device=source.device)
     alive[stays.to(source.device)] = 1
-    filling: Tensor | float = 0.0
-    if name == "aten.layer_norm":
-        filling = (source * alive).sum(-1, keepdim=True) / len(stays)
-    filled = torch.where(alive.bool(), source, filling)
-    eps = torch.finfo(source.dtype).eps if eps is None else eps
-    scale = share**0.5 * (alive if weight is None else weight * alive.to(weight.dtype))
-    shift = [None if b is None else b * alive.to(b.dtype) for b in bias]
-    return target(filled, shape, scale, *shift, eps * share)  # type: ignore[no-any-return]
+    centred = "bias" in given
+    filling = (source * alive).sum(-1, keepdim=True) / len(stays) if centred else source.new_zeros(())
+    affine = {name: given[name] for name in ("weight", "bias") if given.get(name) is not None}
+    affine = {name: tensor * alive.to(tensor.dtype) for name, tensor in affine.items()}
+    eps = torch.finfo(source.dtype).eps if given["eps"] is None else given["eps"]
+    changed = {
+        "input": torch.where(alive.bool(), source, filling),
+        "weight": share**0.5 * affine.pop("weight", alive),
+        "eps": eps * share,
+    }
+    return target(**given | changed | affine)  # type: ignore[no-any-return]
 
 
 def _norm(name: str, target: Any, args: tuple[Any, ...], dims: Mapping[int, Tensor]) -> Tensor:

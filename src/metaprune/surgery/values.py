@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from metaprune.graph.call import named_arguments
 from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, infer
@@ -95,10 +96,7 @@ def _draws(node: fx.Node) -> bool:
     """Whether an operator draws random numbers: dropout does not where it is switched off, or drops nothing."""
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
-    given: dict[str, Any] = {}
-    for place, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-        default = argument.default_value if argument.has_default_value() else None
-        given[argument.name] = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name, default)
+    given = named_arguments(node.target, node.args, node.kwargs)
     idle = any(given.get(name, True) is False for name in ("train", "training")) or given.get("dropout_p", 1.0) == 0.0
     return not idle
 
