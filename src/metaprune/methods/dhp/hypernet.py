@@ -17,7 +17,7 @@ from torch.func import functional_call
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import clone, named_tensors
-from metaprune.graph.term import Axis, Product, Term, axes_of, fold, size
+from metaprune.graph.term import Product, Term, axes_of, fold, size
 from metaprune.surgery.mask import Programs
 
 __all__ = ["Generated", "HyperNetwork", "Latents", "collapse", "counted_axes"]
@@ -166,7 +166,7 @@ class Generated(nn.Module):
         self.latents = latents
         self.programs = Programs(network, graph)
         self.kept: dict[str, tuple[int, ...]] = {}
-        self.counted = frozenset() if offsets else frozenset(axis.name for axis in counted_axes(graph))
+        self.counted = frozenset() if offsets else counted_axes(graph)
         parameters = dict(network.named_parameters())
         gated = gated_terms(graph)
         self.terms = {name: gated[name] for name in parameters if any(map(latents.touches, gated[name]))}
@@ -256,7 +256,7 @@ def gated_terms(graph: ChannelGraph) -> dict[str, tuple[Term, ...]]:
     return terms
 
 
-def counted_axes(graph: ChannelGraph) -> list[Axis]:
+def counted_axes(graph: ChannelGraph) -> frozenset[str]:
     """Free axes that an operator averages or normalises over: there, a channel of zeros would still be counted."""
-    over = {axis for operator in graph.operators for term in operator.statistics for axis in axes_of(term)}
-    return [axis for axis in graph.free.values() if any(axis.name == other.name for other in over)]
+    over = {axis.name for operator in graph.operators for term in operator.statistics for axis in axes_of(term)}
+    return frozenset(over & graph.free.keys())

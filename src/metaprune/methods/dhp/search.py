@@ -96,15 +96,18 @@ class Search:
             last = max(1, steps - decay)
             if (done % every == 0 and done < last) or done == last:
                 self.doom(done, done + decay if done < last else steps, steps)
-        elif not any(due.any() for due in self.due.values()) and (
-            done == steps or (done % every == 0 and self.share(self.above()) <= self.target)
-        ):
+        elif not self.landed and (done == steps or (done % every == 0 and self.share(self.above()) <= self.target)):
             self.land(done)
         self.shrink(done, self.recipe.lr_at(self.epochs * done / steps))
         if done % every == 0 or done == steps:
             plan = self.plan()
             self.hide(plan)
             self.shares.append([done / steps, self.share(plan)])
+
+    @property
+    def landed(self) -> bool:
+        """Whether any latent is doomed: with the paper's steering, whether its search is over."""
+        return any(due.any() for due in self.due.values())
 
     @property
     def target(self) -> float:
@@ -157,14 +160,14 @@ class Search:
 
     def above(self) -> Plan:
         """The channels whose latents are not below the paper's threshold, or as many of the largest as must stay."""
-        kept = {}
+        alive = {}
         for name, z in self.latents.named().items():
             size = z.detach().abs().cpu()
             bound = min(
                 self.method.threshold, float(size.sort(descending=True).values[self.allocation.least[name] - 1])
             )
-            kept[name] = torch.nonzero(size >= bound)[:, 0].tolist()
-        return Plan({name: stays for name, stays in kept.items() if len(stays) < self.allocation.sizes[name]})
+            alive[name] = size >= bound
+        return _plan(alive)
 
     def land(self, done: int) -> None:
         """The paper's end of a search: what the budget does not keep of today's ranking is dead at once."""
@@ -177,7 +180,7 @@ class Search:
     def shrink(self, done: int, lr: float) -> None:
         """Proximal steps: the doomed reach zero when they are due, the others feel the paper's small threshold."""
         threshold = lr * self.method.latent_lr * self.method.sparsity
-        landed = self.method.steering == "threshold" and any(due.any() for due in self.due.values())
+        landed = self.method.steering == "threshold" and self.landed
         for name, z in self.latents.named().items():
             due = self.due[name].to(z.device)
             left = (due - done).clamp(min=0) + 1
@@ -187,9 +190,7 @@ class Search:
 
     def plan(self) -> Plan:
         """The channels whose latents are not zero."""
-        latents = self.latents.named()
-        kept = {name: torch.nonzero(z.detach().cpu())[:, 0].tolist() for name, z in latents.items()}
-        return Plan({name: stays for name, stays in kept.items() if len(stays) < self.allocation.sizes[name]})
+        return _plan({name: z.detach().cpu() != 0 for name, z in self.latents.named().items()})
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints."""
@@ -207,3 +208,8 @@ class Search:
         self.ranking = {name: ranks.clone() for name, ranks in state["ranking"].items()}
         self.shares = [list(pair) for pair in state["shares"]]
         self.hide(self.plan())
+
+
+def _plan(alive: Mapping[str, Tensor]) -> Plan:
+    """The plan that keeps what is true in masks over the channels of axes; axes without a loss stay whole."""
+    return Plan({name: torch.nonzero(mask)[:, 0].tolist() for name, mask in alive.items() if not mask.all()})

@@ -111,8 +111,9 @@ def scores(graph: NetworkGraph, weights: Weights) -> dict[str, Tensor]:
 def living(graph: NetworkGraph, plan: Plan) -> Float[Tensor, " nodes"]:
     """One for each channel that a plan keeps, zero for the others."""
     found = torch.ones(len(graph.axis), device=graph.axis.device)
+    free = _free(graph)
     for name, kept in plan.kept.items():
-        nodes = _free(graph)[name]
+        nodes = free[name]
         alive = torch.zeros(nodes.stop - nodes.start, device=found.device)
         alive[list(kept)] = 1
         found[nodes] = alive

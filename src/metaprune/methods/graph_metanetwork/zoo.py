@@ -254,12 +254,13 @@ def networks(
         if variant.network not in builders:
             raise ZooError(f"zoo: expected a builder of {variant.network!r}, got {', '.join(builders) or 'none'}")
         whole = _built(variant, builders)
+        graph = trace(whole, args, kwargs)
         for file, plan in entry.files.items():
             epoch = re.fullmatch(r"epoch-(\d+)\.safetensors", file)
             if epoch and not snapshots:
                 continue
             name = f"{variant.name}@{epoch[1]}" if epoch else variant.name
-            model = carve(whole, trace(whole, args, kwargs), plan).model if plan.kept else _built(variant, builders)
+            model = carve(whole, graph, plan).model if plan.kept else _built(variant, builders)
             path = Path(folder) / variant.name / file
             try:
                 model.load_state_dict(load_file(path))
@@ -285,9 +286,10 @@ def _train(
     recipe, tuning = replace(recipe, seed=variant.seed), replace(tuning, seed=variant.seed)
     model, plan = _built(variant, builders), Plan({})
     if variant.width < 1:
-        axes = trace(model, args, kwargs).free
-        narrow = {name: range(max(1, round(variant.width * axis.size))) for name, axis in axes.items()}
-        model, plan = _carved(model, args, kwargs, Plan(narrow))
+        graph = trace(model, args, kwargs)
+        narrow = {name: range(max(1, round(variant.width * axis.size))) for name, axis in graph.free.items()}
+        cut = carve(model, graph, Plan(narrow))
+        model, plan = cut.model, cut.plan
     files = dict.fromkeys((f"epoch-{epoch}.safetensors" for epoch in sorted(snapshots)), plan)
 
     def store(step: int, _: int) -> None:
@@ -300,8 +302,8 @@ def _train(
     if variant.cut < 1:
         graph = trace(model, args, kwargs)
         allocation = Allocation(graph, Budget(macs=variant.cut, multiple_of=1))
-        model, after = _carved(model, args, kwargs, allocation.plan(group_norms(model, graph)))
-        plan = plan.then(after)
+        cut = carve(model, graph, allocation.plan(group_norms(model, graph)))
+        model, plan = cut.model, plan.then(cut.plan)
         recalibrate(model, task.train, task.inputs)
         fit(model, task, tuning, name=f"{variant.name}, cut", checkpoint=working / "tuning", progress=progress)
     _write_weights(model, home / "model.safetensors")
@@ -317,13 +319,6 @@ def _built(variant: Variant, builders: Builders) -> nn.Module:
     with isolated():
         seed(variant.seed)
         return builders[variant.network](**variant.builds)
-
-
-def _carved(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, plan: Plan
-) -> tuple[nn.Module, Plan]:
-    cut = carve(model, trace(model, args, kwargs), plan)
-    return cut.model, cut.plan
 
 
 def _gentler(recipe: Recipe) -> Recipe:
