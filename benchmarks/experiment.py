@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import metaprune as mp
+from metaprune.train.atomic import replacing
 from metaprune.train.engine import fit
 
 
@@ -44,9 +45,8 @@ def claimed(folder: Path) -> Iterator[bool]:
 
 def write(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text)
 
 
 def dense_network(build: Callable[[], nn.Module], task: Any, recipe: mp.Recipe, folder: Path) -> nn.Module:
@@ -56,6 +56,7 @@ def dense_network(build: Callable[[], nn.Module], task: Any, recipe: mp.Recipe, 
     path = folder / "model.safetensors"
     if not path.exists():
         fit(network, task, recipe, name="dense", checkpoint=folder / "checkpoints")
-        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+        with replacing(path) as unfinished:
+            save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, unfinished)
     network.load_state_dict(load_file(path))
     return network.eval()

@@ -1,8 +1,8 @@
 """Networks of the size people use, written as their users write them; no package of models is needed.
 
-The convolutional ones are laid out as in torchvision, the vision transformer as in timm (one projection for queries,
-keys and values, heads by `view`), the language model as in transformers (rotary positions, grouped queries). Weights
-are random.
+ResNet and DenseNets are laid out as in torchvision, the vision transformer as in timm (one projection for queries,
+keys and values, heads by `view`), the language model as in transformers (rotary positions, grouped queries); the
+MobileNet is that of `metaprune.models`. Weights are random.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from metaprune.models import MobileNetV2
 
 __all__ = ["LLAMA_8B", "LLAMA_SMALL", "NETWORKS", "DecoderSizes", "LanguageModel", "Network"]
 
@@ -132,65 +134,6 @@ class DenseNet(nn.Module):
         features = F.relu(self.features(x), inplace=True)
         pooled = torch.flatten(F.adaptive_avg_pool2d(features, (1, 1)), 1)
         return self.classifier(pooled)
-
-
-class ConvNormActivation(nn.Sequential):
-    """Convolution, batch norm, ReLU6."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU6(inplace=True),
-        )
-
-
-class InvertedResidual(nn.Module):
-    """Widened, depthwise, narrowed; with a shortcut where the shapes allow it."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
-        super().__init__()
-        hidden = inputs * expand
-        self.use_res_connect = stride == 1 and inputs == outputs
-        self.conv = nn.Sequential(
-            *([ConvNormActivation(inputs, hidden, 1)] if expand != 1 else []),
-            ConvNormActivation(hidden, hidden, stride=stride, groups=hidden),
-            nn.Conv2d(hidden, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Block, and shortcut."""
-        return x + self.conv(x) if self.use_res_connect else self.conv(x)
-
-
-class MobileNetV2(nn.Module):
-    """Sandler et al. 2018."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        features: list[nn.Module] = [ConvNormActivation(3, 32, stride=2)]
-        inputs = 32
-        for expand, outputs, count, stride in (
-            (1, 16, 1, 1),
-            (6, 24, 2, 2),
-            (6, 32, 3, 2),
-            (6, 64, 4, 2),
-            (6, 96, 3, 1),
-            (6, 160, 3, 2),
-            (6, 320, 1, 1),
-        ):
-            for index in range(count):
-                features.append(InvertedResidual(inputs, outputs, 1 if index else stride, expand))
-                inputs = outputs
-        features.append(ConvNormActivation(inputs, 1280, 1))
-        self.features = nn.Sequential(*features)
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, 1000))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pictures to logits."""
-        x = F.adaptive_avg_pool2d(self.features(x), (1, 1))
-        return self.classifier(torch.flatten(x, 1))
 
 
 class Attention(nn.Module):
@@ -395,7 +338,7 @@ NETWORKS: dict[str, Network] = {
     "ResNet-50": Network(lambda: ResNet((3, 4, 6, 3)), picture, "fc"),
     "DenseNet-121": Network(lambda: DenseNet((6, 12, 24, 16)), picture, "classifier"),
     "DenseNet-201": Network(lambda: DenseNet((6, 12, 48, 32)), picture, "classifier"),
-    "MobileNetV2": Network(MobileNetV2, picture, "classifier.1"),
+    "MobileNetV2": Network(lambda: MobileNetV2(1000, pixels=224), picture, "fc"),
     "ViT-B/16": Network(VisionTransformer, picture, "head"),
     "Llama, 32 layers of 512": Network(
         lambda: LanguageModel(LLAMA_SMALL), lambda: torch.randint(LLAMA_SMALL.vocabulary, (1, 32)), "lm_head"

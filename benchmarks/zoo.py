@@ -27,6 +27,7 @@ import metaprune as mp
 from metaprune.graph.graph import ChannelGraph
 from metaprune.report.summary import groups, reasons
 from metaprune.surgery.slice import carve
+from metaprune.train.atomic import write_json
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # tests are no package that is installed
@@ -228,9 +229,7 @@ def main() -> int:
         if chosen and (row is None or options.again):
             try:
                 row = measured(name, options.seeds)
-                unfinished = place.with_suffix(".unfinished")
-                unfinished.write_text(json.dumps(asdict(row)), encoding="utf-8")
-                unfinished.replace(place)
+                write_json(place, asdict(row))
             except Exception as error:
                 row = Row(name, entry.family, whole=short(f"{type(error).__name__}: {error}"))
             verdict = "[bold red]WRONG[/]" if row.wrong else "ok"

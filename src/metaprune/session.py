@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
+from metaprune.graph.tensors import digest
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.report.gallery import samples
@@ -31,6 +31,7 @@ from metaprune.surgery.attention import written_out
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import Cut, carve
 from metaprune.surgery.trace import trace
+from metaprune.train.atomic import write_json
 from metaprune.train.engine import Recipe, evaluate, fit
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import Row
@@ -122,7 +123,7 @@ def prune(
     dense_val = evaluate(model, task.val, task, recipe) if split == "test" else dense.metric
     folder = _claim(out, model, graph, method, budget, recipe, data)
     if folder and measured:
-        _write(folder / TRANSLATED, {"for": f"{budget!r}", "macs": bounded.macs, "measured": measured})
+        write_json(folder / TRANSLATED, {"for": f"{budget!r}", "macs": bounded.macs, "measured": measured})
 
     def stage(name: str) -> Path | None:
         return folder / "checkpoints" / name if folder else None
@@ -130,7 +131,7 @@ def prune(
     plain = written_out(model, graph.written_out)
     found = method.find(Problem(plain, graph, bounded, task, recipe, stage("search"), progress))
     searched = found.searched or found.model
-    before = evaluate(searched, task.val, task, recipe) if found.epochs else dense_val
+    before = dense_val if searched is plain else evaluate(searched, task.val, task, recipe)
     cut = carve(found.model, graph, found.plan)
     small = cut.model
     jump = _jump(searched, small, graph) if found.exact else 0.0
@@ -301,10 +302,6 @@ def _claim(
     if out is None:
         return None
     folder = Path(out)
-    weights = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        weights.update(name.encode())
-        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     identity = {
         "method": f"{method!r}",
         "budget": f"{budget!r}",
@@ -312,7 +309,7 @@ def _claim(
         "data": data,
         "inputs": [list(leaf.shape) for leaf in tree_leaves(graph.args) if isinstance(leaf, torch.Tensor)],
         "axes": {name: axis.size for name, axis in graph.free.items()},
-        "weights": weights.hexdigest(),
+        "weights": digest(model.state_dict()),
     }
     known = folder / "run.json"
     try:
@@ -327,7 +324,7 @@ def _claim(
                 )
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(known, identity)
+            write_json(known, identity)
     except MetapruneError:
         raise
     except (OSError, ValueError) as error:
@@ -335,13 +332,6 @@ def _claim(
             f"prune: cannot use the folder {folder} ({error}); name one that can be written"
         ) from error
     return folder
-
-
-def _write(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write JSON, whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(tree, indent=1))
-    unfinished.replace(path)
 
 
 def _remembered(out: str | Path | None, budget: Budget) -> tuple[Budget, list[tuple[float, float]]] | None:

@@ -34,7 +34,8 @@ def arm(place: str) -> None:
             nonlocal countdown, current
             current = self.name if isinstance(self, Run) else current
             result = None if first else method(self, *args)
-            if (current, here) == (phase, what) and (here != "between the renames" or self.suffix == ".tmp"):
+            newest = here != "between the renames" or self.name == "checkpoint.safetensors.unfinished"
+            if (current, here) == (phase, what) and newest:
                 if countdown == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
                 countdown -= 1

@@ -391,14 +391,14 @@ def _train_dense(net: Any, task: Any, recipe: Any, folder: Path, data: str) -> d
     from safetensors.torch import save_file
 
     from metaprune.saving import read_weights
+    from metaprune.train.atomic import replacing
     from metaprune.train.engine import fit
 
     path = folder / "model.safetensors"
     fit(net, task, recipe, name=f"dense on {data}", checkpoint=folder / "checkpoints")
     if not path.exists():
-        unfinished = path.with_suffix(".unfinished")
-        save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, unfinished)
-        unfinished.replace(path)
+        with replacing(path) as unfinished:
+            save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, unfinished)
     return read_weights(path)[0]
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from metaprune.graph.errors import MetapruneError
+from metaprune.train.atomic import replacing
 
 __all__ = ["Checkpoint", "CheckpointError"]
 
@@ -70,17 +71,16 @@ class Checkpoint:
         tensors: dict[str, Tensor] = {}
         text = json.dumps(_encode(tree, tensors))
         header = {"format": FORMAT, "tree": text, "crc32": str(_checksum(text, tensors))}
-        partial = self.newest.with_suffix(".tmp")
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(safetensors.torch.save(tensors, header))
-                file.flush()
-                os.fsync(file.fileno())
-            if self.newest.exists():
-                self.newest.replace(self.previous)
-            partial.replace(self.newest)
-            _sync(partial.parent)
+            self.newest.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.newest) as unfinished:
+                with unfinished.open("wb") as file:
+                    file.write(safetensors.torch.save(tensors, header))
+                    file.flush()
+                    os.fsync(file.fileno())
+                if self.newest.exists():
+                    self.newest.replace(self.previous)
+            _sync(self.newest.parent)
         except OSError as error:
             raise CheckpointError(f"checkpoint {self.folder}: cannot be written ({error}); free space?") from error
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metaprune.train.atomic import replacing
+
 __all__ = ["Check", "Curve", "Step"]
 
 WIDTH, HEIGHT, LEFT, BELOW = 640, 180, 70, 30
@@ -96,9 +98,8 @@ class Curve:
         """Write curve.json and curve.html."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in (("curve.json", json.dumps(self.tree(), indent=1)), ("curve.html", self.page())):
-            unfinished = folder / f"{name}.unfinished"
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(folder / name)
+            with replacing(folder / name) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
 
     def page(self) -> str:
         """A page of its own: a drawing for each part of the objective, and one of the area."""
@@ -107,7 +108,7 @@ class Curve:
             _drawing(name, [(step.step, step.parts[name]) for step in self.steps if name in step.parts])
             for name in names
         ]
-        area = f"area: mean {self.metric_name} of held-out networks, cut without fine-tuning"
+        area = f"area: mean {self.metric_name} of held-out networks, cut and tuned for a few steps"
         drawn.append(_drawing(area, [(check.step, check.area) for check in self.checks], self.chosen))
         style = "body{font:15px sans-serif;max-width:700px;margin:2em auto}polyline{fill:none;stroke:#26c}"
         return (

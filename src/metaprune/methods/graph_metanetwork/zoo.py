@@ -32,6 +32,7 @@ from metaprune.methods.saliency import group_norms
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import carve
 from metaprune.surgery.trace import trace
+from metaprune.train.atomic import replacing, write_json
 from metaprune.train.engine import Recipe, evaluate, fit
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.task import Task
@@ -312,7 +313,7 @@ def _train(
         "metric": evaluate(model, task.val, task, recipe),
         "files": {file: json.loads(made.to_json()) for file, made in (files | {"model.safetensors": plan}).items()},
     }
-    _write(home / ENTRY, entry)
+    write_json(home / ENTRY, entry)
 
 
 def _built(variant: Variant, builders: Builders) -> nn.Module:
@@ -332,7 +333,7 @@ def _claim(folder: Path, index: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
             if not (folder / INDEX).exists():
-                _write(folder / INDEX, index)
+                write_json(folder / INDEX, index)
     except OSError as error:
         raise ZooError(f"zoo: cannot write to {folder} ({error}); name another folder") from error
     before = known(folder)
@@ -360,19 +361,11 @@ def _json(path: Path, format: str | None = None) -> dict[str, Any]:
     return tree
 
 
-def _write(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write JSON, whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(tree, indent=1), encoding="utf-8")
-    unfinished.replace(path)
-
-
 def _write_weights(model: nn.Module, path: Path) -> None:
     """Write weights, whole or not at all; a tied tensor under each of its names."""
-    unfinished = path.with_suffix(".unfinished")
     tensors = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    save_file(tensors, unfinished)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        save_file(tensors, unfinished)

@@ -1,0 +1,41 @@
+"""Files that are there whole or not at all."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from metaprune.train.atomic import replacing, write_json
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "some.json"
+    path.write_text("old")
+    with replacing(path) as unfinished:
+        unfinished.write_text("new")
+        assert path.read_text() == "old"
+        assert unfinished.parent == tmp_path  # a rename across file systems would be a copy
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "some.json"
+    write_json(path, {"a": [1, "ü"]})
+    with pytest.raises(TypeError, match="serializable"):
+        write_json(path, {"a": object()})
+    with pytest.raises(OSError, match="full"), replacing(path) as unfinished:
+        fill(unfinished)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": [1, "ü"]}
+
+
+def fill(path: Path) -> None:
+    path.write_text("half")
+    raise OSError("the disk is full")
+
+
+def test_two_files_of_one_stem_do_not_meet(tmp_path: Path) -> None:
+    with replacing(tmp_path / "model.json") as one, replacing(tmp_path / "model.safetensors") as other:
+        one.write_text("1")
+        other.write_text("2")
+    assert (tmp_path / "model.json").read_text() == "1"
