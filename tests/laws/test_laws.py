@@ -16,24 +16,10 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import axes_of
 from metaprune.surgery.slice import CutWarning, carve
 from tests.laws import oracle
-from tests.zoo import ZOO, Entry, few, networks
+from tests.laws.case import case
+from tests.zoo import ZOO, few, networks
 
 every = pytest.mark.parametrize("name", networks())
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network of the zoo, its graph and its inputs."""
-
-    entry: Entry
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    graph: ChannelGraph
-
-    def run(self, model: nn.Module) -> Any:
-        """The outputs of a relative of the network on its inputs."""
-        return oracle.call(model, self.args, self.kwargs)
 
 
 @dataclass(frozen=True)
@@ -61,12 +47,6 @@ def counterparts(old: ChannelGraph, plan: mp.Plan, new: ChannelGraph) -> dict[st
         assert same, f"{name!r} of the cut network was no axis before\nbefore:\n{old}\nafter:\n{new}"
         back[name] = same.pop(0)
     return back
-
-
-@few
-def case(name: str) -> Case:
-    model, args, kwargs = ZOO[name].example()
-    return Case(ZOO[name], model, args, kwargs, mp.trace(model, args, kwargs))
 
 
 def apply(model: nn.Module, graph: ChannelGraph, plan: mp.Plan) -> Cut:

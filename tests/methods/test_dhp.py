@@ -17,7 +17,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.dhp.dhp import initial_latents
 from metaprune.methods.dhp.hypernet import Latents
-from metaprune.methods.dhp.search import Search, prices, proximal_step, share_allowed
+from metaprune.methods.dhp.search import Search, proximal_step, share_allowed
 from metaprune.methods.method import Found, Problem
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
@@ -204,7 +204,7 @@ def test_evidence_is_the_change_of_the_loss() -> None:
         torch.testing.assert_close(score.float(), expected[axis].sqrt())
     dear = Search(mp.DHP(ranking="taylor", cost_power=1.0), latents, allocation, small.recipe(2), 1)
     dear.evidence = search.evidence
-    price = prices(allocation, {})
+    price = allocation.prices({})
     for axis, score in dear.rank().items():
         torch.testing.assert_close(score.float(), (expected[axis] / price[axis]).sqrt())
 
@@ -213,7 +213,7 @@ def test_prices_are_differences_of_the_cost() -> None:
     _, graph = dense()
     allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
     widths = {axis: graph.axes[axis].size - 3 for axis in graph.free}
-    for axis, price in prices(allocation, widths).items():
+    for axis, price in allocation.prices(widths).items():
         more, less = (allocation.form.at(widths | {axis: widths[axis] + step}) for step in (1, -1))
         assert price == pytest.approx((more - less) / 2 / allocation.dense)
 

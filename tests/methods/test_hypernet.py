@@ -2,8 +2,7 @@
 
 import copy
 import itertools
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -19,7 +18,10 @@ from metaprune.graph.term import Axis, Concat, Product, Term, channels
 from metaprune.methods.dhp.hypernet import Generated, HyperNetwork, Latents, collapse, counted_axes
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
+from tests.laws.case import Case, case
 from tests.zoo import ZOO, networks
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")  # torch's, of float32 on the CPU
 
 FORMS = ("gate", "hypernetwork")
 CONVOLUTIONAL = (
@@ -28,24 +30,20 @@ CONVOLUTIONAL = (
 )
 
 
-@dataclass(frozen=True)
-class Case:
-    """A network of the zoo, and its graph."""
-
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    graph: ChannelGraph
-
-    def run(self, model: nn.Module) -> Any:
-        return oracle.call(model, self.args, self.kwargs)
+CANCELLING = ("dictionaries",)
+"""One of its outputs is a small difference of large numbers, of which float32 keeps five digits."""
 
 
-@cache
-def case(name: str) -> Case:
-    model, args, kwargs = ZOO[name].example()
-    graph = mp.trace(model, args, kwargs)
-    return Case(model, args, kwargs, graph)
+def in_single(chosen: list[Any]) -> list[Any]:
+    """The networks that compute in the precision of their weights; the code of the others says float64."""
+    own = [name for name, entry in ZOO.items() if entry.family == "transformers"]
+    return [network for network in chosen if network.values[0] not in (*own, "llama_rotary_in_forward")]
+
+
+def in_both(chosen: list[Any]) -> list[Any]:
+    """Networks in float64, and where that can be, in float32."""
+    both = ((torch.float64, chosen), (torch.float32, in_single(chosen)))
+    return [pytest.param(*network.values, dtype, marks=network.marks) for dtype, some in both for network in some]
 
 
 def generated(c: Case, form: Any) -> Generated:
@@ -155,17 +153,17 @@ def test_reproduce_is_exact_and_of_least_norm() -> None:
     torch.testing.assert_close(hyper.weight2.data, along.data)
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONAL)
+@pytest.mark.parametrize("name", in_single(networks(families=2)))
 @pytest.mark.parametrize("form", FORMS)
 def test_at_step_0_it_is_the_network(name: str, form: Any) -> None:
-    """In the float32 that people use."""
-    c = case(name)
-    model = copy.deepcopy(c.model).float()
-    args = tuple(arg.float() for arg in c.args)
-    before = oracle.fingerprint(model)
-    start = mp.DHP(form=form).generate(model, c.graph)
-    assert oracle.distance(oracle.call(model, args, {}), oracle.call(start, args, {})) < 5e-6
-    assert oracle.fingerprint(model) == before
+    """In the float32 that people use: the outputs differ by rounding, relative to the largest entry of each."""
+    c = case(name, torch.float32)
+    if not c.graph.free:
+        return
+    before = oracle.fingerprint(c.model)
+    start = mp.DHP(form=form).generate(c.model, c.graph)
+    assert oracle.distance(c.run(c.model), c.run(start)) < (5e-6 if name in CANCELLING else 1e-6)
+    assert oracle.fingerprint(c.model) == before
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -179,25 +177,43 @@ def test_a_network_of_another_precision_stays_one(form: Any, dtype: torch.dtype)
     assert {parameter.dtype for parameter in start.fold().parameters()} == {dtype}
 
 
-@pytest.mark.parametrize("name", networks(families=2))
-def test_a_zero_latent_is_a_cut(name: str) -> None:
-    """Zero, fold, slice: the sliced network computes what the gated one did, for any other latents."""
-    c = case(name)
+@pytest.mark.parametrize(("name", "dtype"), in_both(networks(families=2)), ids=str)
+def test_a_zero_latent_is_a_cut(name: str, dtype: torch.dtype) -> None:
+    """Zero, fold, slice: the sliced network computes what the gated one did, for any other latents.
+
+    The distance of outputs is relative to the largest entry of each output.
+    """
+    c = case(name, dtype)
     if not c.graph.free:
         with pytest.raises(MetapruneError, match="no free axis"):
             mp.DHP().generate(c.model, c.graph)
         return
+    rounding, tolerance = (1e-12, 1e-10) if dtype == torch.float64 else (1e-6, 1e-5)
     gated = mp.DHP().generate(c.model, c.graph)
-    assert oracle.distance(c.run(c.model), c.run(gated)) < 1e-12
+    if dtype == torch.float64:  # float32 is `test_at_step_0_it_is_the_network`
+        assert oracle.distance(c.run(c.model), c.run(gated)) < rounding
     plan = silence(gated, c.graph)
     expected = c.run(gated)
     folded = gated.fold()
     if not counted_axes(c.graph):
-        assert oracle.distance(expected, c.run(folded)) < 1e-12
+        assert oracle.distance(expected, c.run(folded)) < rounding
     cut = carve(folded, c.graph, plan)
-    if ZOO[name].undo is None:
+    if ZOO[name].undo is None and name != "lstm_projected":  # PyTorch wants a projection narrower than its state
         assert not cut.undone
-    assert oracle.distance(expected, c.run(cut.model)) < 1e-10
+    assert oracle.distance(expected, c.run(cut.model)) < tolerance
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["shared_convolution", "shared_layers", "gpt", "siamese"])
+def test_a_call_gives_shared_modules_and_tied_weights_back(name: str, form: Any) -> None:
+    """What is trained is what the network still holds afterwards, under all its names."""
+    c = case(name)
+    network = generated(c, form)
+    before = {path: id(p) for path, p in network.named_parameters(remove_duplicate=False)}
+    for _ in range(2):
+        sum(output.square().sum() for output in tree_leaves(network(*c.args, **c.kwargs))).backward()
+    assert {path: id(p) for path, p in network.named_parameters(remove_duplicate=False)} == before
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit", "gpt", "convnext", "group_norm", "mixer", "gru", "weight_norm"])
@@ -330,7 +346,7 @@ def test_frozen_parameters_stay_frozen(form: Any) -> None:
     model = copy.deepcopy(c.model)
     model.get_parameter("conv1.weight").requires_grad_(False)
     frozen = {name: p.requires_grad for name, p in model.named_parameters()}
-    folded = generated(Case(model, c.args, c.kwargs, c.graph), form).fold()
+    folded = generated(replace(c, model=model), form).fold()
     assert {name: p.requires_grad for name, p in folded.named_parameters()} == frozen
 
 

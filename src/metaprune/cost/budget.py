@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,9 @@ _FEW = 200_000
 
 _FEW_AXES = 24
 """With more axes than this, widths are changed in pairs only."""
+
+_DRAWS = 1000
+"""So many changes of all widths at once are drawn where changes of a few come no nearer."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,13 @@ class Allocation:
         kept = {name: sorted(order[name][-width:].tolist()) for name, width in widths.items()}
         return Plan({name: stays for name, stays in kept.items() if len(stays) < self.sizes[name]})
 
+    def prices(self, widths: Mapping[str, int]) -> dict[str, float]:
+        """What one channel of each free axis costs at the given widths: dF/dn, as a share of the dense cost F."""
+        point = torch.tensor([float(widths.get(axis, self.sizes[axis])) for axis in self.form.axes], requires_grad=True)
+        with torch.enable_grad():
+            slopes = torch.autograd.grad(self.form(point), point)[0] / self.dense
+        return dict(zip(self.form.axes, slopes.tolist(), strict=True))
+
     def _blocks(self, name: str, ascending: Tensor) -> list[_Block]:
         """The blocks in which the channels of an axis may leave, the least important first."""
         size, step, least = self.sizes[name], self.steps[name], self.least[name]
@@ -174,8 +184,10 @@ class Allocation:
         """Bring the cost near to the limit, leaving the ranking as little as possible.
 
         What it costs to leave the ranking: the scores of the channels that change sides, as distances from the
-        threshold. All combinations of widths are tried where they are few, else changes of up to three axes by a step,
-        again and again.
+        threshold. All combinations of widths are tried where they are few. Else changes of up to three axes by a step,
+        again and again; where those come no nearer (a head, or a trunk beside slim layers, may cost more than three
+        other steps make up for), changes of all axes by up to two steps are drawn, the same each time, and one axis
+        after the other goes as far as the limit then allows.
 
         Args:
             widths: What the ranking gave.
@@ -192,26 +204,57 @@ class Allocation:
         rungs = torch.tensor([len(ladders[name]) for name in names])
         axes = torch.arange(len(names))
         near = _CLOSE * self.dense
-        everything = math.prod(rungs.tolist()) <= _FEW
-        while True:
-            if everything:
-                places = torch.cartesian_prod(*(torch.arange(int(count)) for count in rungs)).reshape(-1, len(names))
-            else:
-                places = start + _moves(len(names))
-                places = places[((places >= 0) & (places < rungs)).all(1)]
-            gaps = self.limit - self.form.many(table[axes, places])
-            prices = price[axes, places].sum(1)
-            inside = (gaps >= 0) & (gaps <= near)
+
+        def gaps(places: Tensor) -> Tensor:
+            return self.limit - self.form.many(table[axes, places])
+
+        def combinations(start: Tensor) -> Tensor:
+            return torch.cartesian_prod(*(torch.arange(int(count)) for count in rungs)).reshape(-1, len(start))
+
+        def moves(start: Tensor) -> Tensor:
+            places = start + _moves(len(start))
+            return places[((places >= 0) & (places < rungs)).all(1)]
+
+        def draws(start: Tensor) -> Tensor:
+            steps = torch.randint(-2, 3, (_DRAWS, len(start)), generator=torch.Generator().manual_seed(0))
+            places = (start + steps).clamp(min=0).minimum(rungs - 1)
+            return torch.cat([_widest(places, axis, int(rungs[axis]) - 1, gaps) for axis in range(len(start))])
+
+        few = math.prod(rungs.tolist()) <= _FEW
+        untried = [combinations] if few else [moves, draws]
+        closest = gaps(start[None])[0]
+        while untried:
+            places = untried.pop(0)(start)
+            left = gaps(places)
+            inside = (left >= 0) & (left <= near)
             if inside.any():
-                start = places[inside][prices[inside].argmin()]
+                start = places[inside][price[axes, places[inside]].sum(1).argmin()]
                 break
-            left = torch.where(gaps >= 0, gaps, self.dense)
-            improves = left.min() < self.limit - self.form.many(table[axes, start][None])[0]
-            if improves:
-                start = places[left.argmin()]
-            if everything or not improves:
-                break
+            left = torch.where(left >= 0, left, self.dense)
+            if left.min() < closest:
+                start, closest = places[left.argmin()], left.min()
+                untried = [] if few else [moves, draws]
         return dict(zip(names, table[axes, start].tolist(), strict=True))
+
+
+def _widest(places: Tensor, axis: int, last: int, gaps: Callable[[Tensor], Tensor]) -> Tensor:
+    """The places with one axis as wide as the limit then allows, or at its narrowest where nothing fits.
+
+    Args:
+        places: Steps down from the widest, shape (candidates, axes).
+        axis: Which axis may go anywhere.
+        last: Its narrowest place.
+        gaps: Of places, how far below the limit they are: shape (candidates,).
+    """
+    places = places.clone()
+    low, high = torch.zeros(len(places), dtype=torch.int64), torch.full((len(places),), last)
+    while (low < high).any():
+        places[:, axis] = (low + high) // 2
+        fits = gaps(places) >= 0
+        low = torch.where(fits, low, (places[:, axis] + 1).minimum(high))
+        high = torch.where(fits, places[:, axis], high)
+    places[:, axis] = low
+    return places
 
 
 def _moves(axes: int) -> Tensor:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-__all__ = ["clone", "named_tensors", "with_tensors"]
+__all__ = ["call_with", "clone", "digest", "named_tensors", "with_tensors"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -34,6 +38,32 @@ def with_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     return clone(model, memo)
 
 
+def call_with(
+    model: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> Any:
+    """Call `model` with other tensors in the place of its own; gradients flow to them, and it gets its own back.
+
+    `torch.func.functional_call` alone is not enough: a module that stands under several names would be given its
+    tensors as often, and get back what it was given the time before.
+
+    Args:
+        model: Any network.
+        tensors: Qualified name -> what takes its place; one name is enough for a tied tensor.
+        args: Inputs.
+        kwargs: Inputs by name.
+    """
+    known = named_tensors(model)
+    given = {id(known[name]): tensor for name, tensor in tensors.items()}
+    places = {
+        name: given[id(tensor)]
+        for path, module in model.named_modules()
+        for held in (module.named_parameters, module.named_buffers)
+        for name, tensor in held(path, recurse=False, remove_duplicate=False)
+        if id(tensor) in given
+    }
+    return functional_call(model, places, args, dict(kwargs or {}), tie_weights=False)
+
+
 def clone(model: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
     """A deep copy, also of a network whose modules hold tensors that were computed (old-style weight norm).
 
@@ -47,3 +77,12 @@ def clone(model: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo.setdefault(id(value), value.detach().clone())
     return copy.deepcopy(model, memo)
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A SHA-256 of names and values, bit for bit, wherever the tensors lie: the same for the same network alone."""
+    found = hashlib.sha256()
+    for name, tensor in tensors.items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

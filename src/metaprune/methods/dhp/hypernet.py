@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
-from metaprune.graph.tensors import clone, named_tensors
+from metaprune.graph.tensors import call_with, clone, named_tensors
 from metaprune.graph.term import Product, Term, axes_of, fold, size
 from metaprune.surgery.mask import Programs
 
@@ -217,7 +216,7 @@ class Generated(nn.Module):
         """Generate the weights and run the network."""
         generated = self.parameters_generated()
         if not self.kept:
-            return functional_call(self.network, generated, args, kwargs)
+            return call_with(self.network, generated, args, kwargs)
         known = named_tensors(self.network)
         names = {id(known[name]): name for name in generated}
         tensors = {name: generated[names[id(t)]] if id(t) in names else t for name, t in known.items()}

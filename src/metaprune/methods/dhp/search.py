@@ -18,7 +18,7 @@ from metaprune.train.engine import Recipe
 if TYPE_CHECKING:
     from metaprune.methods.dhp.dhp import DHP
 
-__all__ = ["Search", "prices", "proximal_step", "share_allowed"]
+__all__ = ["Search", "proximal_step", "share_allowed"]
 
 RANKINGS = 100
 """How often the latents are ranked in a search."""
@@ -35,15 +35,6 @@ def proximal_step(latent: Tensor, threshold: Tensor | float) -> Tensor:
 def share_allowed(progress: float, target: float) -> float:
     """Share of the cost still allowed at `progress` in [0, 1] of the ramp: from 1 to `target`, steadily."""
     return 1 - (1 - target) * min(max(progress, 0.0), 1.0)
-
-
-def prices(allocation: Allocation, widths: Mapping[str, int]) -> dict[str, float]:
-    """What one channel of each axis costs at the given widths: dF/dn, as a share of the dense cost F."""
-    form = allocation.form
-    point = torch.tensor([float(widths.get(axis, allocation.sizes[axis])) for axis in form.axes], requires_grad=True)
-    with torch.enable_grad():
-        slopes = torch.autograd.grad(form(point), point)[0] / allocation.dense
-    return dict(zip(form.axes, slopes.tolist(), strict=True))
 
 
 @dataclass
@@ -132,7 +123,7 @@ class Search:
         if self.method.ranking == "latent" or not all(evidence.any() for evidence in self.evidence.values()):
             self.ranking = {name: z.detach().abs().cpu().clone() for name, z in latents.items()}
         else:
-            price = prices(self.allocation, self.plan().widths)
+            price = self.allocation.prices(self.plan().widths)
             self.ranking = {
                 name: (evidence.cpu().double() / price[name] ** self.method.cost_power).sqrt()
                 for name, evidence in self.evidence.items()
