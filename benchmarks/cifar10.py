@@ -125,12 +125,13 @@ METHODS: dict[str, Callable[[int], Any]] = {
     "magnitude": lambda seed: mp.Magnitude(),
     "uniform": lambda seed: mp.Uniform(),
     "torch-pruning": lambda seed: GroupNorm(),
+    "taylor": lambda seed: mp.Taylor(),
     "dhp-paper": lambda seed: mp.DHP.paper(),
     "random": lambda seed: mp.Random(seed),
 }
 VARIANT = "dhp:"  # with settings after it, such as dhp:search=0.2,ranking=latent
 SEEDED = ("dhp", "magnitude", "uniform", "torch-pruning")
-ONCE = ("dhp-paper", "random", "dhp-scratch", "dhp-scratch-long")
+ONCE = ("taylor", "dhp-paper", "random", "dhp-scratch", "dhp-scratch-long")
 CURVE = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from metaprune.methods.magnitude.magnitude import Magnitude as Magnitude
     from metaprune.methods.magnitude.magnitude import Random as Random
     from metaprune.methods.magnitude.magnitude import Uniform as Uniform
+    from metaprune.methods.taylor.taylor import Taylor as Taylor
     from metaprune.saving import load as load
     from metaprune.session import Result as Result
     from metaprune.session import prune as prune
@@ -58,6 +59,7 @@ _HOME = {
     "Result": "session",
     "SuperResolution": "train.restoration",
     "Task": "train.task",
+    "Taylor": "methods.taylor.taylor",
     "Uniform": "methods.magnitude.magnitude",
     "carry": "surgery.optimizer",
     "distil": "train.task",

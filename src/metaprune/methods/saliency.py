@@ -1,20 +1,39 @@
-"""How much each channel of an axis weighs, over all the tensors that hold it."""
+"""How much each channel of an axis weighs, over all the tensors that hold it; and what data say of it."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Mapping
+
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import axes_of, places
 from metaprune.surgery.attention import written_out
+from metaprune.train import randomness
+from metaprune.train.task import Task
 
-__all__ = ["group_norms"]
+__all__ = ["BATCHES", "evidence_per_cost", "gate_gradients", "group_norms", "relative_norms"]
+
+BATCHES = 32
+"""How many batches of the training data are asked."""
 
 
 def group_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     """The root mean square, over the parameters that hold an axis, of each channel's relative l2 norm.
+
+    Returns:
+        For each free axis a float64 tensor of shape (size,).
+    """
+    return relative_norms(named_tensors(written_out(model, graph.written_out)), graph)
+
+
+def relative_norms(tensors: Mapping[str, Tensor], graph: ChannelGraph) -> dict[str, Tensor]:
+    """The same of parameters by name.
 
     For every parameter and dimension that holds the axis, the squared entries of a channel's slice are summed and
     divided by their mean over channels, so that each tensor counts alike whatever its scale; axes are comparable,
@@ -23,18 +42,88 @@ def group_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     Returns:
         For each free axis a float64 tensor of shape (size,).
     """
-    tensors = named_tensors(written_out(model, graph.written_out))
     sums = {name: torch.zeros(axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
     counts = dict.fromkeys(sums, 0)
-    for name in graph.parameters:
-        squares = tensors[name].detach().double().cpu().square()
+    squares = {name: tensors[name].detach().double().square() for name in graph.parameters}
+    for axis, channel in _summed(squares, graph):
+        if (mean := channel.mean()) > 0:
+            sums[axis] += channel / mean
+            counts[axis] += 1
+    return {name: (total / max(counts[name], 1)).sqrt() for name, total in sums.items()}
+
+
+def gate_gradients(
+    model: nn.Module, graph: ChannelGraph, task: Task, most: int = BATCHES, seed: int = 0
+) -> dict[str, Float[Tensor, " batches size"]]:
+    """How the loss of a batch would change to first order if a channel went: dL/dg of a gate g = 1 on it.
+
+    The gate multiplies every parameter that holds the channel (biases and norms, too), so that by the chain rule its
+    gradient is the sum of w dL/dw over them (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771, for groups).
+
+    Args:
+        model: The network, on any device; asked in evaluation mode and left untouched.
+        graph: From `mp.trace(model, …)`.
+        task: Its training data and loss.
+        most: Use at most this many batches.
+        seed: Of their order.
+
+    Returns:
+        For each free axis a float64 tensor on the CPU; no rows where the task gave no batches.
+    """
+    model = written_out(model, graph.written_out)
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = {name: p for name, p in named_tensors(model).items() if name in graph.parameters and p.requires_grad}
+    device = next((p.device for p in parameters.values()), None)
+    found: dict[str, list[Tensor]] = {name: [] for name in graph.free}
+    model.eval()
+    try:
+        with randomness.isolated():
+            randomness.seed(seed)
+            for batch in itertools.islice(iter(task.train), most):
+                moved = tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
+                args, kwargs = task.inputs(moved)
+                with torch.enable_grad():
+                    loss = task.loss(model(*args, **kwargs), moved)
+                    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                said = {
+                    name: (parameter.detach() * gradient).double()
+                    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
+                    if gradient is not None
+                }
+                totals = {name: torch.zeros(axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
+                for axis, channel in _summed(said, graph):
+                    totals[axis] += channel
+                for axis, total in totals.items():
+                    found[axis].append(total)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    empty = {name: torch.zeros(0, axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
+    return {name: torch.stack(rows) if rows else empty[name] for name, rows in found.items()}
+
+
+def evidence_per_cost(
+    gradients: Mapping[str, Float[Tensor, " batches size"]], prices: Mapping[str, float], power: float = 1.0
+) -> dict[str, Float[Tensor, " size"]]:
+    """For each free axis the root of the mean square over batches of its gates' gradients, over their price^power.
+
+    Args:
+        gradients: From `gate_gradients`.
+        prices: What one channel of each axis costs (`Allocation.prices`).
+        power: 0 counts the evidence alone.
+    """
+    return {
+        name: (rows.square().mean(0) / max(prices[name], 1e-30) ** power).sqrt() for name, rows in gradients.items()
+    }
+
+
+def _summed(entries: Mapping[str, Tensor], graph: ChannelGraph) -> Iterator[tuple[str, Float[Tensor, " size"]]]:
+    """For each tensor, dimension and free axis that the dimension holds, the sums of the entries on each channel."""
+    for name, tensor in entries.items():
         for dim, term in enumerate(graph.tensors[name]):
-            per_position = squares.movedim(dim, 0).reshape(squares.shape[dim], -1).sum(1)
-            for axis in {axis.name for axis in axes_of(term)} & sums.keys():
+            per_position = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1).sum(1).cpu()
+            for axis in {axis.name for axis in axes_of(term)} & graph.free.keys():
                 held = places(term, axis)
                 inside = held >= 0
-                channel = torch.zeros_like(sums[axis]).index_add(0, held[inside], per_position[inside])
-                if (mean := channel.mean()) > 0:
-                    sums[axis] += channel / mean
-                    counts[axis] += 1
-    return {name: (total / max(counts[name], 1)).sqrt() for name, total in sums.items()}
+                zeros = torch.zeros(graph.axes[axis].size, dtype=tensor.dtype)
+                yield axis, zeros.index_add(0, held[inside], per_position[inside])

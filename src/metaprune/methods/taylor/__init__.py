@@ -1,0 +1,1 @@
+"""Channels ranked by what the loss would lose without them."""

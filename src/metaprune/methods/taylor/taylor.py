@@ -1,0 +1,46 @@
+"""One shot by evidence: rank channels by how much the loss would change without them.
+
+Source: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019. Departures: a gate on all the
+parameters that hold a channel takes the place of one on a norm, and evidence is counted per unit of cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from metaprune.cost.budget import Allocation
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.method import Found, Problem
+from metaprune.methods.saliency import BATCHES, evidence_per_cost, gate_gradients
+
+__all__ = ["Taylor"]
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """Channels go whose gates have the smallest gradients, over all axes together.
+
+    Attributes:
+        batches: How many batches of the training data are asked.
+        cost_power: Evidence, the mean square of the gradient, is divided by the cost of a channel to this power.
+    """
+
+    batches: int = BATCHES
+    cost_power: float = 1.0
+
+    name: ClassVar[str] = "Taylor"
+    reference: ClassVar[str] = "Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019"
+
+    def __post_init__(self) -> None:
+        if self.batches < 1:
+            raise MetapruneError(f"Taylor: expected batches from 1, got {self.batches!r}")
+        if not 0 <= self.cost_power < float("inf"):
+            raise MetapruneError(f"Taylor: expected cost_power from 0, got {self.cost_power!r}")
+
+    def find(self, problem: Problem) -> Found:
+        """Ask the training data, rank, and fit the budget."""
+        allocation = Allocation(problem.graph, problem.budget)
+        said = gate_gradients(problem.model, problem.graph, problem.task, self.batches, problem.recipe.seed)
+        scores = evidence_per_cost(said, allocation.prices({}), self.cost_power)
+        return Found(allocation.plan(scores), problem.model, scores)
