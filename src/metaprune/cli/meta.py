@@ -131,7 +131,7 @@ def meta_train(
     """Meta-train a graph metanetwork on a zoo; a killed run goes on.
 
     The networks held out are the last ones by name, with their snapshots; which parameters are taken is decided by how
-    accurate those are when they are edited and cut to several budgets, without fine-tuning, on the validation data.
+    accurate those are, on the validation data, when they are edited, cut to several budgets, and tuned for some steps.
     """
     import torch
 

@@ -1,10 +1,10 @@
 """Networks of the zoo with their graphs, and a metanetwork whose edits can be seen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 import metaprune as mp
 from metaprune.graph.graph import ChannelGraph
@@ -45,9 +45,15 @@ def stirred(hidden: int = 8, layers: int = 3, seed: int = 0, **fields: Any) -> M
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         metanetwork = Metanetwork(hidden, layers, **fields).double()
-        for writer in (metanetwork.write_edges, metanetwork.write_attributes):
-            nn.init.normal_(writer.outer)
+        for weight in (metanetwork.write_edges.outer, metanetwork.write_attributes.outer):
+            nn.init.normal_(weight)
+        nn.init.normal_(metanetwork.write_scores[2].weight)
     return metanetwork
+
+
+def told(read: NetworkGraph) -> NetworkGraph:
+    """The same with some evidence."""
+    return replace(read, evidence=torch.randn(read.evidence.shape, generator=Generator().manual_seed(0)))
 
 
 def gradients(metanetwork: Metanetwork) -> dict[str, Tensor]:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Direct, Metanetwork, Paper, load, meta_train
-from metaprune.methods.graph_metanetwork.area import SHARES, area, metrics
+from metaprune.methods.graph_metanetwork.area import SHARES, STEPS, area, metrics, tune
 from metaprune.methods.graph_metanetwork.goal import DataModel, Goal
+from metaprune.methods.saliency import group_norms
 from metaprune.train import Checkpoint, Recipe, Task
 from tests.methods import small
 
@@ -94,7 +95,7 @@ def test_it_takes_what_prunes_best(tmp_path: Path) -> None:
     curve = train(metanetwork, goal=Direct(), recipe=recipe(4), every=2, out=tmp_path)
     assert [check.step for check in curve.checks] == [0, 4, 8]
     assert curve.best.area == max(check.area for check in curve.checks)
-    held = DataModel.of("third", network(2), traced(network(2)), torch.device("cpu"))
+    held = DataModel.of("third", network(2), traced(network(2)), small.task(), torch.device("cpu"))
     again = metrics(load(tmp_path / "metanetwork.safetensors"), held, small.task(), recipe())
     assert area(again) == pytest.approx(curve.best.area)
     assert tuple(again) == curve.best.metrics["third"]
@@ -108,12 +109,14 @@ def test_a_lower_metric_may_be_better() -> None:
 
 
 def test_what_the_area_measures_is_what_a_cut_gives() -> None:
-    """At each share: the network cut by the same ranking, its statistics measured anew, on all validation data."""
+    """At each share: the network cut by the same ranking, tuned by the same steps, on all validation data."""
     model, task = network(2), small.task()
     graph = traced(model)
-    data = DataModel.of("third", model, graph, torch.device("cpu"))
+    data = DataModel.of("third", model, graph, task, torch.device("cpu"))
+    ranked = {name: norms * data.evidence[name].sqrt() for name, norms in group_norms(model, graph).items()}
     for share, found in zip(SHARES, metrics(fresh(), data, task, recipe()), strict=True):
-        cut = mp.slice(model, graph, data.plan(mp.methods.saliency.group_norms(model, graph), share))
+        cut = mp.slice(model, graph, data.plan(ranked, share))
+        tune(cut, task, STEPS)
         mp.recalibrate(cut, task.train, task.inputs, 8)
         assert found == pytest.approx(mp.evaluate(cut, task.val, task, recipe()))
 
@@ -208,7 +211,7 @@ def frozen() -> nn.Module:
         ({"held_out": {"first": network}}, "'first' in both"),
         ({"batches": 0}, "batches from 1"),
         ({"every": 0}, "every from 1"),
-        ({"criterion": "taste"}, "criterion 'magnitude' or 'importance'"),
+        ({"criterion": "taste"}, "criterion 'blend' or 'magnitude' or 'importance'"),
         ({"recipe": recipe(precision="bf16-mixed")}, "precision"),
         ({"recipe": recipe(device="toaster")}, "toaster"),
     ],

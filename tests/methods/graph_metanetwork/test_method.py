@@ -43,9 +43,9 @@ def prune(method: GraphMetanetwork, recipe: Recipe | None = None, **fields: obje
     )
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "importance"])
+@pytest.mark.parametrize("criterion", ["blend", "magnitude", "importance"])
 def test_it_fits_the_budget_and_the_report_says_what_was_done(file: str, criterion: str) -> None:
-    report = prune(GraphMetanetwork(file, criterion=criterion)).report
+    report = prune(GraphMetanetwork(file, criterion=criterion, tuning=0.4)).report
     assert 0.4 * report.dense.macs < report.pruned.macs <= 0.5 * report.dense.macs
     assert [row.phase for row in report.history] == ["after the edit"] * 2 + ["fine-tuning"] * 3
     assert [row.epoch for row in report.history] == [1, 2, 3, 4, 5]
@@ -70,15 +70,23 @@ def test_the_edit_is_there(file: str, tmp_path: Path) -> None:
         problem = mp.methods.method.Problem(
             model, graph, mp.Budget(macs=0.5), small.task(), small.recipe(5), progress=False
         )
-        found[path] = GraphMetanetwork(path).find(problem).model.stem.weight
+        found[path] = GraphMetanetwork(path, tuning=0.4).find(problem).model.stem.weight
     edited, unedited = found.values()
     assert torch.equal(unedited, plain.stem.weight)
     assert not torch.equal(edited, unedited)
 
 
+def test_without_tuning_the_edited_network_is_cut_at_once(file: str) -> None:
+    """Scores and edits change what is cut; before the cut the report has the edited network's accuracy."""
+    report = prune(GraphMetanetwork(file)).report
+    assert [row.phase for row in report.history] == ["fine-tuning"] * 5
+    assert report.before_cut != report.dense_val
+    assert report.pruned.macs <= 0.5 * report.dense.macs
+
+
 def test_a_run_goes_on(file: str, tmp_path: Path) -> None:
-    whole = prune(GraphMetanetwork(file), out=tmp_path / "whole")
-    again = prune(GraphMetanetwork(file), out=tmp_path / "whole")
+    whole = prune(GraphMetanetwork(file, tuning=0.4), out=tmp_path / "whole")
+    again = prune(GraphMetanetwork(file, tuning=0.4), out=tmp_path / "whole")
     assert again.plan == whole.plan
     assert all(torch.equal(t, again.model.state_dict()[n]) for n, t in whole.model.state_dict().items())
 
@@ -86,10 +94,10 @@ def test_a_run_goes_on(file: str, tmp_path: Path) -> None:
 def test_a_run_does_not_go_on_with_another_metanetwork(tmp_path: Path) -> None:
     path = tmp_path / "metanetwork.safetensors"
     save(stirred(seed=1).float(), path)
-    prune(GraphMetanetwork(str(path)), out=tmp_path / "run")
+    prune(GraphMetanetwork(str(path), tuning=0.4), out=tmp_path / "run")
     save(stirred(seed=2).float(), path)
     with pytest.raises(MetapruneError, match="another in"):
-        prune(GraphMetanetwork(str(path)), out=tmp_path / "run")
+        prune(GraphMetanetwork(str(path), tuning=0.4), out=tmp_path / "run")
 
 
 def test_it_is_a_method(file: str) -> None:
@@ -108,7 +116,7 @@ def test_what_it_refuses(file: str, tmp_path: Path) -> None:
     with pytest.raises(MetapruneError, match="criterion"):
         GraphMetanetwork(file, criterion="taste")  # type: ignore[arg-type]
     with pytest.raises(MetapruneError, match="tuning in"):
-        GraphMetanetwork(file, tuning=0.0)
+        GraphMetanetwork(file, tuning=-0.1)
 
 
 def test_a_network_of_which_nothing_trains(file: str) -> None:

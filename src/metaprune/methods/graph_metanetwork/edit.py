@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import with_tensors
+from metaprune.methods.graph_metanetwork.evidence import informed
 from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
-from metaprune.methods.graph_metanetwork.network_graph import graph_of
+from metaprune.methods.graph_metanetwork.network_graph import NetworkGraph, graph_of
+from metaprune.methods.saliency import gate_gradients
 from metaprune.surgery.attention import written_out
+from metaprune.train.task import Task
 
-__all__ = ["edit"]
+__all__ = ["Rewritten", "edit", "rewrite"]
 
 
-@torch.no_grad()
-def edit(model: nn.Module, graph: ChannelGraph, metanetwork: Metanetwork) -> nn.Module:
-    """A copy of `model` with edited weights; nothing is cut yet, and `graph` is the copy's graph, too.
+class Rewritten(NamedTuple):
+    """An edited network.
+
+    Attributes:
+        model: The copy with the edited weights.
+        read: What the metanetwork read.
+        scores: How far it raises each channel in the ranking, see `metanetwork.Edited`.
+        gradients: What the training data said of its channels (`saliency.gate_gradients`); empty without a task.
+    """
+
+    model: nn.Module
+    read: NetworkGraph
+    scores: Float[Tensor, " nodes"]
+    gradients: dict[str, Float[Tensor, " batches size"]]
+
+
+def rewrite(model: nn.Module, graph: ChannelGraph, metanetwork: Metanetwork, task: Task | None = None) -> Rewritten:
+    """A copy of `model` with edited weights, and how far its channels are raised in the ranking; nothing is cut yet.
 
     Args:
         model: The network; left untouched. Its attention modules are written out where the graph says so.
-        graph: From `mp.trace(model, …)`.
+        graph: From `mp.trace(model, …)`; it is the copy's graph, too.
         metanetwork: What edits it.
+        task: Some of its training data are asked about each channel (`saliency.gate_gradients`); without a task
+            the metanetwork has nothing but the weights.
 
     Raises:
         PlanError: The graph is of another network.
@@ -34,5 +57,14 @@ def edit(model: nn.Module, graph: ChannelGraph, metanetwork: Metanetwork) -> nn.
         raise MetapruneError(
             f"edit: expected a {type(model).__name__} with parameters that train, got none; call model.requires_grad_()"
         )
-    edited = metanetwork(read)
-    return with_tensors(model, {name: tensor.contiguous() for name, tensor in edited.items()})
+    gradients = gate_gradients(model, graph, task) if task is not None else {}
+    read = informed(read, gradients)
+    with torch.no_grad():
+        edited = metanetwork(read)
+    weights = {name: tensor.contiguous() for name, tensor in edited.weights.items()}
+    return Rewritten(with_tensors(model, weights), read, edited.scores, gradients)
+
+
+def edit(model: nn.Module, graph: ChannelGraph, metanetwork: Metanetwork, task: Task | None = None) -> nn.Module:
+    """A copy of `model` with edited weights, see `rewrite`."""
+    return rewrite(model, graph, metanetwork, task).model

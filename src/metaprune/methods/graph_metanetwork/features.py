@@ -21,6 +21,7 @@ from metaprune.graph.term import Axis, Term, axes_of, size
 
 __all__ = [
     "AXIS_FEATURES",
+    "EVIDENCE_FEATURES",
     "IDENTITY_FEATURES",
     "TAP_FEATURES",
     "TENSOR_FEATURES",
@@ -35,7 +36,8 @@ __all__ = [
 KINDS = ("transposed convolution", "convolution", "linear", "embedding", "norm", "recurrent", "product", "other")
 ROLES = ("weight", "bias", "running_mean", "running_var", "other")
 TENSOR_FEATURES = len(KINDS) + len(ROLES) + 9
-AXIS_FEATURES = 6
+AXIS_FEATURES = 7
+EVIDENCE_FEATURES = 4
 FREQUENCIES = 8
 IDENTITY_FEATURES = 2 * FREQUENCIES
 WAVES = 4
@@ -185,8 +187,13 @@ def tensor_features(
 def axis_features(
     graph: ChannelGraph, names: Sequence[str], used: Mapping[str, Use]
 ) -> Float[Tensor, " axes features"]:
-    """What is told of each axis: whether it may be cut, its size, from where to where it reaches, its share of cost."""
+    """What is told of each axis.
+
+    Whether it may be cut; whether activations meet along it; its size; from where to where it reaches; its share of
+    the cost; how many dimensions hold it.
+    """
     shares = axis_shares(graph)
+    met = _met(graph.operators)
     rows = []
     for name in names:
         axis = graph.axes[name]
@@ -194,6 +201,7 @@ def axis_features(
         rows.append(
             [
                 float(axis.fixed is None),
+                float(name in met),
                 math.log2(axis.size) / 10,
                 min(depths),
                 max(depths),
@@ -202,6 +210,18 @@ def axis_features(
             ]
         )
     return torch.tensor(rows).reshape(-1, AXIS_FEATURES)
+
+
+def _met(operators: Sequence[Operator]) -> set[str]:
+    """The axes along which activations are multiplied and summed: no weight reads them there."""
+    found = set()
+    for operator in operators:
+        if not any(isinstance(source, str) for source, _ in operator.operands):
+            left = {axis for output in operator.outputs for term in output for axis in axes_of(term)}
+            entered = {axis for product in operator.macs for term in product for axis in axes_of(term)}
+            summed = axes_of(operator.scale) if operator.scale is not None else ()  # queries meet keys along it
+            found |= {axis.name for axis in (*(entered - left), *summed)}
+    return found
 
 
 def _tensor(member: str) -> str:

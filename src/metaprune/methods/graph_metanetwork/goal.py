@@ -1,17 +1,20 @@
 """Goals of meta-training: which objectives a step adds up, for a data model and some batches.
 
 `Paper` is that of Liu et al. 2025 (arXiv 2506.12041): the task's loss of the edited network, and the group-norm
-regulariser. `Direct` is the task's loss of the edited network with its weakest channels masked, at budgets drawn at
-random. (Beside the paper; only the channels that stay learn from it, since a ranking has no gradient.)
+regulariser. `Direct` is beside the paper: the task's loss of the edited network without the channels that rank lowest,
+at budgets drawn at random. A ranking has no gradient; the scores learn from that of the gates on channels, dead and
+alive, passed straight through (Bengio et al. 2013, arXiv 1308.3432), as if the line between them moved with the scores
+such that the cost stayed what it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune.cost.budget import Allocation, Budget
@@ -19,16 +22,12 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import clone, named_tensors
+from metaprune.methods.graph_metanetwork.criterion import Criterion, ranking
+from metaprune.methods.graph_metanetwork.evidence import informed
+from metaprune.methods.graph_metanetwork.metanetwork import Edited
 from metaprune.methods.graph_metanetwork.network_graph import NetworkGraph, graph_of
-from metaprune.methods.graph_metanetwork.objective import (
-    Objective,
-    Weights,
-    group_penalty,
-    living,
-    masked,
-    scores,
-    task_loss,
-)
+from metaprune.methods.graph_metanetwork.objective import Objective, Weights, gated, group_penalty, living, task_loss
+from metaprune.methods.saliency import evidence_per_cost, gate_gradients
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Batch, Task
 
@@ -43,8 +42,9 @@ class DataModel:
         name: Its name.
         model: A copy in evaluation mode, on the device of the training.
         graph: Its channel graph.
-        read: What the metanetwork reads.
+        read: What the metanetwork reads, with evidence.
         allocation: Plans of any share of its MACs.
+        evidence: What its own training data say of its channels, per cost (`saliency.evidence_per_cost`).
     """
 
     name: str
@@ -52,10 +52,11 @@ class DataModel:
     graph: ChannelGraph
     read: NetworkGraph
     allocation: Allocation
+    evidence: dict[str, Tensor]
 
     @classmethod
-    def of(cls, name: str, model: nn.Module, graph: ChannelGraph, device: torch.device) -> DataModel:
-        """Ready to learn from; `model` is left untouched.
+    def of(cls, name: str, model: nn.Module, graph: ChannelGraph, task: Task, device: torch.device) -> DataModel:
+        """Ready to learn from; `model` is left untouched, and some training data of the task are asked about it.
 
         Raises:
             MetapruneError: Nothing of it trains, or nothing of it can be cut.
@@ -71,13 +72,21 @@ class DataModel:
             raise MetapruneError(
                 f"meta_train: expected axes that can be cut in data model {name!r}, got none; print the graph"
             )
-        return cls(name, own, graph, read, Allocation(graph, Budget(macs=1.0, multiple_of=1)))
+        said = gate_gradients(own, graph, task)
+        allocation = Allocation(graph, Budget(macs=1.0, multiple_of=1))
+        evidence = evidence_per_cost(said, allocation.prices({})) if len(task.train) else {}
+        return cls(name, own, graph, informed(read, said), allocation, evidence)
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """Its own tensors that are edited."""
         tensors = named_tensors(self.model)
         return {block.name: tensors[block.name].detach() for block in self.read.learned}
+
+    def ranked(self, edited: Edited, criterion: Criterion = "blend") -> dict[str, Tensor]:
+        """For each free axis what its channels weigh in the ranking, once edited."""
+        tensors = named_tensors(self.model) | edited.weights
+        return ranking(tensors, self.graph, self.read, criterion, edited.scores, self.evidence)
 
     def plan(self, ranked: dict[str, Tensor], share: float) -> Plan:
         """What a share of its MACs leaves; the smallest network where that cannot be met."""
@@ -126,56 +135,118 @@ class Paper:
     ) -> Iterator[tuple[str, Objective]]:
         """One loss a batch, and the regulariser."""
         for batch in batches:
-            yield "loss", _share(task_loss(data.model, task, batch), 1 / len(batches))
+            yield "loss", _whole(task_loss(data.model, task, batch), 1 / len(batches))
         scale = 1.0
         if self.relative:
             scale = max(group_penalty(data.read, data.weights, self.spread).item(), 1e-30)
-        yield "penalty", lambda weights: self.strength / scale * group_penalty(data.read, weights, self.spread)
+        yield "penalty", lambda edited: self.strength / scale * group_penalty(data.read, edited.weights, self.spread)
 
 
 @dataclass(frozen=True)
 class Direct:
-    """The task's loss with the weakest channels masked, the mean over batches; each batch has a budget of its own.
+    """The task's loss without the channels that rank lowest, at a budget drawn for each step, along a short tuning.
+
+    After each batch of a step the weights that stay take a step down its gradient, as in fine-tuning, so that what is
+    learned is to rank and to edit for the network after it, not before. The metanetwork gets the mean of the gradients
+    along the way (of first order, as Finn et al. 2017, arXiv 1703.03400, take it).
 
     Attributes:
         low: The smallest share of the MACs that is drawn.
         high: The largest.
-        dense: How much the loss of the unmasked network counts beside it.
+        dense: How much the loss of the whole network counts beside it.
+        focus: How far from the line between dead and alive scores learn, in units of their logarithm: as
+            exp(-distance / focus).
+        tuning: The learning rate of the short tuning; 0 leaves it out.
     """
 
-    low: float = 0.3
-    high: float = 0.9
-    dense: float = 0.5
+    low: float = 0.2
+    high: float = 0.7
+    dense: float = 0.1
+    focus: float = 0.5
+    tuning: float = 0.05
 
     batch_statistics: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high <= 1:
             raise MetapruneError(f"Direct: expected 0 < low <= high <= 1, got {self.low!r} and {self.high!r}")
-        if not 0 <= self.dense < float("inf"):
-            raise MetapruneError(f"Direct: expected dense from 0, got {self.dense!r}")
+        if not 0 < self.focus < float("inf"):
+            raise MetapruneError(f"Direct: expected focus above 0, got {self.focus!r}")
+        for name in ("dense", "tuning"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise MetapruneError(f"Direct: expected {name} from 0, got {getattr(self, name)!r}")
 
     def objectives(
         self, data: DataModel, task: Task, batches: Sequence[Batch], generator: torch.Generator
     ) -> Iterator[tuple[str, Objective]]:
-        """One loss of the masked and one of the unmasked network a batch."""
+        """One loss of the cut network for each batch, and one of the whole network."""
+        share = self.low + (self.high - self.low) * torch.rand((), generator=generator).item()
+        cut = _Tuned(self, data, share)
         for batch in batches:
-            share = self.low + (self.high - self.low) * torch.rand((), generator=generator).item()
-            loss = _share(task_loss(data.model, task, batch), 1 / len(batches))
-            yield "loss", _cut(data, loss, share)
-            if self.dense:
-                yield "dense", _share(loss, self.dense)
+            loss = task_loss(data.model, task, batch)
+            yield "loss", cut.step(loss, 1 / len(batches))
+        if self.dense:
+            yield "dense", _whole(task_loss(data.model, task, batches[0]), self.dense)
+
+    def gates(
+        self, data: DataModel, plan: Plan, ranked: Mapping[str, Tensor], scores: Float[Tensor, " nodes"]
+    ) -> Float[Tensor, " nodes"]:
+        """One for each channel that stays, zero for the others, with the gradient that a moving line gives the scores.
+
+        With k = exp(-distance from the line / focus), c the cost of a channel and s the scores, it is that of
+        k (s - sum(k c s) / sum(k c)): who is raised takes the place of others that cost as much.
+        """
+        alive = living(data.read, plan)
+        price = data.allocation.prices(plan.widths)
+        height, cost = torch.zeros_like(alive), torch.zeros_like(alive)
+        for name, nodes in data.read.free.items():
+            height[nodes] = ranked[name].clamp(min=1e-30).log().to(height)
+            cost[nodes] = max(price[name], 0.0)
+        free = cost > 0
+        dead = free & (alive == 0)
+        if not dead.any():
+            return alive
+        near = free * (-(height - height[dead].max()).abs() / self.focus).exp()
+        weighed = near * cost
+        line = (weighed * scores).sum() / weighed.sum().clamp(min=torch.finfo(cost.dtype).tiny)
+        moved = near * (scores - line)
+        return alive + moved - moved.detach()
 
 
-def _share(objective: Objective, factor: float) -> Objective:
-    return lambda weights: factor * objective(weights)
+class _Tuned:
+    """The network that a budget leaves, on its way through the batches of a step."""
+
+    def __init__(self, goal: Direct, data: DataModel, share: float) -> None:
+        self.goal, self.data, self.share = goal, data, share
+        self.plan: Plan | None = None
+        self.ranked: dict[str, Tensor] = {}
+        self.moved: dict[str, Tensor] = {}
+
+    def step(self, loss: Callable[[Weights], Tensor], factor: float) -> Objective:
+        """The loss where the tuning has come to, which then takes a step."""
+
+        def objective(edited: Edited) -> Tensor:
+            if self.plan is None:
+                self.ranked = self.data.ranked(edited)
+                self.plan = self.data.plan(self.ranked, self.share)
+                self.moved = {name: torch.zeros_like(weight) for name, weight in edited.weights.items()}
+            gates = self.goal.gates(self.data, self.plan, self.ranked, edited.scores)
+            now = {name: weight + self.moved[name] for name, weight in edited.weights.items()}
+            leaves = {name: weight.detach().requires_grad_() for name, weight in now.items()}
+            open = gates.detach().requires_grad_()
+            value = loss(gated(self.data.read, leaves, open))
+            *slopes, slope = torch.autograd.grad(value, [*leaves.values(), open], allow_unused=True)
+            carried = value.detach()
+            for (name, weight), gradient in zip(now.items(), slopes, strict=True):
+                if gradient is not None:
+                    self.moved[name] = self.moved[name] - self.goal.tuning * gradient
+                    carried = carried + ((weight - weight.detach()) * gradient).sum()
+            if slope is not None:
+                carried = carried + ((gates - gates.detach()) * slope).sum()
+            return factor * carried
+
+        return objective
 
 
-def _cut(data: DataModel, loss: Objective, share: float) -> Objective:
-    """The loss of what a share of the MACs leaves of the edited network."""
-
-    def objective(weights: Weights) -> Tensor:
-        plan = data.plan(scores(data.read, weights), share)
-        return loss(masked(data.read, weights, living(data.read, plan)))
-
-    return objective
+def _whole(loss: Callable[[Weights], Tensor], factor: float) -> Objective:
+    return lambda edited: factor * loss(edited.weights)

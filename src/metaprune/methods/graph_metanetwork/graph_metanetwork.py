@@ -13,10 +13,13 @@ from typing import Any, ClassVar
 
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.tensors import named_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check, ranking
-from metaprune.methods.graph_metanetwork.edit import edit
+from metaprune.methods.graph_metanetwork.edit import rewrite
 from metaprune.methods.graph_metanetwork.saving import load
 from metaprune.methods.method import Found, Problem
+from metaprune.methods.saliency import evidence_per_cost
+from metaprune.surgery.attention import written_out
 from metaprune.train.engine import fit
 
 __all__ = ["GraphMetanetwork"]
@@ -28,13 +31,13 @@ class GraphMetanetwork:
 
     Attributes:
         metanetwork: The file of a metanetwork that was meta-trained.
-        criterion: By what channels are ranked: "magnitude" or "importance", see `criterion.ranking`.
-        tuning: Share of the recipe's epochs between the edit and the cut.
+        criterion: By what channels are ranked: "blend", "magnitude" or "importance", see `criterion.ranking`.
+        tuning: Share of the recipe's epochs between the edit and the cut; 0 cuts at once.
     """
 
     metanetwork: str = ""
-    criterion: Criterion = "magnitude"
-    tuning: float = 0.4
+    criterion: Criterion = "blend"
+    tuning: float = 0.0
 
     name: ClassVar[str] = "graph metanetwork"
     reference: ClassVar[str] = "Liu et al., Meta Pruning via Graph Metanetworks, 2025 (arXiv 2506.12041)"
@@ -47,14 +50,14 @@ class GraphMetanetwork:
         object.__setattr__(self, "metanetwork", str(self.metanetwork))
         load(self.metanetwork)
         check(self.criterion, "GraphMetanetwork")
-        if not 0 < self.tuning <= 1:
-            raise MetapruneError(f"GraphMetanetwork: expected tuning in (0, 1], got {self.tuning!r}")
+        if not 0 <= self.tuning <= 1:
+            raise MetapruneError(f"GraphMetanetwork: expected tuning in [0, 1], got {self.tuning!r}")
 
     def find(self, problem: Problem) -> Found:
         """Edit, fine-tune for a share of the epochs, rank, and fit the budget."""
         allocation = Allocation(problem.graph, problem.budget)
-        edited = edit(problem.model, problem.graph, load(self.metanetwork))
-        epochs = min(max(1, round(self.tuning * problem.recipe.epochs)), problem.recipe.epochs)
+        edited, read, scores, said = rewrite(problem.model, problem.graph, load(self.metanetwork), problem.task)
+        epochs = round(self.tuning * problem.recipe.epochs)
         history = fit(
             edited,
             problem.task,
@@ -65,7 +68,9 @@ class GraphMetanetwork:
             checkpoint=problem.checkpoint,
             progress=problem.progress,
         )
-        ranked = ranking(edited, problem.graph, self.criterion)
+        tensors = named_tensors(written_out(edited, problem.graph.written_out))
+        evidence = evidence_per_cost(said, allocation.prices({}))
+        ranked = ranking(tensors, problem.graph, read, self.criterion, scores, evidence)
         return Found(allocation.plan(ranked), edited, ranked, epochs, history=tuple(history.rows))
 
 

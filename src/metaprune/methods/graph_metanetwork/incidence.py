@@ -113,10 +113,9 @@ class Incidence:
         index = self.node.expand(len(values), -1)
         return found.scatter_reduce(1, index, values.index_select(1, self.position), "amax", include_self=False)
 
-    def all_alive(self, alive: Float[Tensor, " nodes"]) -> Float[Tensor, " positions"]:
-        """One for each position all of whose channels are one, else zero."""
-        stays = alive.new_ones(self.positions)
-        return stays.scatter_reduce(0, self.position, alive[self.node], "amin")
+    def product(self, values: Float[Tensor, " nodes"]) -> Float[Tensor, " positions"]:
+        """For each position, the product over its channels; one where it has none."""
+        return values.new_ones(self.positions).scatter_reduce(0, self.position, values[self.node], "prod")
 
     def to(self, device: torch.device) -> Incidence:
         """The same on another device."""

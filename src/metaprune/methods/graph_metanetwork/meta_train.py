@@ -26,11 +26,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork.area import SHARES, area, metrics
+from metaprune.methods.graph_metanetwork.area import RATE, SHARES, STEPS, area, metrics
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check
 from metaprune.methods.graph_metanetwork.curve import Check, Curve, Step
 from metaprune.methods.graph_metanetwork.goal import DataModel, Goal, Paper
-from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
+from metaprune.methods.graph_metanetwork.metanetwork import Edited, Metanetwork
 from metaprune.methods.graph_metanetwork.objective import Objective, add_gradients
 from metaprune.methods.graph_metanetwork.saving import save
 from metaprune.surgery.trace import trace
@@ -56,7 +56,7 @@ def meta_train(
     recipe: Recipe | None = None,
     batches: int = 4,
     every: int = 1,
-    criterion: Criterion = "magnitude",
+    criterion: Criterion = "blend",
     out: Path | str | None = None,
     checkpoint: Checkpoint | None = None,
     progress: bool = True,
@@ -111,7 +111,7 @@ def meta_train(
     home = next(metanetwork.parameters()).device
     with randomness.isolated():
         for name, model in itertools.chain(models.items(), held_out.items()):
-            data = DataModel.of(name, model, trace(model, args, kwargs), training.device)
+            data = DataModel.of(name, model, trace(model, args, kwargs), task, training.device)
             (training.models if name in models else training.held_out).append(data)
         try:
             metanetwork.to(training.device)
@@ -227,7 +227,7 @@ class _Training:
             "batches": [self.batches, len(self.task.train)],
             "every": self.every,
             "criterion": self.criterion,
-            "shares": list(SHARES),
+            "shares": [*SHARES, STEPS, RATE],
             "models": {data.name: _digest(data.model) for data in self.models},
             "held_out": {data.name: _digest(data.model) for data in self.held_out},
         }
@@ -316,8 +316,8 @@ def _noted(objectives: Iterator[tuple[str, Objective]], parts: dict[str, float])
     """The objectives, whose values are added up by name."""
 
     def noted(name: str, objective: Objective) -> Objective:
-        def valued(weights: Mapping[str, Tensor]) -> Tensor:
-            value = objective(weights)
+        def valued(edited: Edited) -> Tensor:
+            value = objective(edited)
             parts[name] += value.item()
             return value
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
@@ -22,6 +22,7 @@ from metaprune.graph.infer import Inference
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Product, Term, axes_of, size
 from metaprune.methods.graph_metanetwork.features import (
+    EVIDENCE_FEATURES,
     IDENTITY_FEATURES,
     Use,
     axis_features,
@@ -88,6 +89,7 @@ class NetworkGraph:
         axis: For each node, which of them it belongs to.
         axes: What is told of each axis, see `axis_features`.
         identity: Which channel a node is, where its axis is fixed; see `identity_features`.
+        evidence: What data say of each channel, zeros where none were asked; see `evidence.informed`.
     """
 
     edges: tuple[Block, ...]
@@ -99,11 +101,25 @@ class NetworkGraph:
     axis: Int[Tensor, " nodes"]
     axes: Float[Tensor, " axes axis_features"]
     identity: Float[Tensor, " nodes identity_features"]
+    evidence: Float[Tensor, " nodes evidence_features"]
 
     @property
     def learned(self) -> tuple[Block, ...]:
         """The tensors that are edited."""
         return tuple(block for block in (*self.edges, *self.attributes) if block.learned)
+
+    @property
+    def free(self) -> dict[str, slice]:
+        """The nodes of each axis that may be cut."""
+        stops = torch.bincount(self.axis, minlength=len(self.names)).cumsum(0).tolist()
+        spans = zip(self.names, [0, *stops], stops, self.axes.tolist(), strict=False)
+        return {name: slice(start, stop) for name, start, stop, told in spans if told[0] == 1}
+
+    @property
+    def plain(self) -> Bool[Tensor, " nodes"]:
+        """The channels that weights read, and nothing but weights: their columns alone decide what they do."""
+        read = self.columns.total(torch.ones(1, self.columns.positions, device=self.axis.device))[0] > 0
+        return read & (self.axes[self.axis, 1] == 0)
 
     def sides(self) -> tuple[tuple[Incidence, tuple[Block, ...], Literal["rows", "columns"]], ...]:
         """What the dimensions of tensors are made of, with the tensors, and which of their dimensions it is."""
@@ -117,8 +133,8 @@ class NetworkGraph:
         """The same with all but the network's own tensors on another device."""
         if self.axis.device == device:
             return self
-        moved = {name: getattr(self, name).to(device) for name in ("rows", "columns", "held", "axis", "axes")}
-        return replace(self, identity=self.identity.to(device), **moved)
+        names = ("rows", "columns", "held", "axis", "axes", "identity", "evidence")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def graph_of(model: nn.Module, graph: ChannelGraph) -> NetworkGraph:
@@ -174,6 +190,7 @@ def graph_of(model: nn.Module, graph: ChannelGraph) -> NetworkGraph:
         torch.repeat_interleave(torch.arange(len(axes)), torch.tensor([axis.size for axis in axes], dtype=torch.int64)),
         axis_features(graph, names, used),
         torch.cat([torch.zeros(0, IDENTITY_FEATURES), *(identity_features(axis) for axis in axes)]),
+        torch.zeros(nodes, EVIDENCE_FEATURES),
     )
 
 

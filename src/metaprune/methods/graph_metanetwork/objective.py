@@ -1,6 +1,6 @@
 """What a metanetwork is trained for, and the gradient of it at the price of one backward pass through the metanetwork.
 
-An objective is a function of edited weights, by name, to a scalar. The paper's (Liu et al. 2025, the meta-training
+An objective is a function of edited weights and scores to a scalar. The paper's (Liu et al. 2025, the meta-training
 section) is the task's loss plus the group-norm regulariser of Fang et al. 2023 (arXiv 2301.12900), which makes weak
 groups weaker. The direct one is the task's loss with the weakest channels left out.
 """
@@ -12,19 +12,30 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
-from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
+from metaprune.graph.tensors import call_with
+from metaprune.methods.graph_metanetwork.metanetwork import Edited, Metanetwork
 from metaprune.methods.graph_metanetwork.network_graph import Block, NetworkGraph
 from metaprune.train.task import Batch, Task
 
-__all__ = ["Objective", "add_gradients", "group_penalty", "importance", "living", "masked", "scores", "task_loss"]
+__all__ = [
+    "Objective",
+    "Weights",
+    "add_gradients",
+    "gated",
+    "group_penalty",
+    "importance",
+    "living",
+    "masked",
+    "relative_importance",
+    "task_loss",
+]
 
 Weights = Mapping[str, Tensor]
 
-Objective = Callable[[Weights], Tensor]
+Objective = Callable[[Edited], Tensor]
 
 
 def add_gradients(metanetwork: Metanetwork, graph: NetworkGraph, objectives: Iterable[Objective]) -> float:
@@ -44,22 +55,23 @@ def add_gradients(metanetwork: Metanetwork, graph: NetworkGraph, objectives: Ite
     """
     with torch.no_grad():
         edited = metanetwork(graph)
-    leaves = {name: tensor.requires_grad_() for name, tensor in edited.items()}
-    if not leaves:
+    if not edited.weights:
         raise MetapruneError("add_gradients: expected a network with parameters that train, got none to edit")
+    leaves = [leaf.requires_grad_() for leaf in (*edited.weights.values(), edited.scores)]
     total = 0.0
     for objective in objectives:
-        value = objective(leaves)
+        value = objective(edited)
         value.backward()  # type: ignore[no-untyped-call]
         total += value.item()
-    reached = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
-    again = metanetwork(graph)
-    torch.autograd.backward([again[name] for name in reached], list(reached.values()))
+    weights, scores = metanetwork(graph)
+    pairs = zip((*weights.values(), scores), leaves, strict=True)
+    reached = [(again, leaf.grad) for again, leaf in pairs if leaf.grad is not None]
+    torch.autograd.backward([again for again, _ in reached], [gradient for _, gradient in reached])
     return total
 
 
-def task_loss(model: nn.Module, task: Task, batch: Batch) -> Objective:
-    """The task's loss on a batch, of `model` with edited weights in the place of its own, in the mode it is in.
+def task_loss(model: nn.Module, task: Task, batch: Batch) -> Callable[[Weights], Tensor]:
+    """The task's loss on a batch, as a function of the weights in the place of the model's own, in the mode it is in.
 
     Args:
         model: The network whose graph the metanetwork reads; written out where that graph is.
@@ -67,11 +79,11 @@ def task_loss(model: nn.Module, task: Task, batch: Batch) -> Objective:
         batch: One of the task's batches.
     """
 
-    def objective(weights: Weights) -> Tensor:
+    def loss(weights: Weights) -> Tensor:
         args, kwargs = task.inputs(batch)
-        return task.loss(functional_call(model, dict(weights), args, kwargs), batch)
+        return task.loss(call_with(model, weights, args, kwargs), batch)
 
-    return objective
+    return loss
 
 
 def importance(graph: NetworkGraph, weights: Weights) -> Float[Tensor, " nodes"]:
@@ -95,23 +107,23 @@ def group_penalty(graph: NetworkGraph, weights: Weights, spread: float = 4.0) ->
     squares = importance(graph, weights)
     strength = squares.detach().clamp(min=0).sqrt()
     gamma = torch.zeros_like(strength)
-    for nodes in _free(graph).values():
+    for nodes in graph.free.values():
         here = strength[nodes]
         gap = here.max() - here
         gamma[nodes] = 2 ** (spread * gap / gap.max().clamp(min=torch.finfo(gap.dtype).tiny))
     return 0.5 * (gamma * squares).sum()
 
 
-def scores(graph: NetworkGraph, weights: Weights) -> dict[str, Tensor]:
-    """For each axis that may be cut, the channels' importance relative to the axis's mean: what `Allocation` ranks."""
+def relative_importance(graph: NetworkGraph, weights: Weights) -> dict[str, Tensor]:
+    """For each axis that may be cut, the channels' importance relative to the axis's mean."""
     found = importance(graph, weights).detach().double().cpu()
-    return {name: found[nodes] / found[nodes].mean().clamp(min=1e-30) for name, nodes in _free(graph).items()}
+    return {name: found[nodes] / found[nodes].mean().clamp(min=1e-30) for name, nodes in graph.free.items()}
 
 
 def living(graph: NetworkGraph, plan: Plan) -> Float[Tensor, " nodes"]:
     """One for each channel that a plan keeps, zero for the others."""
     found = torch.ones(len(graph.axis), device=graph.axis.device)
-    free = _free(graph)
+    free = graph.free
     for name, kept in plan.kept.items():
         nodes = free[name]
         alive = torch.zeros(nodes.stop - nodes.start, device=found.device)
@@ -125,12 +137,28 @@ def masked(graph: NetworkGraph, weights: Weights, alive: Float[Tensor, " nodes"]
 
     Where no statistic runs over channels this is what a cut computes; see `mp.mask` for the function of any cut.
     """
+    return _scaled(graph, weights, dict.fromkeys(("rows", "columns"), alive))
+
+
+def gated(graph: NetworkGraph, weights: Weights, gates: Float[Tensor, " nodes"]) -> dict[str, Tensor]:
+    """Edited weights with each channel times its gate, once where that will do: so what is dead has a gradient, too.
+
+    The gate is on what reads a channel (the columns of its tensors); where that is not all that becomes of it, on what
+    makes it, too. With gates of zeros and ones this is the function of `masked`, where no statistic runs over channels.
+    But there the dead are multiplied by zero twice, and a gradient could not tell what they would be good for.
+    """
+    made = torch.where(graph.plain, torch.ones_like(gates), gates)
+    return _scaled(graph, weights, {"columns": gates, "rows": made})
+
+
+def _scaled(graph: NetworkGraph, weights: Weights, factors: Mapping[str, Float[Tensor, " nodes"]]) -> dict[str, Tensor]:
+    """Weights times the product of the factors of the channels that they lie on, which differ for rows and columns."""
     found = dict(weights)
     for side, blocks, which in graph.sides():
-        stays = side.all_alive(alive)
+        product = side.product(factors[which])
         for block in blocks:
             if block.name in found:
-                here = stays[slice(*getattr(block, which))].to(found[block.name])
+                here = product[slice(*getattr(block, which))].to(found[block.name])
                 here = here[None, :, None] if which == "rows" else here[None, None]
                 found[block.name] = found[block.name] * block.tensor(here.expand(block.matrix.shape))
     return found
@@ -142,14 +170,3 @@ def _squares(block: Block, weights: Weights, across: int, like: Tensor) -> Float
         return like.new_zeros(block.matrix.shape[3 - across])
     entries = weights[block.name].permute(block.order).reshape(block.matrix.shape)
     return entries.square().sum((0, across)).to(like)
-
-
-def _free(graph: NetworkGraph) -> dict[str, slice]:
-    """The nodes of each axis that may be cut."""
-    sizes = torch.bincount(graph.axis, minlength=len(graph.names)).tolist()
-    stops = torch.tensor(sizes).cumsum(0).tolist()
-    return {
-        name: slice(stop - size, stop)
-        for name, size, stop, told in zip(graph.names, sizes, stops, graph.axes, strict=True)
-        if told[0] == 1
-    }

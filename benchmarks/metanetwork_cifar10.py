@@ -1,0 +1,344 @@
+"""What a graph metanetwork is worth: networks it never saw, pruned with and without it, for equal epochs.
+
+Run `python benchmarks/metanetwork_cifar10.py --data DATA`: it takes hours on a CPU. Every finished piece is a folder
+under `--out`; started again it goes on where it was, and several processes may share the folder. `--table` only writes
+the page of what there is.
+
+The networks are ResNets on CIFAR-10 at half resolution, small enough to train many. A family of them is trained and two
+metanetworks on it, one for each goal; one network of the family chooses their parameters. Three other networks are
+pruned, one of them deeper than any of the family; and, one seed each, networks of other families and of other data.
+
+`DATA` is a folder with `train.parquet` and `test.parquet`, or a name on the Hugging Face Hub.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from experiment import claimed, write
+from torch import nn
+
+import metaprune as mp
+from metaprune.cost.budget import Allocation
+from metaprune.data import load as load_data
+from metaprune.graph.tensors import clone, named_tensors
+from metaprune.methods.graph_metanetwork import Direct, Metanetwork, Paper, graph_of, load, meta_train, save
+from metaprune.methods.graph_metanetwork.area import STEPS, area, metrics
+from metaprune.methods.graph_metanetwork.goal import DataModel, Goal
+from metaprune.methods.graph_metanetwork.objective import importance, masked
+from metaprune.methods.graph_metanetwork.zoo import Variant, grow, networks, variants
+from metaprune.methods.method import Found, Problem
+from metaprune.methods.saliency import group_norms
+from metaprune.models import ResNet, VisionTransformer
+from metaprune.train.engine import fit
+
+PAGE = Path(__file__).with_name("metanetwork_cifar10.md")
+DENSE = mp.Recipe(12, lr=0.1, warmup=0.5)
+PRUNED = mp.Recipe(5, lr=0.05)
+FAMILY = variants(["resnet"], 8, vary={"depth": [8, 14]}, widths=[1.0, 0.75, 0.5])
+CHOOSES = 1  # which of the family
+SHARES = (1 / 2, 1 / 3, 1 / 4)
+AREA_SHARES = (0.25, 0.35, 0.5, 0.7, 0.9)
+GOALS: dict[str, Goal] = {"direct": Direct(), "paper": Paper()}
+META = mp.Recipe(24, lr=1e-3, optimizer="adamw", weight_decay=1e-4, clip_norm=1.0)
+
+
+def resnet(depth: int, channels: int = 3, halved: bool = True) -> nn.Module:
+    """A ResNet, by default one that sees images at half resolution."""
+    network = ResNet(depth, channels=channels)
+    return nn.Sequential(nn.AvgPool2d(2), network) if halved else network
+
+
+def vgg(widths: Sequence[int]) -> nn.Module:
+    """Pairs of convolutions with their norms, a pool between pairs; images at half resolution."""
+    layers: list[nn.Module] = []
+    before = 3
+    for width in widths:
+        layers.append(nn.MaxPool2d(2) if layers else nn.AvgPool2d(2))
+        for _ in range(2):
+            layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            before = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+
+
+BUILDERS: dict[str, Callable[..., nn.Module]] = {"resnet": resnet, "vgg": vgg, "vit": VisionTransformer}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that no metanetwork has learned from.
+
+    Attributes:
+        variant: How it is built.
+        folder: The zoo that it is kept in.
+        data: "CIFAR-10" or "digits".
+        dense: How it is trained.
+        pruned: How it is tuned.
+    """
+
+    variant: Variant
+    folder: str = "unseen"
+    data: str = "CIFAR-10"
+    dense: mp.Recipe = DENSE
+    pruned: mp.Recipe = PRUNED
+
+
+UNSEEN = {f"ResNet-{depth}": Subject(Variant("resnet", {"depth": depth}, 100 + depth)) for depth in (8, 14, 20)}
+TRANSFER = {
+    "ResNet-8 on the digits": Subject(
+        Variant("resnet", {"depth": 8, "channels": 1, "halved": False}, 1),
+        "digits",
+        "digits",
+        mp.Recipe(25, lr=0.1, warmup=1.0),
+        mp.Recipe(10, lr=0.05),
+    ),
+    "VGG": Subject(Variant("vgg", {"widths": [24, 48, 96]}, 1), "vgg"),
+    "ViT": Subject(
+        Variant("vit", {"patch": 8, "width": 64, "depth": 4, "hidden": 128}, 1),
+        "vit",
+        dense=mp.Recipe(12, lr=1e-3, warmup=1.0, weight_decay=0.05, optimizer="adamw"),
+        pruned=mp.Recipe(5, lr=5e-4, weight_decay=0.05, optimizer="adamw"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class GroupLasso:
+    """Train with a group penalty for a share of the epochs, then cut by magnitude.
+
+    After each step channels shrink by rate · strength · gamma, with gamma from 1 (the strongest of its axis) to 16 (the
+    weakest): the group-norm regulariser of Fang et al., DepGraph, CVPR 2023, applied by itself.
+    """
+
+    strength: float = 5e-3
+    search: float = 0.4
+
+    name: ClassVar[str] = "group lasso"
+    reference: ClassVar[str] = "Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023 (sparse learning)"
+
+    def find(self, problem: Problem) -> Found:
+        """Shrink, rank, and fit the budget."""
+        model, graph, recipe = clone(problem.model), problem.graph, problem.recipe
+        read, tensors = graph_of(model, graph), named_tensors(model)
+        learned = {block.name: tensors[block.name] for block in read.learned}
+        epochs = max(1, round(self.search * recipe.epochs))
+
+        @torch.no_grad()
+        def shrink(step: int, steps: int) -> None:
+            strength = importance(read, learned).clamp(min=0).sqrt()
+            factor = torch.ones_like(strength)
+            rate = recipe.lr_at(epochs * (step + 1) / steps) * self.strength
+            for nodes in read.free.values():
+                gap = strength[nodes].max() - strength[nodes]
+                factor[nodes] = (1 - rate * 2 ** (4 * gap / gap.max().clamp(min=1e-12))).clamp(min=0)
+            for name, weight in masked(read, learned, factor).items():
+                tensors[name].copy_(weight)
+
+        history = fit(
+            model,
+            problem.task,
+            recipe,
+            stop=epochs,
+            name="group lasso",
+            after_step=shrink,
+            checkpoint=problem.checkpoint,
+            progress=problem.progress,
+        )
+        scores = group_norms(model, graph)
+        return Found(Allocation(graph, problem.budget).plan(scores), model, scores, epochs, history=tuple(history.rows))
+
+
+def metanetwork(home: Path, goal: str) -> str:
+    """The file of a metanetwork; that of no goal was not trained."""
+    return str(home / "meta" / goal / "metanetwork.safetensors")
+
+
+ARMS: dict[str, Callable[[Path], Any]] = {
+    "edit": lambda home: mp.GraphMetanetwork(metanetwork(home, "direct")),
+    "no edit": lambda home: mp.GraphMetanetwork(metanetwork(home, "none")),
+    "magnitude": lambda home: mp.Magnitude(),
+    "taylor": lambda home: mp.Taylor(),
+    "lasso": lambda home: GroupLasso(),
+    "dhp": lambda home: mp.DHP(),
+    "edit of the paper's goal": lambda home: mp.GraphMetanetwork(
+        metanetwork(home, "paper"), criterion="magnitude", tuning=0.4
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """All pieces of the experiment, each of which is kept."""
+
+    home: Path
+    tasks: Mapping[str, mp.Task]
+    examples: Mapping[str, tuple[torch.Tensor]]
+
+    def zoo(
+        self, folder: str, chosen: Sequence[Variant], data: str, recipe: mp.Recipe, snapshots: Sequence[int]
+    ) -> Any:
+        """Networks by the names of their variants."""
+        home, example = self.home / folder, self.examples[data]
+        grow(home, BUILDERS, chosen, example, self.tasks[data], recipe, snapshots=snapshots, data=data)
+        names = {variant.name for variant in chosen}
+        return {n: m for n, m in networks(home, BUILDERS, example).items() if n.partition("@")[0] in names}
+
+    def meta_train(self, name: str, goal: Goal) -> None:
+        """One metanetwork, unless it is there or in the making."""
+        path = Path(metanetwork(self.home, name))
+        family = self.zoo("zoo", FAMILY, "CIFAR-10", DENSE, [6])
+        held = FAMILY[CHOOSES].name
+        with claimed(path.parent) as mine:
+            if mine and not path.exists():
+                torch.manual_seed(0)
+                meta_train(
+                    Metanetwork(32, 3),
+                    {name: model for name, model in family.items() if name.partition("@")[0] != held},
+                    self.examples["CIFAR-10"],
+                    self.tasks["CIFAR-10"],
+                    held_out={held: family[held]},
+                    goal=goal,
+                    recipe=META,
+                    batches=6,
+                    every=3,
+                    out=path.parent,
+                )
+
+    def dense(self, subject: Subject) -> nn.Module:
+        """A network to be pruned."""
+        return self.zoo(subject.folder, [subject.variant], subject.data, subject.dense, [])[subject.variant.name]
+
+    def prune(self, name: str, subject: Subject, arm: str, share: float, seed: int) -> None:
+        """One row of the table, unless it is there or in the making."""
+        folder = self.home / "runs" / f"{name}-{arm}-{share:.2f}-{seed}".replace(" ", "_")
+        with claimed(folder) as mine:
+            if not mine or (folder / "row.json").exists():
+                return
+            result = mp.prune(
+                self.dense(subject),
+                self.examples[subject.data],
+                method=ARMS[arm](self.home),
+                budget=mp.Budget(macs=share, multiple_of=1),
+                task=self.tasks[subject.data],
+                recipe=replace(subject.pruned, seed=seed),
+                out=folder,
+                network=name,
+                data=subject.data,
+            )
+            report = result.report
+            row = {
+                "network": name,
+                "arm": arm,
+                "share": share,
+                "seed": seed,
+                "epochs": subject.pruned.epochs,
+                "dense": report.dense.metric,
+                "accuracy": report.pruned.metric,
+                "after_cut": report.after_cut,
+                "macs": report.pruned.macs / report.dense.macs,
+                "params": report.pruned.params / report.dense.params,
+            }
+            write(folder / "row.json", json.dumps(row))
+
+    def areas(self, name: str, subject: Subject) -> None:
+        """Accuracy over what stays, tuned for a few steps, on validation data: as it is, and edited by each."""
+        path = self.home / "areas" / f"{name}.json".replace(" ", "_")
+        path.parent.mkdir(exist_ok=True)
+        if path.exists():
+            return
+        network, task, example = self.dense(subject), self.tasks[subject.data], self.examples[subject.data]
+        data = DataModel.of(name, network, mp.trace(network, example), task, torch.device("cpu"))
+        found = {
+            goal: metrics(load(metanetwork(self.home, goal)), data, task, mp.Recipe(1), shares=AREA_SHARES, most=40)
+            for goal in ("none", *GOALS)
+        }
+        write(path, json.dumps({"network": name, "metrics": found}))
+
+
+def table(rows: Sequence[Mapping[str, Any]], curves: Sequence[Mapping[str, Any]]) -> str:
+    """The page."""
+    lines = [
+        "# What the edit is worth",
+        "",
+        "Written by `python benchmarks/metanetwork_cifar10.py --data DATA`.",
+        "",
+        "Test accuracy of the last epoch in percent, all arms with the same epochs after the dense network: the mean ± "
+        "the standard deviation over seeds; in brackets the validation accuracy right after the cut, recalibrated. "
+        "“No edit” ranks by the same criterion as “edit”, with a metanetwork that was not trained.",
+        "",
+    ]
+    for name in [name for name in (UNSEEN | TRANSFER) if name in {row["network"] for row in rows}]:
+        own = [row for row in rows if row["network"] == name]
+        shares = sorted({row["share"] for row in own}, reverse=True)
+        lines += [f"## {name}", "", f"Dense {own[0]['dense']:.2f}; {own[0]['epochs']} epochs.", ""]
+        lines += ["| arm | " + " | ".join(f"{share:.2f} of the MACs" for share in shares) + " | seeds |"]
+        lines += ["|---|" + "--:|" * len(shares) + "--:|"]
+        for arm in ARMS:
+            cells, seeds = [], set[int]()
+            for share in shares:
+                found = [row for row in own if row["arm"] == arm and row["share"] == share]
+                seeds |= {row["seed"] for row in found}
+                values = [row["accuracy"] for row in found]
+                spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+                raw = statistics.mean(row["after_cut"] for row in found) if found else 0.0
+                cells.append(f"{statistics.mean(values):.2f}{spread} ({raw:.1f})" if found else "")
+            if any(cells):
+                lines.append(f"| {arm} | " + " | ".join(cells) + f" | {len(seeds)} |")
+        lines.append("")
+    if curves:
+        told = f"Validation accuracy over what stays, {STEPS} steps after the cut, and the area under it."
+        lines += ["## Curves", "", told, ""]
+        lines += ["| network | edit | " + " | ".join(f"{share:g}" for share in AREA_SHARES) + " | area |"]
+        lines += ["|---|---|" + "--:|" * (len(AREA_SHARES) + 1)]
+        for curve in curves:
+            for goal, values in curve["metrics"].items():
+                cells = " | ".join(f"{value:.1f}" for value in values)
+                lines.append(f"| {curve['network']} | {goal} | {cells} | {area(values, AREA_SHARES):.2f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is left, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
+    parser.add_argument("--networks", nargs="+", choices=[*UNSEEN, *TRANSFER], default=[*UNSEEN, *TRANSFER])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="those of TRANSFER get the first only")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--out", type=Path, default=Path("runs/metanetwork"))
+    parser.add_argument("--table", action="store_true", help="only write the tables of the runs there are")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if not args.table:
+        loaded = {"CIFAR-10": load_data(args.data), "digits": load_data("digits")}
+        tasks = {name: mp.Classification(data.train, data.val, data.test) for name, data in loaded.items()}
+        examples = {name: (torch.zeros(2, *data.shape),) for name, data in loaded.items()}
+        work = Work(args.out, tasks, examples)
+        untrained = Path(metanetwork(args.out, "none"))
+        untrained.parent.mkdir(parents=True, exist_ok=True)
+        save(Metanetwork(2, 1), untrained)
+        for name, goal in GOALS.items():
+            work.meta_train(name, goal)
+        subjects = {name: subject for name, subject in (UNSEEN | TRANSFER).items() if name in args.networks}
+        for seed, (name, subject), share, arm in itertools.product(args.seeds, subjects.items(), SHARES, args.arms):
+            if name in UNSEEN or seed == args.seeds[0]:
+                work.prune(name, subject, arm, share, seed)
+        for name, subject in subjects.items():
+            work.areas(name, subject)
+    rows = [json.loads(path.read_text()) for path in sorted(args.out.glob("runs/*/row.json"))]
+    curves = [json.loads(path.read_text()) for path in sorted(args.out.glob("areas/*.json"))]
+    page = table(rows, curves)
+    PAGE.write_text(page)
+    print(page)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

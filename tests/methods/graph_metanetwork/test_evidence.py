@@ -1,0 +1,70 @@
+"""Evidence, as a metanetwork is told it."""
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Generator
+
+import metaprune as mp
+from metaprune.methods.graph_metanetwork import Metanetwork, edit, graph_of
+from metaprune.methods.graph_metanetwork.evidence import informed
+from metaprune.methods.saliency import gate_gradients
+from tests.laws import oracle
+from tests.methods import small
+
+
+def test_what_is_told_by_hand() -> None:
+    """That it was asked, the size relative to all channels and to the axis, the sign; nothing of what is fixed."""
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    said = gate_gradients(model, graph, small.task(), 4)
+    evidence = informed(graph_of(model, graph), said).evidence
+    read = graph_of(model, graph)
+    whole = torch.cat(list(said.values()), 1).square().mean().sqrt()
+    for name, nodes in read.free.items():
+        size = said[name].square().mean(0).sqrt()
+        own = size.square().mean().sqrt()
+        expected = [torch.ones_like(size), (size / whole).log10(), (size / own).log10(), said[name].mean(0) / size]
+        torch.testing.assert_close(evidence[nodes], torch.stack(expected, 1).float())
+    fixed = torch.ones(len(read.axis), dtype=torch.bool)
+    for nodes in read.free.values():
+        fixed[nodes] = False
+    assert not evidence[fixed].any()
+
+
+def test_renumbered_channels_are_ranked_alike() -> None:
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    generator = Generator().manual_seed(3)
+    orders = {axis: torch.randperm(a.size, generator=generator).tolist() for axis, a in graph.free.items()}
+    moved = oracle.permute(model, graph, orders)
+    said = gate_gradients(model, graph, small.task(), 4)
+    before = informed(graph_of(model, graph), said)
+    after = informed(graph_of(moved, graph), {axis: rows[:, orders[axis]] for axis, rows in said.items()})
+    metanetwork = Metanetwork(8, 2)
+    torch.nn.init.normal_(metanetwork.write_scores[2].weight)
+    with torch.no_grad():
+        first, second = metanetwork(before).scores, metanetwork(after).scores
+    for name, nodes in before.free.items():
+        torch.testing.assert_close(second[nodes], first[nodes][orders[name]])
+        assert first[nodes].std() > 1e-3
+
+
+def test_without_data_nothing_is_told() -> None:
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    read = graph_of(model, graph)
+    nothing = gate_gradients(model, graph, replace(small.task(), train=[]))
+    assert not read.evidence.any()
+    assert not informed(read, nothing).evidence.any()
+
+
+def test_it_asks_and_changes_nothing() -> None:
+    model = small.network().train()
+    graph = mp.trace(model, small.EXAMPLE)
+    state = copy.deepcopy(model.state_dict())
+    copied = edit(model, graph, Metanetwork(8, 1), small.task())
+    assert model.training
+    for tensors in (model.state_dict(), copied.state_dict()):
+        assert all(torch.equal(tensor, state[name]) for name, tensor in tensors.items())
