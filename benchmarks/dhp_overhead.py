@@ -4,15 +4,13 @@ Run `python benchmarks/dhp_overhead.py`: some minutes; it prints a table and wri
 exit code is 1 if a bar is missed.
 
 Time: plain, gate and hypernetwork steps in turns in one process, so that what else the machine does hits all alike; the
-median of each. Memory: the largest resident set over some steps, above what the process held before the network was
-made, in a process of its own for each.
+median of each. Memory: the largest resident set over some steps (Linux), above what the process held before the network
+was made, in a process of its own for each.
 """
 
 import argparse
 import json
-import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -96,16 +94,18 @@ def timed(network: str, repeats: int) -> dict[str, float]:
 def peak(network: str, form: str) -> float:
     """Megabytes that a network and some steps take, in this process; a trace before it has imported all there is."""
     mp.trace(MODELS[network](), (torch.randn(1, 3, 32, 32),))
-    held = _resident()
+    held = _kilobytes("VmRSS")
     step = stepper(network, form)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
     for _ in range(4):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - held) / 1e6
+    return (_kilobytes("VmHWM") - held) / 1e3
 
 
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _kilobytes(what: str) -> int:
+    """A figure of this process alone; what `getrusage` says may be the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{what}:")[2].split()[0])
 
 
 def main() -> None:

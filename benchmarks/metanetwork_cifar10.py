@@ -5,7 +5,7 @@ under `--out`; started again it goes on where it was, and several processes may 
 the page of what there is.
 
 The networks are ResNets on CIFAR-10 at half resolution, small enough to train many. A family of them is trained and two
-metanetworks on it, one for each goal; one network of the family chooses their parameters. Three other networks are
+metanetworks on it, one for each goal; two networks of the family choose their parameters. Three other networks are
 pruned, one of them deeper than any of the family; and, one seed each, networks of other families and of other data.
 
 `DATA` is a folder with `train.parquet` and `test.parquet`, or a name on the Hugging Face Hub.
@@ -41,12 +41,12 @@ from metaprune.train.engine import fit
 PAGE = Path(__file__).with_name("metanetwork_cifar10.md")
 DENSE = mp.Recipe(12, lr=0.1, warmup=0.5)
 PRUNED = mp.Recipe(5, lr=0.05)
-FAMILY = variants(["resnet"], 8, vary={"depth": [8, 14]}, widths=[1.0, 0.75, 0.5])
-CHOOSES = 1  # which of the family
+FAMILY = variants(["resnet"], 11, vary={"depth": [8, 14]}, widths=[1.0, 0.75, 0.5])
+CHOOSE = (8, 10)  # which of the family
 SHARES = (1 / 2, 1 / 3, 1 / 4)
 AREA_SHARES = (0.25, 0.35, 0.5, 0.7, 0.9)
 GOALS: dict[str, Goal] = {"direct": Direct(), "paper": Paper()}
-META = mp.Recipe(24, lr=1e-3, optimizer="adamw", weight_decay=1e-4, clip_norm=1.0)
+META = mp.Recipe(40, lr=3e-3, optimizer="adamw", weight_decay=1e-4, clip_norm=1.0)
 
 
 def resnet(depth: int, channels: int = 3, halved: bool = True) -> nn.Module:
@@ -193,20 +193,20 @@ class Work:
         """One metanetwork, unless it is there or in the making."""
         path = Path(metanetwork(self.home, name))
         family = self.zoo("zoo", FAMILY, "CIFAR-10", DENSE, [6])
-        held = FAMILY[CHOOSES].name
+        held = {FAMILY[index].name for index in CHOOSE}
         with claimed(path.parent) as mine:
             if mine and not path.exists():
                 torch.manual_seed(0)
                 meta_train(
                     Metanetwork(32, 3),
-                    {name: model for name, model in family.items() if name.partition("@")[0] != held},
+                    {name: model for name, model in family.items() if name.partition("@")[0] not in held},
                     self.examples["CIFAR-10"],
                     self.tasks["CIFAR-10"],
-                    held_out={held: family[held]},
+                    held_out={name: family[name] for name in held},
                     goal=goal,
                     recipe=META,
                     batches=6,
-                    every=3,
+                    every=8,
                     out=path.parent,
                 )
 
@@ -255,8 +255,9 @@ class Work:
         network, task, example = self.dense(subject), self.tasks[subject.data], self.examples[subject.data]
         data = DataModel.of(name, network, mp.trace(network, example), task, torch.device("cpu"))
         found = {
-            goal: metrics(load(metanetwork(self.home, goal)), data, task, mp.Recipe(1), shares=AREA_SHARES, most=40)
+            goal: metrics(load(metanetwork(self.home, goal)), data, task, mp.Recipe(1), shares=AREA_SHARES)
             for goal in ("none", *GOALS)
+            if Path(metanetwork(self.home, goal)).exists()
         }
         write(path, json.dumps({"network": name, "metrics": found}))
 
@@ -309,6 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
+    parser.add_argument("--goals", nargs="*", choices=list(GOALS), default=list(GOALS))
     parser.add_argument("--networks", nargs="+", choices=[*UNSEEN, *TRANSFER], default=[*UNSEEN, *TRANSFER])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="those of TRANSFER get the first only")
     parser.add_argument("--threads", type=int, default=None)
@@ -325,8 +327,8 @@ def main() -> None:
         untrained = Path(metanetwork(args.out, "none"))
         untrained.parent.mkdir(parents=True, exist_ok=True)
         save(Metanetwork(2, 1), untrained)
-        for name, goal in GOALS.items():
-            work.meta_train(name, goal)
+        for name in args.goals:
+            work.meta_train(name, GOALS[name])
         subjects = {name: subject for name, subject in (UNSEEN | TRANSFER).items() if name in args.networks}
         for seed, (name, subject), share, arm in itertools.product(args.seeds, subjects.items(), SHARES, args.arms):
             if name in UNSEEN or seed == args.seeds[0]:

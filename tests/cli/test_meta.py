@@ -86,7 +86,6 @@ BAD = {
     f"{TRAIN} --out OUT --hidden 3": "an even number",
     f"{TRAIN} --out OUT --strength -1": "strength",
     f"{TRAIN} --out OUT --batches 0": "batches from 1",
-    f"prune resnet8 {RUN} --out OUT --method graph_metanetwork": "expected metanetwork=FILE",
     f"prune resnet8 {RUN} --out OUT --method graph_metanetwork --metanetwork HERE/nowhere": "no file at",
     f"prune resnet8 {RUN} --out OUT --method graph_metanetwork --metanetwork HERE/text.txt": "expected safetensors",
     f"prune resnet8 {RUN} --out OUT --metanetwork HERE/text.txt": "belongs to --method graph_metanetwork, got",

@@ -51,6 +51,15 @@ def test_a_gates_gradient_is_a_difference_of_losses() -> None:
                 assert row[channel].item() == pytest.approx(slope.item() / step, rel=1e-5, abs=1e-9)
 
 
+def test_frozen_parameters_are_asked_too() -> None:
+    model, task = small.network(), in_order(small.task())
+    graph = mp.trace(model, small.EXAMPLE)
+    before = gate_gradients(model.double(), graph, task, BATCHES)
+    after = gate_gradients(copy.deepcopy(model).requires_grad_(False), graph, task, BATCHES)
+    for axis, rows in before.items():
+        torch.testing.assert_close(after[axis], rows)
+
+
 @pytest.mark.parametrize("power", [0.0, 1.0])
 def test_the_plan_follows_the_evidence_per_cost(power: float) -> None:
     model = small.network()

@@ -164,10 +164,13 @@ def prune(
     model: Model,
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Where the result and the checkpoints go.")],
-    method: Annotated[str, typer.Option(help="dhp, magnitude, uniform, random or graph_metanetwork.")] = "dhp",
+    method: Annotated[str, typer.Option(help="dhp, magnitude, taylor, uniform, random or graph_metanetwork.")] = "dhp",
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, field=value.")] = None,
     metanetwork: Annotated[
-        Path | None, typer.Option(help="For graph_metanetwork: a file that `metaprune meta-train` wrote.")
+        Path | None,
+        typer.Option(
+            help="For graph_metanetwork: a file that `metaprune meta-train` wrote; by default the shipped one."
+        ),
     ] = None,
     macs: Annotated[float | None, typer.Option(help="Share of the MACs that stays, or a number of them.")] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters that stays, or a number.")] = None,

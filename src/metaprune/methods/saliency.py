@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.tensors import named_tensors
+from metaprune.graph.tensors import call_with, named_tensors
 from metaprune.graph.term import axes_of, places
 from metaprune.surgery.attention import written_out
 from metaprune.train import randomness
@@ -58,7 +58,8 @@ def gate_gradients(
     """How the loss of a batch would change to first order if a channel went: dL/dg of a gate g = 1 on it.
 
     The gate multiplies every parameter that holds the channel (biases and norms, too), so that by the chain rule its
-    gradient is the sum of w dL/dw over them (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771, for groups).
+    gradient is the sum of w dL/dw over them, frozen ones too (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771,
+    for groups).
 
     Args:
         model: The network, on any device; asked in evaluation mode and left untouched.
@@ -72,8 +73,11 @@ def gate_gradients(
     """
     model = written_out(model, graph.written_out)
     modes = [(module, module.training) for module in model.modules()]
-    parameters = {name: p for name, p in named_tensors(model).items() if name in graph.parameters and p.requires_grad}
-    device = next((p.device for p in parameters.values()), None)
+    tensors = named_tensors(model)
+    leaves = {
+        name: tensors[name].detach().requires_grad_() for name in graph.parameters if tensors[name].is_floating_point()
+    }
+    device = next((leaf.device for leaf in leaves.values()), None)
     found: dict[str, list[Tensor]] = {name: [] for name in graph.free}
     model.eval()
     try:
@@ -83,11 +87,11 @@ def gate_gradients(
                 moved = tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
                 args, kwargs = task.inputs(moved)
                 with torch.enable_grad():
-                    loss = task.loss(model(*args, **kwargs), moved)
-                    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                    loss = task.loss(call_with(model, leaves, args, kwargs), moved)
+                    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
                 said = {
-                    name: (parameter.detach() * gradient).double()
-                    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
+                    name: (leaf.detach() * gradient).double()
+                    for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
                     if gradient is not None
                 }
                 totals = {name: torch.zeros(axis.size, dtype=torch.float64) for name, axis in graph.free.items()}

@@ -1,19 +1,20 @@
-"""The direct goal: the loss along a short tuning of the cut network, and what a moving line gives the scores."""
+"""The direct goal: the loss along a short tuning of the cut network."""
 
 import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Direct, Metanetwork
 from metaprune.methods.graph_metanetwork.goal import DataModel
-from metaprune.methods.graph_metanetwork.metanetwork import Edited
-from metaprune.methods.graph_metanetwork.objective import living
+from metaprune.methods.graph_metanetwork.objective import living, masked, task_loss
 from tests.methods import small
+from tests.methods.graph_metanetwork.cases import stirred
 
 
 def data_model() -> DataModel:
@@ -22,13 +23,11 @@ def data_model() -> DataModel:
     return DataModel.of("small", model, mp.trace(model, small.EXAMPLE), small.task(), torch.device("cpu"))
 
 
-def untrained(data: DataModel) -> Edited:
-    """No edits and no scores, as leaves."""
+def untrained(data: DataModel) -> dict[str, Tensor]:
+    """No edits, as leaves."""
     with torch.no_grad():
         edited = Metanetwork(4, 1)(data.read)
-    for leaf in (*edited.weights.values(), edited.scores):
-        leaf.requires_grad_()
-    return edited
+    return {name: weight.requires_grad_() for name, weight in edited.items()}
 
 
 def training(model: torch.nn.Module) -> torch.nn.Module:
@@ -42,7 +41,7 @@ def training(model: torch.nn.Module) -> torch.nn.Module:
 def test_the_losses_are_those_of_the_cut_network_on_its_way() -> None:
     """Plain gradient descent of the network that was really cut, batch after batch."""
     data, task = data_model(), small.task()
-    goal = Direct(low=0.5, high=0.5, dense=0.0, tuning=0.1)
+    goal = Direct(dense=0.0, tuning=0.1)
     batches = list(task.train)[:4]
     edited = untrained(data)
     plan = data.plan(data.ranked(edited), 0.5)
@@ -56,76 +55,44 @@ def test_the_losses_are_those_of_the_cut_network_on_its_way() -> None:
         with torch.no_grad():
             for parameter, gradient in zip(cut.parameters(), gradients, strict=True):
                 parameter -= 0.1 * gradient
-    objectives = goal.objectives(data, task, batches, torch.Generator())
+    objectives = goal.objectives(data, task, batches, 0.5)
     values = [objective(edited).item() for _, objective in objectives]
     assert values == pytest.approx(expected, rel=1e-4)
     assert values[-1] != pytest.approx(values[0], rel=1e-2)
 
 
-def test_what_is_handed_on_is_the_gradient_of_a_batch() -> None:
-    """Without tuning: that of a network whose dead channels are gated, which autograd finds by itself."""
+def test_what_is_handed_on_is_the_mean_gradient_along_the_way() -> None:
+    """By hand, on the masked network: the gradient of each batch where the tuning had come to."""
     data, task = data_model(), small.task()
-    batches = list(task.train)[:2]
-    found = []
-    for tuning in (0.0, 1e-12):
-        training(data.model)
-        edited = untrained(data)
-        goal = Direct(low=0.5, high=0.5, tuning=tuning)
-        for _, objective in goal.objectives(data, task, batches, torch.Generator()):
-            objective(edited).backward()
-        found.append([leaf.grad for leaf in (*edited.weights.values(), edited.scores)])
-    for first, second in zip(*found, strict=True):
-        torch.testing.assert_close(first, second)
-    scores = found[0][-1]
-    assert scores[torch.cat([torch.arange(n.start, n.stop) for n in data.read.free.values()])].any()
-
-
-def test_the_line_moves_with_the_scores() -> None:
-    """By hand: who is raised takes the place of others that cost as much; raising all alike changes nothing."""
-    data = data_model()
+    batches = list(task.train)[:3]
+    training(data.model)
     edited = untrained(data)
-    ranked = data.ranked(edited)
-    plan = data.plan(ranked, 0.5)
-    goal = Direct(focus=0.7)
-    gates = goal.gates(data, plan, ranked, edited.scores)
-    alive = living(data.read, plan)
-    assert torch.equal(gates.detach(), alive)
-    slopes = torch.randn(len(alive), generator=torch.Generator().manual_seed(1))
-    (slopes * gates).sum().backward()
-    price = data.allocation.prices(plan.widths)
-    height = {name: score.log() for name, score in ranked.items()}
-    line = max(height[n][alive[nodes] == 0].max() for n, nodes in data.read.free.items() if (alive[nodes] == 0).any())
-    near, cost = torch.zeros(len(alive)), torch.zeros(len(alive))
-    for name, nodes in data.read.free.items():
-        near[nodes] = (-(height[name] - line).abs() / 0.7).exp().float()
-        cost[nodes] = price[name]
-    expected = near * (slopes - cost * (near * slopes).sum() / (near * cost).sum())
-    torch.testing.assert_close(edited.scores.grad, expected)
-    assert (near * cost).sum() > 0
-    assert not edited.scores.grad[data.read.axes[data.read.axis, 0] == 0].any()
+    goal = Direct(tuning=0.1, dense=0.0)
+    for _, objective in goal.objectives(data, task, batches, 0.5):
+        objective(edited).backward()
+    alive = living(data.read, data.plan(data.ranked(edited), 0.5))
+    now = {name: weight.detach().clone() for name, weight in edited.items()}
+    expected = {name: torch.zeros_like(weight) for name, weight in now.items()}
+    for batch in batches:
+        leaves = {name: weight.clone().requires_grad_() for name, weight in now.items()}
+        task_loss(data.model, task, batch)(masked(data.read, leaves, alive)).backward()
+        for name, leaf in leaves.items():
+            expected[name] += leaf.grad / len(batches)
+            now[name] -= 0.1 * leaf.grad
+    for name, weight in edited.items():
+        torch.testing.assert_close(weight.grad, expected[name])
 
 
-def test_nothing_dead_nothing_to_rank() -> None:
+def test_what_the_budget_is_changes_the_edit() -> None:
     data = data_model()
-    edited = untrained(data)
-    gates = Direct().gates(data, mp.Plan({}), data.ranked(edited), edited.scores)
-    assert torch.equal(gates, torch.ones(len(gates)))
+    metanetwork = stirred().float()
+    with torch.no_grad():
+        one, two, again = (metanetwork(data.read.aimed(share)) for share in (0.5, 0.2, 0.5))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.allclose(one[name], two[name]) for name in one)
 
 
-def test_scores_raise_channels_in_the_ranking() -> None:
-    data = data_model()
-    edited = untrained(data)
-    name, nodes = next(iter(data.read.free.items()))
-    scores = edited.scores.detach().clone()
-    scores[nodes.start] = 2.0
-    before, after = data.ranked(edited), data.ranked(edited._replace(scores=scores))
-    assert after[name][0].item() == pytest.approx(before[name][0].item() * torch.tensor(2.0).exp().item())
-    assert torch.equal(after[name][1:], before[name][1:])
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"low": 0.0}, {"low": 0.8, "high": 0.7}, {"focus": 0.0}, {"dense": -1.0}, {"tuning": float("inf")}]
-)
+@pytest.mark.parametrize("wrong", [{"low": 0.0}, {"low": 0.8, "high": 0.7}, {"dense": -1.0}, {"tuning": float("inf")}])
 def test_bad_settings(wrong: dict) -> None:
     with pytest.raises(MetapruneError, match="Direct: expected"):
         replace(copy.copy(Direct()), **wrong)

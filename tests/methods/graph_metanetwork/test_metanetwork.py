@@ -34,7 +34,7 @@ def test_renumbered_channels_are_edited_alike(name: str) -> None:
 def test_channels_are_told_apart() -> None:
     """Edits are no constant: they differ between channels of a free axis, and between tensors."""
     c = case("resnet")
-    edited = stirred()(c.read).weights
+    edited = stirred()(c.read)
     shifts = {path: edited[path] - c.parameters[path] for path in edited}
     for path in ("conv1.weight", "bn1.weight"):
         assert shifts[path].flatten(1).std(0).min() > 1e-4 if shifts[path].dim() > 1 else shifts[path].std() > 1e-4
@@ -52,14 +52,14 @@ def test_edits_are_relative_to_the_scale_of_a_tensor() -> None:
         metanetwork = stirred(relative=relative)
         with torch.no_grad():
             metanetwork.read_tensor[0].weight[:, -2] = 0
-        before, after = metanetwork(c.read).weights, metanetwork(graph_of(large, c.graph)).weights
+        before, after = metanetwork(c.read), metanetwork(graph_of(large, c.graph))
         alike = [torch.allclose(after[path] / 7, before[path], rtol=1e-9, atol=1e-12) for path in before]
         assert all(alike) is relative
 
 
 def test_the_step_is_the_size_of_edits() -> None:
     c = case("vgg")
-    one, two = (stirred(step=step)(c.read).weights["features.3.weight"] for step in (0.1, 0.2))
+    one, two = (stirred(step=step)(c.read)["features.3.weight"] for step in (0.1, 0.2))
     weight = c.parameters["features.3.weight"]
     torch.testing.assert_close(two - weight, 2 * (one - weight))
 
@@ -68,15 +68,15 @@ def test_weights_of_any_precision() -> None:
     c = case("vgg")
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         model = copy.deepcopy(c.model).to(dtype)
-        edited = stirred().float()(graph_of(model, c.graph)).weights
+        edited = stirred().float()(graph_of(model, c.graph))
         assert {tensor.dtype for tensor in edited.values()} == {dtype}
         assert all(tensor.isfinite().all() for tensor in edited.values())
 
 
 def test_every_weight_of_the_metanetwork_is_used() -> None:
     metanetwork = stirred()
-    weights, scores = metanetwork(told(case("attention_split").read))
-    torch.stack([tensor.sin().sum() for tensor in (*weights.values(), scores)]).sum().backward()
+    edited = metanetwork(told(case("attention_split").read))
+    torch.stack([tensor.sin().sum() for tensor in edited.values()]).sum().backward()
     found = gradients(metanetwork)
     assert found.keys() == dict(metanetwork.named_parameters()).keys()
     assert all(gradient.abs().sum() > 0 for gradient in found.values())
@@ -93,6 +93,6 @@ def test_with_and_without_a_tape_it_edits_alike(kept: int, monkeypatch: pytest.M
     monkeypatch.setattr(module, "KEPT", kept)
     read = case("attention_split").read
     metanetwork = stirred()
-    taped = metanetwork(read).weights
+    taped = metanetwork(read)
     with torch.no_grad():
-        assert oracle.distance({n: w.detach() for n, w in taped.items()}, metanetwork(read).weights) < 1e-10
+        assert oracle.distance({n: w.detach() for n, w in taped.items()}, metanetwork(read)) < 1e-10

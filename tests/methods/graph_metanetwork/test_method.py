@@ -76,11 +76,12 @@ def test_the_edit_is_there(file: str, tmp_path: Path) -> None:
     assert not torch.equal(edited, unedited)
 
 
-def test_without_tuning_the_edited_network_is_cut_at_once(file: str) -> None:
-    """Scores and edits change what is cut; before the cut the report has the edited network's accuracy."""
-    report = prune(GraphMetanetwork(file)).report
+def test_without_tuning_the_edited_network_is_cut_at_once(tmp_path: Path) -> None:
+    """Before the cut the report has the edited network's accuracy, which here is lost."""
+    save(stirred(step=5.0).float(), tmp_path / "wild.safetensors")
+    report = prune(GraphMetanetwork(str(tmp_path / "wild.safetensors"))).report
     assert [row.phase for row in report.history] == ["fine-tuning"] * 5
-    assert report.before_cut != report.dense_val
+    assert report.before_cut < report.dense_val - 10
     assert report.pruned.macs <= 0.5 * report.dense.macs
 
 
@@ -106,8 +107,6 @@ def test_it_is_a_method(file: str) -> None:
 
 
 def test_what_it_refuses(file: str, tmp_path: Path) -> None:
-    with pytest.raises(MetapruneError, match="metaprune meta-train"):
-        GraphMetanetwork()
     with pytest.raises(MetapruneError, match="no file at"):
         GraphMetanetwork(str(tmp_path / "nowhere"))
     (tmp_path / "text").write_text("Call me Ishmael.")

@@ -1,24 +1,19 @@
 """Objectives: the gradient of one backward pass, the regulariser by hand, and steps that lower them."""
 
 import copy
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 import metaprune as mp
 from metaprune.cost.budget import Allocation, Budget
-from metaprune.graph.term import axes_of
 from metaprune.methods.graph_metanetwork import Metanetwork, edit, graph_of
 from metaprune.methods.graph_metanetwork.objective import (
     Objective,
-    Weights,
     add_gradients,
-    gated,
     group_penalty,
     importance,
     living,
@@ -26,16 +21,11 @@ from metaprune.methods.graph_metanetwork.objective import (
     relative_importance,
     task_loss,
 )
-from metaprune.surgery.attention import written_out
 from tests.laws import oracle
 from tests.methods import small
-from tests.methods.graph_metanetwork.cases import case, gradients, stirred, told
+from tests.methods.graph_metanetwork.cases import gradients, stirred, told
 
 BATCHES = list(DataLoader(small.pictures(48, 3), batch_size=16))
-
-
-def whole(loss: Callable[[Weights], Tensor]) -> Objective:
-    return lambda edited: loss(edited.weights)
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +41,8 @@ def test_one_backward_pass_is_enough(trained) -> None:
     metanetwork = stirred()
     task = small.task()
     objectives: list[Objective] = [
-        *(whole(task_loss(model, task, [batch[0].double(), batch[1]])) for batch in BATCHES),
-        lambda edited: 0.01 * group_penalty(read, edited.weights) + edited.scores.square().sum(),
+        *(task_loss(model, task, [batch[0].double(), batch[1]]) for batch in BATCHES),
+        lambda weights: 0.01 * group_penalty(read, weights),
     ]
     total = add_gradients(metanetwork, read, objectives)
     once = gradients(metanetwork)
@@ -110,33 +100,6 @@ def test_a_masked_network_is_the_cut_one(trained) -> None:
     torch.testing.assert_close(functional_call(model, hidden, (x,)), expected)
 
 
-@pytest.mark.parametrize(
-    "name", ["vgg", "resnet", "densenet", "mobilenet_v2", "unet", "attention_split", "squeeze_excite_linear", "llama"]
-)
-def test_a_gated_network_is_the_masked_one(name: str) -> None:
-    """Where no statistic runs over channels; and what is dead has a gradient wherever something would read it."""
-    c = case(name)
-    model = written_out(c.model, c.graph.written_out)
-    weights = {block.name: c.parameters[block.name].detach() for block in c.read.learned}
-    plan = oracle.half(c.graph)
-    averaged = {a.name for op in c.graph.operators for term in op.statistics for a in axes_of(term)}
-    plan = mp.Plan({axis: kept for axis, kept in plan.kept.items() if axis not in averaged})
-    alive = living(c.read, plan).double()
-    gates = alive.clone().requires_grad_()
-
-    def run(tensors: Weights) -> Tensor:
-        outputs = functional_call(model, dict(tensors), c.args, c.kwargs)
-        return torch.cat([leaf.flatten() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)])
-
-    found = run(gated(c.read, weights, gates))
-    torch.testing.assert_close(found, run(masked(c.read, weights, alive)), rtol=1e-8, atol=1e-9)
-    found.square().sum().backward()
-    plain = [nodes for name, nodes in c.read.free.items() if name in plan.kept and c.read.plain[nodes].all()]
-    assert plain
-    for nodes in plain:
-        assert gates.grad[nodes][alive[nodes] == 0].any()
-
-
 @pytest.mark.parametrize("kind", ["paper", "direct"])
 def test_steps_lower_the_objective(trained, kind: str) -> None:
     model, graph = trained
@@ -149,13 +112,13 @@ def test_steps_lower_the_objective(trained, kind: str) -> None:
     def objectives() -> list[Objective]:
         losses = [task_loss(model, task, batch) for batch in BATCHES]
         if kind == "paper":
-            return [*map(whole, losses), lambda edited: 0.05 * group_penalty(read, edited.weights)]
+            return [*losses, lambda weights: 0.05 * group_penalty(read, weights)]
 
-        def cut(edited):
-            alive = living(read, allocation.plan(relative_importance(read, edited.weights)))
-            return sum(loss(masked(read, edited.weights, alive)) for loss in losses)
+        def cut(weights):
+            alive = living(read, allocation.plan(relative_importance(read, weights)))
+            return sum(loss(masked(read, weights, alive)) for loss in losses)
 
-        return [*map(whole, losses), cut]
+        return [*losses, cut]
 
     values = []
     for _ in range(25):

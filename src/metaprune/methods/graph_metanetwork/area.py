@@ -33,6 +33,9 @@ SHARES = (0.2, 0.3, 0.5, 0.7)
 STEPS, RATE = 24, 0.02
 """Steps of fine-tuning after a cut, and their learning rate."""
 
+RECALIBRATE = 8
+"""Batches that the statistics are measured on."""
+
 
 def metrics(
     metanetwork: Metanetwork,
@@ -42,7 +45,7 @@ def metrics(
     *,
     shares: Sequence[float] = SHARES,
     criterion: Criterion = "blend",
-    most: int = 8,
+    most: int = 40,
     steps: int = STEPS,
 ) -> list[float]:
     """The task's metric of the edited network, cut to each share of its MACs and tuned for some steps.
@@ -56,20 +59,20 @@ def metrics(
         recipe: Device, precision and seed.
         shares: Of the MACs.
         criterion: By what channels are ranked.
-        most: Measure and recalibrate with at most this many batches.
+        most: Measure with at most this many batches.
         steps: Of stochastic gradient descent (momentum 0.9, rate `RATE`) between the cut and the measurement.
     """
-    with torch.no_grad():
-        edited = metanetwork(data.read)
-    ranked = data.ranked(edited, criterion)
     part = replace(task, val=_First(task.val, most))
     found = []
     for share in shares:
+        with torch.no_grad():
+            edited = metanetwork(data.read.aimed(share))
+        ranked = data.ranked(edited, criterion)
         alive = living(data.read, data.plan(ranked, share))
-        hidden = {name: tensor.contiguous() for name, tensor in masked(data.read, edited.weights, alive).items()}
+        hidden = {name: tensor.contiguous() for name, tensor in masked(data.read, edited, alive).items()}
         model = with_tensors(data.model, hidden)
         tune(model, task, steps)
-        recalibrate(model, task.train, task.inputs, most)
+        recalibrate(model, task.train, task.inputs, RECALIBRATE)
         found.append(evaluate(model, part.val, part, recipe))
     return found
 

@@ -27,18 +27,22 @@ class Rewritten(NamedTuple):
     Attributes:
         model: The copy with the edited weights.
         read: What the metanetwork read.
-        scores: How far it raises each channel in the ranking, see `metanetwork.Edited`.
         gradients: What the training data said of its channels (`saliency.gate_gradients`); empty without a task.
     """
 
     model: nn.Module
     read: NetworkGraph
-    scores: Float[Tensor, " nodes"]
     gradients: dict[str, Float[Tensor, " batches size"]]
 
 
-def rewrite(model: nn.Module, graph: ChannelGraph, metanetwork: Metanetwork, task: Task | None = None) -> Rewritten:
-    """A copy of `model` with edited weights, and how far its channels are raised in the ranking; nothing is cut yet.
+def rewrite(
+    model: nn.Module,
+    graph: ChannelGraph,
+    metanetwork: Metanetwork,
+    task: Task | None = None,
+    share: float = 0.5,
+) -> Rewritten:
+    """A copy of `model` with edited weights; nothing is cut yet.
 
     Args:
         model: The network; left untouched. Its attention modules are written out where the graph says so.
@@ -46,6 +50,7 @@ def rewrite(model: nn.Module, graph: ChannelGraph, metanetwork: Metanetwork, tas
         metanetwork: What edits it.
         task: Some of its training data are asked about each channel (`saliency.gate_gradients`); without a task
             the metanetwork has nothing but the weights.
+        share: Of the cost, that the network will be cut to.
 
     Raises:
         PlanError: The graph is of another network.
@@ -60,11 +65,17 @@ def rewrite(model: nn.Module, graph: ChannelGraph, metanetwork: Metanetwork, tas
     gradients = gate_gradients(model, graph, task) if task is not None else {}
     read = informed(read, gradients)
     with torch.no_grad():
-        edited = metanetwork(read)
-    weights = {name: tensor.contiguous() for name, tensor in edited.weights.items()}
-    return Rewritten(with_tensors(model, weights), read, edited.scores, gradients)
+        edited = metanetwork(read.aimed(share))
+    weights = {name: tensor.contiguous() for name, tensor in edited.items()}
+    return Rewritten(with_tensors(model, weights), read, gradients)
 
 
-def edit(model: nn.Module, graph: ChannelGraph, metanetwork: Metanetwork, task: Task | None = None) -> nn.Module:
+def edit(
+    model: nn.Module,
+    graph: ChannelGraph,
+    metanetwork: Metanetwork,
+    task: Task | None = None,
+    share: float = 0.5,
+) -> nn.Module:
     """A copy of `model` with edited weights, see `rewrite`."""
-    return rewrite(model, graph, metanetwork, task).model
+    return rewrite(model, graph, metanetwork, task, share).model

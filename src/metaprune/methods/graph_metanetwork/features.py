@@ -189,11 +189,10 @@ def axis_features(
 ) -> Float[Tensor, " axes features"]:
     """What is told of each axis.
 
-    Whether it may be cut; whether activations meet along it; its size; from where to where it reaches; its share of
-    the cost; how many dimensions hold it.
+    Whether it may be cut; its size; from where to where it reaches; its share of the cost; how many dimensions hold it;
+    and, to be filled in, at what budget the network is aimed.
     """
     shares = axis_shares(graph)
-    met = _met(graph.operators)
     rows = []
     for name in names:
         axis = graph.axes[name]
@@ -201,27 +200,15 @@ def axis_features(
         rows.append(
             [
                 float(axis.fixed is None),
-                float(name in met),
                 math.log2(axis.size) / 10,
                 min(depths),
                 max(depths),
                 shares[name] ** 0.5,
                 math.log2(1 + len(axis.members)) / 10,
+                0.0,
             ]
         )
     return torch.tensor(rows).reshape(-1, AXIS_FEATURES)
-
-
-def _met(operators: Sequence[Operator]) -> set[str]:
-    """The axes along which activations are multiplied and summed: no weight reads them there."""
-    found = set()
-    for operator in operators:
-        if not any(isinstance(source, str) for source, _ in operator.operands):
-            left = {axis for output in operator.outputs for term in output for axis in axes_of(term)}
-            entered = {axis for product in operator.macs for term in product for axis in axes_of(term)}
-            summed = axes_of(operator.scale) if operator.scale is not None else ()  # queries meet keys along it
-            found |= {axis.name for axis in (*(entered - left), *summed)}
-    return found
 
 
 def _tensor(member: str) -> str:

@@ -2,19 +2,18 @@
 
 `Paper` is that of Liu et al. 2025 (arXiv 2506.12041): the task's loss of the edited network, and the group-norm
 regulariser. `Direct` is beside the paper: the task's loss of the edited network without the channels that rank lowest,
-at budgets drawn at random. A ranking has no gradient; the scores learn from that of the gates on channels, dead and
-alive, passed straight through (Bengio et al. 2013, arXiv 1308.3432), as if the line between them moved with the scores
-such that the cost stayed what it is.
+at budgets drawn at random, along a short tuning. (Only the channels that stay learn from it. Scores that learned to
+rank, from the gradients of gates passed straight through, were tried: those of channels that live are noise around zero
+in a trained network, and the ranking got worse.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune.cost.budget import Allocation, Budget
@@ -24,9 +23,8 @@ from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import clone, named_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, ranking
 from metaprune.methods.graph_metanetwork.evidence import informed
-from metaprune.methods.graph_metanetwork.metanetwork import Edited
 from metaprune.methods.graph_metanetwork.network_graph import NetworkGraph, graph_of
-from metaprune.methods.graph_metanetwork.objective import Objective, Weights, gated, group_penalty, living, task_loss
+from metaprune.methods.graph_metanetwork.objective import Objective, Weights, group_penalty, living, masked, task_loss
 from metaprune.methods.saliency import evidence_per_cost, gate_gradients
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Batch, Task
@@ -83,10 +81,10 @@ class DataModel:
         tensors = named_tensors(self.model)
         return {block.name: tensors[block.name].detach() for block in self.read.learned}
 
-    def ranked(self, edited: Edited, criterion: Criterion = "blend") -> dict[str, Tensor]:
+    def ranked(self, edited: Weights, criterion: Criterion = "blend") -> dict[str, Tensor]:
         """For each free axis what its channels weigh in the ranking, once edited."""
-        tensors = named_tensors(self.model) | edited.weights
-        return ranking(tensors, self.graph, self.read, criterion, edited.scores, self.evidence)
+        tensors = named_tensors(self.model) | dict(edited)
+        return ranking(tensors, self.graph, self.read, criterion, self.evidence)
 
     def plan(self, ranked: dict[str, Tensor], share: float) -> Plan:
         """What a share of its MACs leaves; the smallest network where that cannot be met."""
@@ -100,10 +98,27 @@ class Goal(Protocol):
     batch_statistics: ClassVar[bool]
     """Whether batch norms take the statistics of batches, as where they are measured anew after a cut."""
 
+    @property
+    def low(self) -> float:
+        """The smallest share of the MACs that an edit is aimed at."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """The largest."""
+        ...
+
     def objectives(
-        self, data: DataModel, task: Task, batches: Sequence[Batch], generator: torch.Generator
+        self, data: DataModel, task: Task, batches: Sequence[Batch], share: float
     ) -> Iterator[tuple[str, Objective]]:
-        """The objectives of a step, each with the name it is reported under."""
+        """The objectives of a step, each with the name it is reported under.
+
+        Args:
+            data: What is edited.
+            task: What for.
+            batches: Of its training data.
+            share: Of the MACs, that the edit is aimed at; drawn between `low` and `high`.
+        """
         ...
 
 
@@ -117,29 +132,34 @@ class Paper:
         spread: How much more weak channels are pulled: 2^spread.
         relative: Whether the regulariser is divided by what it is before editing, so that one strength suits networks
             of any size; False takes it as it is, as the paper does.
+        low: The smallest share that an edit is said to be aimed at; it does not enter the objective.
+        high: The largest.
     """
 
     strength: float = 1.0
     spread: float = 4.0
     relative: bool = True
+    low: float = 0.2
+    high: float = 0.7
 
     batch_statistics: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        _check_shares("Paper", self.low, self.high)
         for name in ("strength", "spread"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise MetapruneError(f"Paper: expected {name} from 0, got {getattr(self, name)!r}")
 
     def objectives(
-        self, data: DataModel, task: Task, batches: Sequence[Batch], generator: torch.Generator
+        self, data: DataModel, task: Task, batches: Sequence[Batch], share: float
     ) -> Iterator[tuple[str, Objective]]:
         """One loss a batch, and the regulariser."""
         for batch in batches:
-            yield "loss", _whole(task_loss(data.model, task, batch), 1 / len(batches))
+            yield "loss", _share(task_loss(data.model, task, batch), 1 / len(batches))
         scale = 1.0
         if self.relative:
             scale = max(group_penalty(data.read, data.weights, self.spread).item(), 1e-30)
-        yield "penalty", lambda edited: self.strength / scale * group_penalty(data.read, edited.weights, self.spread)
+        yield "penalty", lambda weights: self.strength / scale * group_penalty(data.read, weights, self.spread)
 
 
 @dataclass(frozen=True)
@@ -147,70 +167,44 @@ class Direct:
     """The task's loss without the channels that rank lowest, at a budget drawn for each step, along a short tuning.
 
     After each batch of a step the weights that stay take a step down its gradient, as in fine-tuning, so that what is
-    learned is to rank and to edit for the network after it, not before. The metanetwork gets the mean of the gradients
+    learned is to edit for the network after it, not before. The metanetwork gets the mean of the gradients
     along the way (of first order, as Finn et al. 2017, arXiv 1703.03400, take it).
 
     Attributes:
         low: The smallest share of the MACs that is drawn.
         high: The largest.
         dense: How much the loss of the whole network counts beside it.
-        focus: How far from the line between dead and alive scores learn, in units of their logarithm: as
-            exp(-distance / focus).
         tuning: The learning rate of the short tuning; 0 leaves it out.
     """
 
     low: float = 0.2
     high: float = 0.7
     dense: float = 0.1
-    focus: float = 0.5
     tuning: float = 0.05
 
     batch_statistics: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.low <= self.high <= 1:
-            raise MetapruneError(f"Direct: expected 0 < low <= high <= 1, got {self.low!r} and {self.high!r}")
-        if not 0 < self.focus < float("inf"):
-            raise MetapruneError(f"Direct: expected focus above 0, got {self.focus!r}")
+        _check_shares("Direct", self.low, self.high)
         for name in ("dense", "tuning"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise MetapruneError(f"Direct: expected {name} from 0, got {getattr(self, name)!r}")
 
     def objectives(
-        self, data: DataModel, task: Task, batches: Sequence[Batch], generator: torch.Generator
+        self, data: DataModel, task: Task, batches: Sequence[Batch], share: float
     ) -> Iterator[tuple[str, Objective]]:
         """One loss of the cut network for each batch, and one of the whole network."""
-        share = self.low + (self.high - self.low) * torch.rand((), generator=generator).item()
         cut = _Tuned(self, data, share)
         for batch in batches:
             loss = task_loss(data.model, task, batch)
             yield "loss", cut.step(loss, 1 / len(batches))
         if self.dense:
-            yield "dense", _whole(task_loss(data.model, task, batches[0]), self.dense)
+            yield "dense", _share(task_loss(data.model, task, batches[0]), self.dense)
 
-    def gates(
-        self, data: DataModel, plan: Plan, ranked: Mapping[str, Tensor], scores: Float[Tensor, " nodes"]
-    ) -> Float[Tensor, " nodes"]:
-        """One for each channel that stays, zero for the others, with the gradient that a moving line gives the scores.
 
-        With k = exp(-distance from the line / focus), c the cost of a channel and s the scores, it is that of
-        k (s - sum(k c s) / sum(k c)): who is raised takes the place of others that cost as much.
-        """
-        alive = living(data.read, plan)
-        price = data.allocation.prices(plan.widths)
-        height, cost = torch.zeros_like(alive), torch.zeros_like(alive)
-        for name, nodes in data.read.free.items():
-            height[nodes] = ranked[name].clamp(min=1e-30).log().to(height)
-            cost[nodes] = max(price[name], 0.0)
-        free = cost > 0
-        dead = free & (alive == 0)
-        if not dead.any():
-            return alive
-        near = free * (-(height - height[dead].max()).abs() / self.focus).exp()
-        weighed = near * cost
-        line = (weighed * scores).sum() / weighed.sum().clamp(min=torch.finfo(cost.dtype).tiny)
-        moved = near * (scores - line)
-        return alive + moved - moved.detach()
+def _check_shares(who: str, low: float, high: float) -> None:
+    if not 0 < low <= high <= 1:
+        raise MetapruneError(f"{who}: expected 0 < low <= high <= 1, got {low!r} and {high!r}")
 
 
 class _Tuned:
@@ -218,35 +212,30 @@ class _Tuned:
 
     def __init__(self, goal: Direct, data: DataModel, share: float) -> None:
         self.goal, self.data, self.share = goal, data, share
-        self.plan: Plan | None = None
-        self.ranked: dict[str, Tensor] = {}
+        self.alive: Tensor | None = None
         self.moved: dict[str, Tensor] = {}
 
-    def step(self, loss: Callable[[Weights], Tensor], factor: float) -> Objective:
+    def step(self, loss: Objective, factor: float) -> Objective:
         """The loss where the tuning has come to, which then takes a step."""
 
-        def objective(edited: Edited) -> Tensor:
-            if self.plan is None:
-                self.ranked = self.data.ranked(edited)
-                self.plan = self.data.plan(self.ranked, self.share)
-                self.moved = {name: torch.zeros_like(weight) for name, weight in edited.weights.items()}
-            gates = self.goal.gates(self.data, self.plan, self.ranked, edited.scores)
-            now = {name: weight + self.moved[name] for name, weight in edited.weights.items()}
+        def objective(weights: Weights) -> Tensor:
+            if self.alive is None:
+                plan = self.data.plan(self.data.ranked(weights), self.share)
+                self.alive = living(self.data.read, plan)
+                self.moved = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+            now = {name: weight + self.moved[name] for name, weight in weights.items()}
             leaves = {name: weight.detach().requires_grad_() for name, weight in now.items()}
-            open = gates.detach().requires_grad_()
-            value = loss(gated(self.data.read, leaves, open))
-            *slopes, slope = torch.autograd.grad(value, [*leaves.values(), open], allow_unused=True)
+            value = loss(masked(self.data.read, leaves, self.alive))
+            slopes = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
             carried = value.detach()
-            for (name, weight), gradient in zip(now.items(), slopes, strict=True):
-                if gradient is not None:
-                    self.moved[name] = self.moved[name] - self.goal.tuning * gradient
-                    carried = carried + ((weight - weight.detach()) * gradient).sum()
-            if slope is not None:
-                carried = carried + ((gates - gates.detach()) * slope).sum()
+            for (name, weight), slope in zip(now.items(), slopes, strict=True):
+                if slope is not None:
+                    self.moved[name] = self.moved[name] - self.goal.tuning * slope
+                    carried = carried + ((weight - weight.detach()) * slope).sum()
             return factor * carried
 
         return objective
 
 
-def _whole(loss: Callable[[Weights], Tensor], factor: float) -> Objective:
-    return lambda edited: factor * loss(edited.weights)
+def _share(objective: Objective, factor: float) -> Objective:
+    return lambda weights: factor * objective(weights)

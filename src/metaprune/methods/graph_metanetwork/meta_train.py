@@ -30,7 +30,7 @@ from metaprune.methods.graph_metanetwork.area import RATE, SHARES, STEPS, area, 
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check
 from metaprune.methods.graph_metanetwork.curve import Check, Curve, Step
 from metaprune.methods.graph_metanetwork.goal import DataModel, Goal, Paper
-from metaprune.methods.graph_metanetwork.metanetwork import Edited, Metanetwork
+from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
 from metaprune.methods.graph_metanetwork.objective import Objective, add_gradients
 from metaprune.methods.graph_metanetwork.saving import save
 from metaprune.surgery.trace import trace
@@ -187,9 +187,10 @@ class _Training:
         parts: dict[str, float] = defaultdict(float)
         drawn = _generator(self.recipe.seed, 1, self.step)
         self.optimizer.zero_grad()
+        share = self.goal.low + (self.goal.high - self.goal.low) * torch.rand((), generator=drawn).item()
         with _statistics(data.model, self.goal.batch_statistics):
-            objectives = self.goal.objectives(data, self.task, batches, drawn)
-            total = add_gradients(self.metanetwork, data.read, _noted(objectives, parts))
+            objectives = self.goal.objectives(data, self.task, batches, share)
+            total = add_gradients(self.metanetwork, data.read.aimed(share), _noted(objectives, parts))
         if not math.isfinite(total):
             raise TrainError(
                 f"meta_train: the objective of {data.name!r} is {total} at step {self.step + 1}, lr {lr:.3g}; "
@@ -316,8 +317,8 @@ def _noted(objectives: Iterator[tuple[str, Objective]], parts: dict[str, float])
     """The objectives, whose values are added up by name."""
 
     def noted(name: str, objective: Objective) -> Objective:
-        def valued(edited: Edited) -> Tensor:
-            value = objective(edited)
+        def valued(weights: Mapping[str, Tensor]) -> Tensor:
+            value = objective(weights)
             parts[name] += value.item()
             return value
 

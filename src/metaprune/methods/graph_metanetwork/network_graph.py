@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
@@ -115,11 +115,11 @@ class NetworkGraph:
         spans = zip(self.names, [0, *stops], stops, self.axes.tolist(), strict=False)
         return {name: slice(start, stop) for name, start, stop, told in spans if told[0] == 1}
 
-    @property
-    def plain(self) -> Bool[Tensor, " nodes"]:
-        """The channels that weights read, and nothing but weights: their columns alone decide what they do."""
-        read = self.columns.total(torch.ones(1, self.columns.positions, device=self.axis.device))[0] > 0
-        return read & (self.axes[self.axis, 1] == 0)
+    def aimed(self, share: float) -> NetworkGraph:
+        """The same, told that it will be cut to a share of its cost; until then it is told that it stays whole."""
+        axes = self.axes.clone()
+        axes[:, -1] = math.log2(share)
+        return replace(self, axes=axes)
 
     def sides(self) -> tuple[tuple[Incidence, tuple[Block, ...], Literal["rows", "columns"]], ...]:
         """What the dimensions of tensors are made of, with the tensors, and which of their dimensions it is."""

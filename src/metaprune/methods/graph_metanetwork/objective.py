@@ -1,6 +1,6 @@
 """What a metanetwork is trained for, and the gradient of it at the price of one backward pass through the metanetwork.
 
-An objective is a function of edited weights and scores to a scalar. The paper's (Liu et al. 2025, the meta-training
+An objective is a function of edited weights, by name, to a scalar. The paper's (Liu et al. 2025, the meta-training
 section) is the task's loss plus the group-norm regulariser of Fang et al. 2023 (arXiv 2301.12900), which makes weak
 groups weaker. The direct one is the task's loss with the weakest channels left out.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import call_with
-from metaprune.methods.graph_metanetwork.metanetwork import Edited, Metanetwork
+from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
 from metaprune.methods.graph_metanetwork.network_graph import Block, NetworkGraph
 from metaprune.train.task import Batch, Task
 
@@ -24,7 +24,6 @@ __all__ = [
     "Objective",
     "Weights",
     "add_gradients",
-    "gated",
     "group_penalty",
     "importance",
     "living",
@@ -35,7 +34,7 @@ __all__ = [
 
 Weights = Mapping[str, Tensor]
 
-Objective = Callable[[Edited], Tensor]
+Objective = Callable[[Weights], Tensor]
 
 
 def add_gradients(metanetwork: Metanetwork, graph: NetworkGraph, objectives: Iterable[Objective]) -> float:
@@ -55,23 +54,22 @@ def add_gradients(metanetwork: Metanetwork, graph: NetworkGraph, objectives: Ite
     """
     with torch.no_grad():
         edited = metanetwork(graph)
-    if not edited.weights:
+    leaves = {name: tensor.requires_grad_() for name, tensor in edited.items()}
+    if not leaves:
         raise MetapruneError("add_gradients: expected a network with parameters that train, got none to edit")
-    leaves = [leaf.requires_grad_() for leaf in (*edited.weights.values(), edited.scores)]
     total = 0.0
     for objective in objectives:
-        value = objective(edited)
+        value = objective(leaves)
         value.backward()  # type: ignore[no-untyped-call]
         total += value.item()
-    weights, scores = metanetwork(graph)
-    pairs = zip((*weights.values(), scores), leaves, strict=True)
-    reached = [(again, leaf.grad) for again, leaf in pairs if leaf.grad is not None]
-    torch.autograd.backward([again for again, _ in reached], [gradient for _, gradient in reached])
+    reached = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    again = metanetwork(graph)
+    torch.autograd.backward([again[name] for name in reached], list(reached.values()))
     return total
 
 
-def task_loss(model: nn.Module, task: Task, batch: Batch) -> Callable[[Weights], Tensor]:
-    """The task's loss on a batch, as a function of the weights in the place of the model's own, in the mode it is in.
+def task_loss(model: nn.Module, task: Task, batch: Batch) -> Objective:
+    """The task's loss on a batch, of `model` with edited weights in the place of its own, in the mode it is in.
 
     Args:
         model: The network whose graph the metanetwork reads; written out where that graph is.
@@ -137,28 +135,12 @@ def masked(graph: NetworkGraph, weights: Weights, alive: Float[Tensor, " nodes"]
 
     Where no statistic runs over channels this is what a cut computes; see `mp.mask` for the function of any cut.
     """
-    return _scaled(graph, weights, dict.fromkeys(("rows", "columns"), alive))
-
-
-def gated(graph: NetworkGraph, weights: Weights, gates: Float[Tensor, " nodes"]) -> dict[str, Tensor]:
-    """Edited weights with each channel times its gate, once where that will do: so what is dead has a gradient, too.
-
-    The gate is on what reads a channel (the columns of its tensors); where that is not all that becomes of it, on what
-    makes it, too. With gates of zeros and ones this is the function of `masked`, where no statistic runs over channels.
-    But there the dead are multiplied by zero twice, and a gradient could not tell what they would be good for.
-    """
-    made = torch.where(graph.plain, torch.ones_like(gates), gates)
-    return _scaled(graph, weights, {"columns": gates, "rows": made})
-
-
-def _scaled(graph: NetworkGraph, weights: Weights, factors: Mapping[str, Float[Tensor, " nodes"]]) -> dict[str, Tensor]:
-    """Weights times the product of the factors of the channels that they lie on, which differ for rows and columns."""
     found = dict(weights)
     for side, blocks, which in graph.sides():
-        product = side.product(factors[which])
+        stays = side.product(alive)
         for block in blocks:
             if block.name in found:
-                here = product[slice(*getattr(block, which))].to(found[block.name])
+                here = stays[slice(*getattr(block, which))].to(found[block.name])
                 here = here[None, :, None] if which == "rows" else here[None, None]
                 found[block.name] = found[block.name] * block.tensor(here.expand(block.matrix.shape))
     return found
