@@ -87,7 +87,7 @@ def test_renumbered_channels_have_the_same_evidence() -> None:
 
 
 def test_nothing_is_left_behind() -> None:
-    """Neither gradients nor random numbers, and batches that are not there say nothing."""
+    """Neither gradients nor random numbers."""
     model, task = small.network(), small.task()
     graph = mp.trace(model, small.EXAMPLE)
     torch.manual_seed(5)
@@ -96,8 +96,14 @@ def test_nothing_is_left_behind() -> None:
     gate_gradients(model, graph, task, BATCHES)
     assert torch.equal(torch.rand(3), expected)
     assert all(p.grad is None for p in model.parameters())
-    none = gate_gradients(model, graph, replace(task, train=[]), BATCHES)
-    assert {rows.shape[0] for rows in none.values()} == {0}
+
+
+def test_without_data_there_is_nothing_to_ask() -> None:
+    model, task = small.network(), replace(small.task(), train=[])
+    graph = mp.trace(model, small.EXAMPLE)
+    assert {len(rows) for rows in gate_gradients(model, graph, task).values()} == {0}
+    with pytest.raises(MetapruneError, match="expected training data to ask"):
+        mp.Taylor().find(Problem(model, graph, mp.Budget(macs=0.5), task, small.recipe()))
 
 
 @pytest.mark.parametrize("wrong", [{"batches": 0}, {"cost_power": -1.0}, {"cost_power": float("inf")}])

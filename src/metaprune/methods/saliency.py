@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import call_with, named_tensors
 from metaprune.graph.term import axes_of, places
@@ -115,7 +116,12 @@ def evidence_per_cost(
         gradients: From `gate_gradients`.
         prices: What one channel of each axis costs (`Allocation.prices`).
         power: 0 counts the evidence alone.
+
+    Raises:
+        MetapruneError: There is no evidence, since the training data gave no batches.
     """
+    if not all(map(len, gradients.values())):
+        raise MetapruneError("evidence: expected training data to ask, got a loader without batches")
     return {
         name: (rows.square().mean(0) / max(prices[name], 1e-30) ** power).sqrt() for name, rows in gradients.items()
     }
