@@ -57,7 +57,8 @@ def test_pruning_with_it(trained: tuple[Path, Result], tmp_path: Path, monkeypat
     monkeypatch.setattr(session, "latency", partial(session.latency, seconds=0.01))
     file, out = tmp_path / "metanetwork.safetensors", tmp_path / "out"
     save(load(trained[0] / "metanetwork.safetensors"), file)
-    words = ["--method", "graph_metanetwork", "--metanetwork", file, "--dense-epochs", 1, "--out", out]
+    words = ["--method", "graph_metanetwork", "--metanetwork", file, "--set", "tuning=0.5", "--dense-epochs", 1]
+    words += ["--out", out]
     metaprune("prune", "resnet8", *RUN.split(), *words)
     report = json.loads((out / "report.json").read_text())
     assert report["settings"]["graph metanetwork.metanetwork"] == str(file)
