@@ -257,7 +257,10 @@ def _norm_in_place(target: Any, given: dict[str, Any], stays: Tensor) -> Tensor:
     alive = torch.zeros(size, dtype=source.dtype, device=source.device)
     alive[stays.to(source.device)] = 1
     centred = "bias" in given
-    filling = (source * alive).sum(-1, keepdim=True) / len(stays) if centred else source.new_zeros(())
+    filling = source.new_zeros(())
+    if centred:
+        with torch.autocast(source.device.type, enabled=False):  # one pass over the input, at its own precision
+            filling = torch.matmul(source, alive / len(stays))[..., None]
     affine = {name: given[name] for name in ("weight", "bias") if given.get(name) is not None}
     affine = {name: tensor * alive.to(tensor.dtype) for name, tensor in affine.items()}
     eps = torch.finfo(source.dtype).eps if given["eps"] is None else given["eps"]
