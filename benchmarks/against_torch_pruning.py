@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory import forget_peak, status
 from networks import LLAMA_8B, NETWORKS, Attention, GroupedAttention, LanguageModel, Network
 from rich.console import Console
 from rich.table import Table
@@ -62,18 +63,6 @@ def timed() -> Iterator[Callable[[], float]]:
     """Gives a function that says how many seconds of processor time have passed."""
     start = time.process_time()
     yield lambda: time.process_time() - start
-
-
-def status(key: str) -> int:
-    """Bytes of memory that this process holds (VmRSS) or held at most (VmHWM)."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{key}:")]
-    return 1024 * int(line.split()[1])
-
-
-def forget_peak() -> int:
-    """Starts counting the peak anew; returns the memory held now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return status("VmRSS")
 
 
 class Tiny(nn.Sequential):

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from memory import forget_peak, status
 from torch import nn
 
 import metaprune as mp
@@ -94,18 +95,12 @@ def timed(network: str, repeats: int) -> dict[str, float]:
 def peak(network: str, form: str) -> float:
     """Megabytes that a network and some steps take, in this process; a trace before it has imported all there is."""
     mp.trace(MODELS[network](), (torch.randn(1, 3, 32, 32),))
-    held = _kilobytes("VmRSS")
+    held = status("VmRSS")
     step = stepper(network, form)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    forget_peak()
     for _ in range(4):
         step()
-    return (_kilobytes("VmHWM") - held) / 1e3
-
-
-def _kilobytes(what: str) -> int:
-    """A figure of this process alone; what `getrusage` says may be the parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{what}:")[2].split()[0])
+    return (status("VmHWM") - held) / 1e6
 
 
 def main() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 import metaprune as mp
-from metaprune.train.atomic import replacing
+from metaprune.train.atomic import replacing, write_weights
 from metaprune.train.engine import fit
 
 
@@ -56,7 +56,6 @@ def dense_network(build: Callable[[], nn.Module], task: Any, recipe: mp.Recipe, 
     path = folder / "model.safetensors"
     if not path.exists():
         fit(network, task, recipe, name="dense", checkpoint=folder / "checkpoints")
-        with replacing(path) as unfinished:
-            save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, unfinished)
+        write_weights(network, path)
     network.load_state_dict(load_file(path))
     return network.eval()

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from memory import forget_peak, status
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -119,8 +120,7 @@ def measure(setting: Setting, form: str, backward: bool) -> Measured:
     if setting.scatter:
         with torch.no_grad():
             edit()  # what is only done once
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    held = resident("VmRSS")
+    held = forget_peak()
     forwards = []
     for _ in range(9 if setting.scatter else 1):
         start = time.process_time()
@@ -135,13 +135,7 @@ def measure(setting: Setting, form: str, backward: bool) -> Measured:
         torch.autograd.backward(edited, [tensor.detach() for tensor in edited])
         taken = time.process_time() - start
     edges = sum(block.matrix[0].numel() for block in graph.edges)
-    return Measured(edges, len(graph.axis), forward, taken, resident("VmHWM") - held)
-
-
-def resident(what: str) -> float:
-    """The memory of this process, in gigabytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(what)).split()[1]) * 1024 / 1e9
+    return Measured(edges, len(graph.axis), forward, taken, (status("VmHWM") - held) / 1e9)
 
 
 def in_a_process(setting: Setting, form: str, backward: bool) -> Measured:

@@ -391,17 +391,14 @@ def writable(folder: Path) -> None:
 
 def _train_dense(net: Any, task: Any, recipe: Any, folder: Path, data: str) -> dict[str, Any]:
     """Train the dense network, or read what an earlier start trained on the same data."""
-    from safetensors.torch import save_file
-
     from metaprune.saving import read_weights
-    from metaprune.train.atomic import replacing
+    from metaprune.train.atomic import write_weights
     from metaprune.train.engine import fit
 
     path = folder / "model.safetensors"
     fit(net, task, recipe, name=f"dense on {data}", checkpoint=folder / "checkpoints")
     if not path.exists():
-        with replacing(path) as unfinished:
-            save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, unfinished)
+        write_weights(net, path)
     return read_weights(path)[0]
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
@@ -16,7 +15,7 @@ from metaprune.graph.tensors import call_with, named_tensors
 from metaprune.graph.term import axes_of, places
 from metaprune.surgery.attention import written_out
 from metaprune.train import randomness
-from metaprune.train.task import Task
+from metaprune.train.task import Task, on
 
 __all__ = ["BATCHES", "evidence_per_cost", "gate_gradients", "group_norms", "relative_norms"]
 
@@ -85,7 +84,7 @@ def gate_gradients(
         with randomness.isolated():
             randomness.seed(seed)
             for batch in itertools.islice(iter(task.train), most):
-                moved = tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
+                moved = on(device, batch)
                 args, kwargs = task.inputs(moved)
                 with torch.enable_grad():
                     loss = task.loss(call_with(model, leaves, args, kwargs), moved)

@@ -6,7 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["replacing", "write_json"]
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+__all__ = ["replacing", "write_json", "write_weights"]
 
 
 @contextmanager
@@ -24,3 +28,13 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     """Writes JSON, whole or not at all."""
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(tree, indent=1), encoding="utf-8")
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Writes weights and buffers as safetensors, whole or not at all; a tied tensor under each of its names."""
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    with replacing(path) as unfinished:
+        save_file(tensors, unfinished)

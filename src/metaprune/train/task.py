@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.errors import MetapruneError
 
-__all__ = ["Batch", "Classification", "Loader", "Metric", "Pictures", "Task", "TaskError", "distil"]
+__all__ = ["Batch", "Classification", "Loader", "Metric", "Pictures", "Task", "TaskError", "distil", "on"]
 
 Batch = Any
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs
@@ -37,6 +38,11 @@ class Loader(Protocol):
 def first(batch: Batch) -> Arguments:
     """The first element of a batch, or the batch if it is one tensor, as the only argument of the network."""
     return (batch if isinstance(batch, Tensor) else batch[0],), {}
+
+
+def on(device: torch.device | None, batch: Batch) -> Batch:
+    """A batch with its tensors on a device; as it is where there is none."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch import nn
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import with_tensors
@@ -23,7 +22,7 @@ from metaprune.methods.graph_metanetwork.objective import living, masked
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.train import randomness
 from metaprune.train.engine import Recipe, evaluate
-from metaprune.train.task import Batch, Loader, Task
+from metaprune.train.task import Batch, Loader, Task, on
 
 __all__ = ["RATE", "SHARES", "STEPS", "area", "metrics", "tune"]
 
@@ -87,7 +86,7 @@ def tune(model: nn.Module, task: Task, steps: int) -> None:
         randomness.seed(0)
         passes = itertools.chain.from_iterable(itertools.repeat(task.train))
         for batch in itertools.islice(passes, steps if len(task.train) else 0):
-            moved = tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
+            moved = on(device, batch)
             args, kwargs = task.inputs(moved)
             optimizer.zero_grad()
             task.loss(model(*args, **kwargs), moved).backward()  # type: ignore[no-untyped-call]

@@ -145,10 +145,7 @@ class Paper:
     batch_statistics: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_shares("Paper", self.low, self.high)
-        for name in ("strength", "spread"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise MetapruneError(f"Paper: expected {name} from 0, got {getattr(self, name)!r}")
+        _check(self, "strength", "spread")
 
     def objectives(
         self, data: DataModel, task: Task, batches: Sequence[Batch], share: float
@@ -185,10 +182,7 @@ class Direct:
     batch_statistics: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_shares("Direct", self.low, self.high)
-        for name in ("dense", "tuning"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise MetapruneError(f"Direct: expected {name} from 0, got {getattr(self, name)!r}")
+        _check(self, "dense", "tuning")
 
     def objectives(
         self, data: DataModel, task: Task, batches: Sequence[Batch], share: float
@@ -202,9 +196,14 @@ class Direct:
             yield "dense", _share(task_loss(data.model, task, batches[0]), self.dense)
 
 
-def _check_shares(who: str, low: float, high: float) -> None:
-    if not 0 < low <= high <= 1:
-        raise MetapruneError(f"{who}: expected 0 < low <= high <= 1, got {low!r} and {high!r}")
+def _check(goal: Paper | Direct, *names: str) -> None:
+    """Refuse shares that are none, and fields of these names that are negative or not finite."""
+    who = type(goal).__name__
+    if not 0 < goal.low <= goal.high <= 1:
+        raise MetapruneError(f"{who}: expected 0 < low <= high <= 1, got {goal.low!r} and {goal.high!r}")
+    for name in names:
+        if not 0 <= getattr(goal, name) < float("inf"):
+            raise MetapruneError(f"{who}: expected {name} from 0, got {getattr(goal, name)!r}")
 
 
 class _Tuned:

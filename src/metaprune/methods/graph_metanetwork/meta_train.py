@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import math
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.tensors import digest
 from metaprune.methods.graph_metanetwork.area import RATE, SHARES, STEPS, area, metrics
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check
 from metaprune.methods.graph_metanetwork.curve import Check, Curve, Step
@@ -39,7 +38,7 @@ from metaprune.train.checkpoint import Checkpoint, CheckpointError
 from metaprune.train.engine import Recipe
 from metaprune.train.progress import Bar
 from metaprune.train.run import TrainError
-from metaprune.train.task import Batch, Loader, Task
+from metaprune.train.task import Batch, Loader, Task, on
 
 __all__ = ["meta_train"]
 
@@ -183,7 +182,7 @@ class _Training:
         lr = self.recipe.lr_at((self.step + 0.5) / len(self.models))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        batches = [_on(self.device, batch) for batch in self.stream.take(self.batches)]
+        batches = [on(self.device, batch) for batch in self.stream.take(self.batches)]
         parts: dict[str, float] = defaultdict(float)
         drawn = _generator(self.recipe.seed, 1, self.step)
         self.optimizer.zero_grad()
@@ -344,10 +343,6 @@ def _statistics(model: nn.Module, of_batches: bool) -> Iterator[None]:
             norm.eval()
 
 
-def _on(device: torch.device, batch: Batch) -> Batch:
-    return tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
-
-
 def _device(name: str) -> torch.device:
     try:
         return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
@@ -361,11 +356,6 @@ def _generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
-def _digest(model: nn.Module) -> int:
-    """A checksum of all tensors; running statistics are left alone in training."""
-    total = 0
-    for name, tensor in model.state_dict().items():
-        if not name.endswith("num_batches_tracked"):
-            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            total = zlib.crc32(values.tobytes(), zlib.crc32(name.encode(), total))
-    return total
+def _digest(model: nn.Module) -> str:
+    """Of all tensors but the counters of batch norms."""
+    return digest({n: tensor for n, tensor in model.state_dict().items() if not n.endswith("num_batches_tracked")})

@@ -18,10 +18,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -32,7 +31,7 @@ from metaprune.methods.saliency import group_norms
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import carve
 from metaprune.surgery.trace import trace
-from metaprune.train.atomic import replacing, write_json
+from metaprune.train.atomic import write_json, write_weights
 from metaprune.train.engine import Recipe, evaluate, fit
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.task import Task
@@ -296,7 +295,7 @@ def _train(
     def store(step: int, _: int) -> None:
         epoch, rest = divmod(step + 1, len(task.train))
         if rest == 0 and epoch in snapshots:
-            _write_weights(model, home / f"epoch-{epoch}.safetensors")
+            write_weights(model, home / f"epoch-{epoch}.safetensors")
 
     working = home / WORKING
     fit(model, task, recipe, name=variant.name, after_step=store, checkpoint=working / "training", progress=progress)
@@ -307,7 +306,7 @@ def _train(
         model, plan = cut.model, plan.then(cut.plan)
         recalibrate(model, task.train, task.inputs)
         fit(model, task, tuning, name=f"{variant.name}, cut", checkpoint=working / "tuning", progress=progress)
-    _write_weights(model, home / "model.safetensors")
+    write_weights(model, home / "model.safetensors")
     entry = {
         "variant": asdict(variant),
         "metric": evaluate(model, task.val, task, recipe),
@@ -359,13 +358,3 @@ def _json(path: Path, format: str | None = None) -> dict[str, Any]:
     if not isinstance(tree, dict) or (format and tree.get("format") != format):
         raise ZooError(f"zoo: expected a zoo of format {format!r} in {path}, got something else")
     return tree
-
-
-def _write_weights(model: nn.Module, path: Path) -> None:
-    """Write weights, whole or not at all; a tied tensor under each of its names."""
-    tensors = {
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
-    }
-    with replacing(path) as unfinished:
-        save_file(tensors, unfinished)
