@@ -4,9 +4,10 @@ Run `python benchmarks/metanetwork_cifar10.py --data DATA`: it takes hours on a 
 under `--out`; started again it goes on where it was, and several processes may share the folder. `--table` only writes
 the page of what there is.
 
-The networks are ResNets on CIFAR-10 at half resolution, small enough to train many. A family of them is trained and two
-metanetworks on it, one for each goal; two networks of the family choose their parameters. Three other networks are
-pruned, one of them deeper than any of the family; and, one seed each, networks of other families and of other data.
+The networks are ResNets on CIFAR-10 at half resolution, small enough to train many. A family of them is trained, DHP
+searches each of them at three budgets, and metanetworks learn from that, one for each goal; two networks of the family
+choose their parameters. Three other networks are pruned, one of them deeper than any of the family; and, one seed each,
+networks of other families and of other data.
 
 `DATA` is a folder with `train.parquet` and `test.parquet`, or a name on the Hugging Face Hub.
 """
@@ -15,8 +16,10 @@ import argparse
 import itertools
 import json
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +31,17 @@ import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.data import load as load_data
 from metaprune.graph.tensors import clone, named_tensors
-from metaprune.methods.graph_metanetwork import Direct, Metanetwork, Paper, graph_of, load, meta_train, save
+from metaprune.methods.graph_metanetwork import (
+    Direct,
+    Imitate,
+    Metanetwork,
+    Paper,
+    graph_of,
+    load,
+    meta_train,
+    save,
+    teach,
+)
 from metaprune.methods.graph_metanetwork.area import STEPS, area, metrics
 from metaprune.methods.graph_metanetwork.goal import DataModel, Goal
 from metaprune.methods.graph_metanetwork.objective import importance, masked
@@ -45,8 +58,33 @@ FAMILY = variants(["resnet"], 11, vary={"depth": [8, 14]}, widths=[1.0, 0.75, 0.
 CHOOSE = (8, 10)  # which of the family
 SHARES = (1 / 2, 1 / 3, 1 / 4)
 AREA_SHARES = (0.25, 0.35, 0.5, 0.7, 0.9)
-GOALS: dict[str, Goal] = {"direct": Direct(), "paper": Paper()}
-META = mp.Recipe(40, lr=3e-3, optimizer="adamw", weight_decay=1e-4, clip_norm=1.0)
+ADAMW = partial(mp.Recipe, lr=3e-3, optimizer="adamw", clip_norm=1.0)
+
+
+@dataclass(frozen=True)
+class Meta:
+    """How a metanetwork is trained.
+
+    Attributes:
+        goal: What for.
+        recipe: How long.
+        batches: Of a step.
+        every: Epochs between two choices.
+        snapshots: Whether it learns from unfinished networks, too.
+    """
+
+    goal: Goal
+    recipe: mp.Recipe
+    batches: int
+    every: int
+    snapshots: bool = True
+
+
+METAS = {
+    "imitate": Meta(Imitate(), ADAMW(25, weight_decay=0.1), 1, 5, snapshots=False),
+    "direct": Meta(Direct(), ADAMW(40, weight_decay=1e-4), 6, 8),
+    "paper": Meta(Paper(), ADAMW(40, weight_decay=1e-4), 6, 8),
+}
 
 
 def resnet(depth: int, channels: int = 3, halved: bool = True) -> nn.Module:
@@ -160,12 +198,13 @@ def metanetwork(home: Path, goal: str) -> str:
 
 
 ARMS: dict[str, Callable[[Path], Any]] = {
-    "edit": lambda home: mp.GraphMetanetwork(metanetwork(home, "direct")),
+    "edit": lambda home: mp.GraphMetanetwork(metanetwork(home, "imitate")),
     "no edit": lambda home: mp.GraphMetanetwork(metanetwork(home, "none")),
     "magnitude": lambda home: mp.Magnitude(),
     "taylor": lambda home: mp.Taylor(),
     "lasso": lambda home: GroupLasso(),
     "dhp": lambda home: mp.DHP(),
+    "edit of the direct goal": lambda home: mp.GraphMetanetwork(metanetwork(home, "direct")),
     "edit of the paper's goal": lambda home: mp.GraphMetanetwork(
         metanetwork(home, "paper"), criterion="magnitude", tuning=0.4
     ),
@@ -189,26 +228,39 @@ class Work:
         names = {variant.name for variant in chosen}
         return {n: m for n, m in networks(home, BUILDERS, example).items() if n.partition("@")[0] in names}
 
-    def meta_train(self, name: str, goal: Goal) -> None:
+    def meta_train(self, name: str, meta: Meta) -> None:
         """One metanetwork, unless it is there or in the making."""
         path = Path(metanetwork(self.home, name))
         family = self.zoo("zoo", FAMILY, "CIFAR-10", DENSE, [6])
         held = {FAMILY[index].name for index in CHOOSE}
+        learned = {
+            name: model
+            for name, model in family.items()
+            if name.partition("@")[0] not in held and (meta.snapshots or "@" not in name)
+        }
+        example, task = self.examples["CIFAR-10"], self.tasks["CIFAR-10"]
         with claimed(path.parent) as mine:
-            if mine and not path.exists():
-                torch.manual_seed(0)
-                meta_train(
-                    Metanetwork(32, 3),
-                    {name: model for name, model in family.items() if name.partition("@")[0] not in held},
-                    self.examples["CIFAR-10"],
-                    self.tasks["CIFAR-10"],
-                    held_out={name: family[name] for name in held},
-                    goal=goal,
-                    recipe=META,
-                    batches=6,
-                    every=8,
-                    out=path.parent,
-                )
+            if not mine or path.exists():
+                return
+            lessons = None
+            if isinstance(meta.goal, Imitate):
+                lessons = teach(learned, example, task, mp.DHP(), out=self.home / "lessons", recipe=PRUNED)
+            started = time.process_time()
+            torch.manual_seed(0)
+            meta_train(
+                Metanetwork(32, 3),
+                learned,
+                example,
+                task,
+                held_out={name: family[name] for name in held},
+                goal=meta.goal,
+                recipe=meta.recipe,
+                batches=meta.batches,
+                every=meta.every,
+                lessons=lessons,
+                out=path.parent,
+            )
+            write(path.with_name("cost.json"), json.dumps({"minutes": (time.process_time() - started) / 60}))
 
     def dense(self, subject: Subject) -> nn.Module:
         """A network to be pruned."""
@@ -256,7 +308,7 @@ class Work:
         data = DataModel.of(name, network, mp.trace(network, example), task, torch.device("cpu"))
         found = {
             goal: metrics(load(metanetwork(self.home, goal)), data, task, mp.Recipe(1), shares=AREA_SHARES)
-            for goal in ("none", *GOALS)
+            for goal in ("none", *METAS)
             if Path(metanetwork(self.home, goal)).exists()
         }
         write(path, json.dumps({"network": name, "metrics": found}))
@@ -310,7 +362,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
-    parser.add_argument("--goals", nargs="*", choices=list(GOALS), default=list(GOALS))
+    parser.add_argument("--goals", nargs="*", choices=list(METAS), default=list(METAS))
     parser.add_argument("--networks", nargs="+", choices=[*UNSEEN, *TRANSFER], default=[*UNSEEN, *TRANSFER])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="those of TRANSFER get the first only")
     parser.add_argument("--threads", type=int, default=None)
@@ -328,7 +380,7 @@ def main() -> None:
         untrained.parent.mkdir(parents=True, exist_ok=True)
         save(Metanetwork(2, 1), untrained)
         for name in args.goals:
-            work.meta_train(name, GOALS[name])
+            work.meta_train(name, METAS[name])
         subjects = {name: subject for name, subject in (UNSEEN | TRANSFER).items() if name in args.networks}
         for seed, (name, subject), share, arm in itertools.product(args.seeds, subjects.items(), SHARES, args.arms):
             if name in UNSEEN or seed == args.seeds[0]:

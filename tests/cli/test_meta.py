@@ -66,6 +66,16 @@ def test_pruning_with_it(trained: tuple[Path, Result], tmp_path: Path, monkeypat
     assert [row["phase"] for row in report["history"]] == ["after the edit", "fine-tuning"]
 
 
+@pytest.mark.slow
+def test_a_teacher_searches_first(zoo: Path, tmp_path: Path) -> None:
+    words = f"{TRAIN.replace('ZOO', str(zoo))} --objective imitate --teacher-epochs 2 --shares 0.5,0.7"
+    shown = metaprune(*words.split(), "--out", tmp_path).stdout
+    assert len(list(tmp_path.glob("lessons/*/lesson.json"))) == 2
+    assert "on networks held out" in shown
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert {name for step in curve["steps"] for name in step["parts"]} == {"surprise"}
+
+
 # command -> what the line says
 BAD = {
     f"zoo resnet9 {COMMON} --out OUT": "not built in",
@@ -87,6 +97,8 @@ BAD = {
     f"{TRAIN} --out OUT --hidden 3": "an even number",
     f"{TRAIN} --out OUT --strength -1": "strength",
     f"{TRAIN} --out OUT --batches 0": "batches from 1",
+    f"{TRAIN} --out OUT --objective imitate --teacher nobody": "method 'nobody' is not known",
+    f"{TRAIN} --out OUT --objective imitate --shares half": "--shares: expected numbers",
     f"prune resnet8 {RUN} --out OUT --method graph_metanetwork --metanetwork HERE/nowhere": "no file at",
     f"prune resnet8 {RUN} --out OUT --method graph_metanetwork --metanetwork HERE/text.txt": "expected safetensors",
     f"prune resnet8 {RUN} --out OUT --metanetwork HERE/text.txt": "belongs to --method graph_metanetwork, got",

@@ -23,6 +23,7 @@ class GoalName(StrEnum):
 
     paper = "paper"
     direct = "direct"
+    imitate = "imitate"
 
 
 @app.command()
@@ -112,9 +113,13 @@ def meta_train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Where the metanetwork, its curve and the checkpoints go.")],
     objective: Annotated[
-        GoalName, typer.Option(help="paper: loss and regulariser; direct: loss at budgets drawn at random.")
+        GoalName,
+        typer.Option(help="paper: loss and regulariser; direct: loss at random budgets; imitate: what a search found."),
     ] = GoalName.paper,
     strength: Annotated[float, typer.Option(help="For paper: how much the regulariser counts.")] = 1.0,
+    teacher: Annotated[str, typer.Option(help="For imitate: the method that searches.")] = "dhp",
+    teacher_epochs: Annotated[int, typer.Option(help="For imitate: epochs of the recipe that it searches with.")] = 5,
+    shares: Annotated[str, typer.Option(help="For imitate: shares of the MACs it searches for.")] = "0.25,0.35,0.5",
     epochs: Annotated[int, typer.Option(help="Times that each network is seen.")] = 20,
     batches: Annotated[int, typer.Option(help="Batches that a step adds up.")] = 4,
     lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 1e-3,
@@ -132,19 +137,26 @@ def meta_train(
 
     The networks held out are the last ones by name, with their snapshots; which parameters are taken is decided by how
     accurate those are, on the validation data, when they are edited, cut to several budgets, and tuned for some steps.
+    With --objective imitate the other networks are searched first; what is found is kept in OUT/lessons.
     """
     import torch
 
-    from metaprune.cli.resolve import UsageError, example
+    from metaprune.cli.resolve import UsageError, chosen_method, example
     from metaprune.cli.show import console
-    from metaprune.methods.graph_metanetwork.goal import Direct, Paper
+    from metaprune.methods.graph_metanetwork.goal import Direct, Goal, Imitate, Paper
     from metaprune.methods.graph_metanetwork.meta_train import meta_train as run
     from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
+    from metaprune.methods.graph_metanetwork.teach import teach
     from metaprune.methods.graph_metanetwork.zoo import entries, known, networks
     from metaprune.train.engine import Recipe
 
     set_threads(threads)
-    goal = Paper(strength) if objective == GoalName.paper else Direct()
+    goals: dict[GoalName, Goal] = {
+        GoalName.paper: Paper(strength),
+        GoalName.direct: Direct(),
+        GoalName.imitate: Imitate(),
+    }
+    searcher, searched_for = chosen_method(teacher, []), _numbers(shares, "--shares")
     recipe = Recipe(epochs, lr=lr, optimizer="adamw", seed=seed, precision="32-true", device=device)
     about, found = known(folder), entries(folder)
     if not 1 <= held_out < len(found):
@@ -153,23 +165,31 @@ def meta_train(
     torch.manual_seed(seed)
     metanetwork = Metanetwork(hidden, layers, step)
     writable(out)
-    ready = _classifying(words).load(data, batch_size, None, Cut())
+    purpose = _classifying(words)
+    _, searching = purpose.recipes(teacher_epochs, 1, None, None, device=device, seed=seed)
+    ready = purpose.load(data, batch_size, None, Cut())
     if ready.label != about["data"] or ready.builds != about["facts"].get("builds"):
         raise UsageError(f"--data: the networks of {folder} are of {about['data']}, got {ready.label}; give the same")
     builders = {name: partial(_build, name, ready.builds) for name in words}
     args = example("x".join(map(str, ready.sizes)), 2)
     models = networks(folder, builders, args)
     last = {entry.variant.name for entry in found[-held_out:]}
+    learned = {name: model for name, model in models.items() if name.partition("@")[0] not in last}
+    lessons = None
+    if objective == GoalName.imitate:
+        found_in = out / "lessons"
+        lessons = teach(learned, args, ready.task, searcher, out=found_in, shares=searched_for, recipe=searching)
     curve = run(
         metanetwork,
-        {name: model for name, model in models.items() if name.partition("@")[0] not in last},
+        learned,
         args,
         ready.task,
         held_out={name: model for name, model in models.items() if name in last},
-        goal=goal,
+        goal=goals[objective],
         recipe=recipe,
         batches=batches,
         every=every,
+        lessons=lessons,
         out=out,
     )
     shown = console()

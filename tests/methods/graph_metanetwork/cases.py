@@ -47,6 +47,7 @@ def stirred(hidden: int = 8, layers: int = 3, seed: int = 0, **fields: Any) -> M
         metanetwork = Metanetwork(hidden, layers, **fields).double()
         for weight in (metanetwork.write_edges.outer, metanetwork.write_attributes.outer):
             nn.init.normal_(weight)
+        nn.init.normal_(metanetwork.write_scores[2].weight)
     return metanetwork
 
 

@@ -9,22 +9,24 @@ from torch import Generator
 import metaprune as mp
 from metaprune.methods.graph_metanetwork import Metanetwork, edit, graph_of
 from metaprune.methods.graph_metanetwork.evidence import informed
-from metaprune.methods.saliency import gate_gradients
+from metaprune.methods.saliency import gate_gradients, group_norms
 from tests.methods import small
 
 
 def test_what_is_told_by_hand() -> None:
-    """That it was asked, the size relative to all channels and to the axis, the sign; nothing of what is fixed."""
+    """That it was asked, sizes relative to all channels and to the axis, the sign, norms; nothing of what is fixed."""
     model = small.network()
     graph = mp.trace(model, small.EXAMPLE)
     said = gate_gradients(model, graph, small.task(), 4)
-    evidence = informed(graph_of(model, graph), said).evidence
+    norms = group_norms(model, graph)
+    evidence = informed(graph_of(model, graph), said, norms).evidence
     read = graph_of(model, graph)
     whole = torch.cat(list(said.values()), 1).square().mean().sqrt()
     for name, nodes in read.free.items():
         size = said[name].square().mean(0).sqrt()
         own = size.square().mean().sqrt()
         expected = [torch.ones_like(size), (size / whole).log10(), (size / own).log10(), said[name].mean(0) / size]
+        expected.append(norms[name].log10())
         torch.testing.assert_close(evidence[nodes], torch.stack(expected, 1).float())
     fixed = torch.ones(len(read.axis), dtype=torch.bool)
     for nodes in read.free.values():
@@ -38,19 +40,23 @@ def test_renumbered_channels_have_the_same_evidence() -> None:
     generator = Generator().manual_seed(3)
     orders = {axis: torch.randperm(a.size, generator=generator).tolist() for axis, a in graph.free.items()}
     said = gate_gradients(model, graph, small.task(), 4)
-    before = informed(graph_of(model, graph), said)
-    after = informed(graph_of(model, graph), {axis: rows[:, orders[axis]] for axis, rows in said.items()})
+    norms = group_norms(model, graph)
+    before = informed(graph_of(model, graph), said, norms)
+    moved = {axis: rows[:, orders[axis]] for axis, rows in said.items()}
+    after = informed(graph_of(model, graph), moved, {axis: rows[orders[axis]] for axis, rows in norms.items()})
     for name, nodes in before.free.items():
         torch.testing.assert_close(after.evidence[nodes], before.evidence[nodes][orders[name]])
 
 
-def test_without_data_nothing_is_told() -> None:
+def test_without_data_norms_are_all_that_is_told() -> None:
     model = small.network()
     graph = mp.trace(model, small.EXAMPLE)
     read = graph_of(model, graph)
     nothing = gate_gradients(model, graph, replace(small.task(), train=[]))
     assert not read.evidence.any()
-    assert not informed(read, nothing).evidence.any()
+    evidence = informed(read, nothing, group_norms(model, graph)).evidence
+    assert not evidence[:, :4].any()
+    assert evidence[:, 4].any()
 
 
 def test_it_asks_and_changes_nothing() -> None:

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Direct, Metanetwork
 from metaprune.methods.graph_metanetwork.goal import DataModel
+from metaprune.methods.graph_metanetwork.metanetwork import Edited
 from metaprune.methods.graph_metanetwork.objective import living, masked, task_loss
 from tests.methods import small
 from tests.methods.graph_metanetwork.cases import stirred
@@ -23,11 +23,13 @@ def data_model() -> DataModel:
     return DataModel.of("small", model, mp.trace(model, small.EXAMPLE), small.task(), torch.device("cpu"))
 
 
-def untrained(data: DataModel) -> dict[str, Tensor]:
+def untrained(data: DataModel) -> Edited:
     """No edits, as leaves."""
     with torch.no_grad():
         edited = Metanetwork(4, 1)(data.read)
-    return {name: weight.requires_grad_() for name, weight in edited.items()}
+    for leaf in (*edited.weights.values(), edited.scores):
+        leaf.requires_grad_()
+    return edited
 
 
 def training(model: torch.nn.Module) -> torch.nn.Module:
@@ -71,7 +73,7 @@ def test_what_is_handed_on_is_the_mean_gradient_along_the_way() -> None:
     for _, objective in goal.objectives(data, task, batches, 0.5):
         objective(edited).backward()
     alive = living(data.read, data.plan(data.ranked(edited), 0.5))
-    now = {name: weight.detach().clone() for name, weight in edited.items()}
+    now = {name: weight.detach().clone() for name, weight in edited.weights.items()}
     expected = {name: torch.zeros_like(weight) for name, weight in now.items()}
     for batch in batches:
         leaves = {name: weight.clone().requires_grad_() for name, weight in now.items()}
@@ -79,7 +81,7 @@ def test_what_is_handed_on_is_the_mean_gradient_along_the_way() -> None:
         for name, leaf in leaves.items():
             expected[name] += leaf.grad / len(batches)
             now[name] -= 0.1 * leaf.grad
-    for name, weight in edited.items():
+    for name, weight in edited.weights.items():
         torch.testing.assert_close(weight.grad, expected[name])
 
 
@@ -88,8 +90,10 @@ def test_what_the_budget_is_changes_the_edit() -> None:
     metanetwork = stirred().float()
     with torch.no_grad():
         one, two, again = (metanetwork(data.read.aimed(share)) for share in (0.5, 0.2, 0.5))
-    assert all(torch.equal(one[name], again[name]) for name in one)
-    assert any(not torch.allclose(one[name], two[name]) for name in one)
+    assert all(torch.equal(weight, again.weights[name]) for name, weight in one.weights.items())
+    assert any(not torch.allclose(weight, two.weights[name]) for name, weight in one.weights.items())
+    assert torch.equal(one.scores, again.scores)
+    assert not torch.allclose(one.scores, two.scores)
 
 
 @pytest.mark.parametrize("wrong", [{"low": 0.0}, {"low": 0.8, "high": 0.7}, {"dense": -1.0}, {"tuning": float("inf")}])

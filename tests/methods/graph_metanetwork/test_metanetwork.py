@@ -7,8 +7,9 @@ import torch
 from torch import Generator
 
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork import Metanetwork, edit, graph_of
+from metaprune.methods.graph_metanetwork import Metanetwork, graph_of
 from metaprune.methods.graph_metanetwork import metanetwork as module
+from metaprune.methods.graph_metanetwork.edit import rewrite
 from tests.laws import oracle
 from tests.methods.graph_metanetwork.cases import case, gradients, stirred, told
 from tests.zoo import networks
@@ -23,8 +24,11 @@ def test_renumbered_channels_are_edited_alike(name: str) -> None:
     generator = Generator().manual_seed(3)
     orders = {axis: torch.randperm(a.size, generator=generator).tolist() for axis, a in c.graph.free.items()}
     metanetwork = stirred(step=0.3)
-    edited = edit(c.model, c.graph, metanetwork)
-    moved = edit(oracle.permute(c.model, c.graph, orders), c.graph, metanetwork)
+    (edited, _, scores, _), (moved, read, others, _) = (
+        rewrite(model, c.graph, metanetwork) for model in (c.model, oracle.permute(c.model, c.graph, orders))
+    )
+    for axis, nodes in read.free.items():
+        torch.testing.assert_close(others[nodes], scores[nodes][orders[axis]], rtol=1e-8, atol=1e-9)
     expected = dict(oracle.permute(edited, c.graph, orders).named_parameters())
     for path, parameter in moved.named_parameters():
         torch.testing.assert_close(parameter, expected[path], rtol=1e-8, atol=1e-9, msg=path)
@@ -34,7 +38,7 @@ def test_renumbered_channels_are_edited_alike(name: str) -> None:
 def test_channels_are_told_apart() -> None:
     """Edits are no constant: they differ between channels of a free axis, and between tensors."""
     c = case("resnet")
-    edited = stirred()(c.read)
+    edited = stirred()(c.read).weights
     shifts = {path: edited[path] - c.parameters[path] for path in edited}
     for path in ("conv1.weight", "bn1.weight"):
         assert shifts[path].flatten(1).std(0).min() > 1e-4 if shifts[path].dim() > 1 else shifts[path].std() > 1e-4
@@ -52,14 +56,14 @@ def test_edits_are_relative_to_the_scale_of_a_tensor() -> None:
         metanetwork = stirred(relative=relative)
         with torch.no_grad():
             metanetwork.read_tensor[0].weight[:, -2] = 0
-        before, after = metanetwork(c.read), metanetwork(graph_of(large, c.graph))
+        before, after = metanetwork(c.read).weights, metanetwork(graph_of(large, c.graph)).weights
         alike = [torch.allclose(after[path] / 7, before[path], rtol=1e-9, atol=1e-12) for path in before]
         assert all(alike) is relative
 
 
 def test_the_step_is_the_size_of_edits() -> None:
     c = case("vgg")
-    one, two = (stirred(step=step)(c.read)["features.3.weight"] for step in (0.1, 0.2))
+    one, two = (stirred(step=step)(c.read).weights["features.3.weight"] for step in (0.1, 0.2))
     weight = c.parameters["features.3.weight"]
     torch.testing.assert_close(two - weight, 2 * (one - weight))
 
@@ -68,15 +72,15 @@ def test_weights_of_any_precision() -> None:
     c = case("vgg")
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         model = copy.deepcopy(c.model).to(dtype)
-        edited = stirred().float()(graph_of(model, c.graph))
+        edited = stirred().float()(graph_of(model, c.graph)).weights
         assert {tensor.dtype for tensor in edited.values()} == {dtype}
         assert all(tensor.isfinite().all() for tensor in edited.values())
 
 
 def test_every_weight_of_the_metanetwork_is_used() -> None:
     metanetwork = stirred()
-    edited = metanetwork(told(case("attention_split").read))
-    torch.stack([tensor.sin().sum() for tensor in edited.values()]).sum().backward()
+    weights, scores = metanetwork(told(case("attention_split").read))
+    torch.stack([tensor.sin().sum() for tensor in (*weights.values(), scores)]).sum().backward()
     found = gradients(metanetwork)
     assert found.keys() == dict(metanetwork.named_parameters()).keys()
     assert all(gradient.abs().sum() > 0 for gradient in found.values())
@@ -93,6 +97,6 @@ def test_with_and_without_a_tape_it_edits_alike(kept: int, monkeypatch: pytest.M
     monkeypatch.setattr(module, "KEPT", kept)
     read = case("attention_split").read
     metanetwork = stirred()
-    taped = metanetwork(read)
+    taped = metanetwork(read).weights
     with torch.no_grad():
-        assert oracle.distance({n: w.detach() for n, w in taped.items()}, metanetwork(read)) < 1e-10
+        assert oracle.distance({n: w.detach() for n, w in taped.items()}, metanetwork(read).weights) < 1e-10

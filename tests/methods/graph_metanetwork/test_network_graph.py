@@ -22,7 +22,7 @@ from tests.zoo import networks
 def test_there_and_back_is_exact(name: str) -> None:
     """A metanetwork that was not trained changes no bit of any tensor, and all that trains is in the graph."""
     c = case(name)
-    edited = Metanetwork(hidden=4, layers=1)(c.read)
+    edited = Metanetwork(hidden=4, layers=1)(c.read).weights
     assert edited.keys() == {n for n, p in c.parameters.items() if p.requires_grad and p.numel()}
     for path, tensor in edited.items():
         assert tensor.dtype == c.parameters[path].dtype
@@ -145,10 +145,10 @@ def test_statistics_are_read_and_kept() -> None:
     assert statistics == {"running_mean", "running_var"}
     metanetwork = Metanetwork(8, 2)
     nn.init.normal_(metanetwork.write_attributes.outer)
-    assert metanetwork(read).keys() == dict(model.named_parameters()).keys()
-    before = metanetwork(read)["norm.weight"]
+    assert metanetwork(read).weights.keys() == dict(model.named_parameters()).keys()
+    before = metanetwork(read).weights["norm.weight"]
     model.norm.running_var.mul_(torch.rand(16))
-    assert not torch.equal(metanetwork(graph_of(model, graph))["norm.weight"], before)
+    assert not torch.equal(metanetwork(graph_of(model, graph)).weights["norm.weight"], before)
 
 
 def test_what_is_told_of_a_tensor() -> None:

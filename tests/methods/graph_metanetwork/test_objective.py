@@ -1,6 +1,7 @@
 """Objectives: the gradient of one backward pass, the regulariser by hand, and steps that lower them."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from metaprune.cost.budget import Allocation, Budget
 from metaprune.methods.graph_metanetwork import Metanetwork, edit, graph_of
 from metaprune.methods.graph_metanetwork.objective import (
     Objective,
+    Weights,
     add_gradients,
     group_penalty,
     importance,
@@ -28,6 +30,11 @@ from tests.methods.graph_metanetwork.cases import gradients, stirred, told
 BATCHES = list(DataLoader(small.pictures(48, 3), batch_size=16))
 
 
+def whole(loss: Callable[[Weights], Tensor]) -> Objective:
+    """As an objective."""
+    return lambda edited: loss(edited.weights)
+
+
 @pytest.fixture(scope="module")
 def trained() -> tuple[torch.nn.Module, mp.ChannelGraph]:
     model = small.network().eval()
@@ -41,8 +48,9 @@ def test_one_backward_pass_is_enough(trained) -> None:
     metanetwork = stirred()
     task = small.task()
     objectives: list[Objective] = [
-        *(task_loss(model, task, [batch[0].double(), batch[1]]) for batch in BATCHES),
-        lambda weights: 0.01 * group_penalty(read, weights),
+        *(whole(task_loss(model, task, [batch[0].double(), batch[1]])) for batch in BATCHES),
+        lambda edited: 0.01 * group_penalty(read, edited.weights),
+        lambda edited: edited.scores.sin().sum(),
     ]
     total = add_gradients(metanetwork, read, objectives)
     once = gradients(metanetwork)
@@ -112,13 +120,13 @@ def test_steps_lower_the_objective(trained, kind: str) -> None:
     def objectives() -> list[Objective]:
         losses = [task_loss(model, task, batch) for batch in BATCHES]
         if kind == "paper":
-            return [*losses, lambda weights: 0.05 * group_penalty(read, weights)]
+            return [*map(whole, losses), lambda edited: 0.05 * group_penalty(read, edited.weights)]
 
         def cut(weights):
             alive = living(read, allocation.plan(relative_importance(read, weights)))
             return sum(loss(masked(read, weights, alive)) for loss in losses)
 
-        return [*losses, cut]
+        return [*map(whole, losses), whole(cut)]
 
     values = []
     for _ in range(25):

@@ -68,7 +68,7 @@ def metrics(
             edited = metanetwork(data.read.aimed(share))
         ranked = data.ranked(edited, criterion)
         alive = living(data.read, data.plan(ranked, share))
-        hidden = {name: tensor.contiguous() for name, tensor in masked(data.read, edited, alive).items()}
+        hidden = {name: tensor.contiguous() for name, tensor in masked(data.read, edited.weights, alive).items()}
         model = with_tensors(data.model, hidden)
         tune(model, task, steps)
         recalibrate(model, task.train, task.inputs, RECALIBRATE)

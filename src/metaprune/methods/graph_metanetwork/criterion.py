@@ -26,9 +26,10 @@ def ranking(
     graph: ChannelGraph,
     read: NetworkGraph,
     criterion: Criterion,
+    scores: Float[Tensor, " nodes"],
     evidence: Mapping[str, Float[Tensor, " size"]],
 ) -> dict[str, Tensor]:
-    """For each free axis, what its channels weigh, shape (size,), comparable between axes.
+    """For each free axis, what its channels weigh times exp(score), shape (size,), comparable between axes.
 
     Args:
         tensors: The network's parameters by name, edited.
@@ -37,6 +38,7 @@ def ranking(
         criterion: "magnitude" is the group norm relative to each tensor's (`saliency.group_norms`), "importance" the
             sum of squares that the regulariser weighs, relative to the axis's mean (`objective.relative_importance`),
             and "blend" the group norm times the root of the evidence.
+        scores: The metanetwork's.
         evidence: From `saliency.evidence_per_cost`, of the network as it was; where there is none, a blend is the
             group norm.
     """
@@ -48,7 +50,8 @@ def ranking(
         weighed = {
             name: norms * evidence[name].sqrt() if name in evidence else norms for name, norms in weighed.items()
         }
-    return weighed
+    raised = scores.detach().double().cpu().exp()
+    return {name: weighed[name] * raised[nodes] for name, nodes in read.free.items()}
 
 
 def check(criterion: str, who: str) -> None:

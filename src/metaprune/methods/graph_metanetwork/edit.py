@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.tensors import with_tensors
+from metaprune.graph.tensors import named_tensors, with_tensors
 from metaprune.methods.graph_metanetwork.evidence import informed
 from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
 from metaprune.methods.graph_metanetwork.network_graph import NetworkGraph, graph_of
-from metaprune.methods.saliency import gate_gradients
+from metaprune.methods.saliency import gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Task
 
@@ -27,11 +27,13 @@ class Rewritten(NamedTuple):
     Attributes:
         model: The copy with the edited weights.
         read: What the metanetwork read.
+        scores: How far it raises each channel in the ranking, see `metanetwork.Edited`.
         gradients: What the training data said of its channels (`saliency.gate_gradients`); empty without a task.
     """
 
     model: nn.Module
     read: NetworkGraph
+    scores: Float[Tensor, " nodes"]
     gradients: dict[str, Float[Tensor, " batches size"]]
 
 
@@ -42,7 +44,7 @@ def rewrite(
     task: Task | None = None,
     share: float = 0.5,
 ) -> Rewritten:
-    """A copy of `model` with edited weights; nothing is cut yet.
+    """A copy of `model` with edited weights, and how far its channels are raised in the ranking; nothing is cut yet.
 
     Args:
         model: The network; left untouched. Its attention modules are written out where the graph says so.
@@ -63,11 +65,11 @@ def rewrite(
             f"edit: expected a {type(model).__name__} with parameters that train, got none; call model.requires_grad_()"
         )
     gradients = gate_gradients(model, graph, task) if task is not None else {}
-    read = informed(read, gradients)
+    read = informed(read, gradients, relative_norms(named_tensors(model), graph))
     with torch.no_grad():
         edited = metanetwork(read.aimed(share))
-    weights = {name: tensor.contiguous() for name, tensor in edited.items()}
-    return Rewritten(with_tensors(model, weights), read, gradients)
+    weights = {name: tensor.contiguous() for name, tensor in edited.weights.items()}
+    return Rewritten(with_tensors(model, weights), read, edited.scores, gradients)
 
 
 def edit(

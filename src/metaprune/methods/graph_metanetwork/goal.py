@@ -2,18 +2,21 @@
 
 `Paper` is that of Liu et al. 2025 (arXiv 2506.12041): the task's loss of the edited network, and the group-norm
 regulariser. `Direct` is beside the paper: the task's loss of the edited network without the channels that rank lowest,
-at budgets drawn at random, along a short tuning. (Only the channels that stay learn from it. Scores that learned to
-rank, from the gradients of gates passed straight through, were tried: those of channels that live are noise around zero
-in a trained network, and the ranking got worse.)
+at budgets drawn at random, along a short tuning; only the channels that stay learn from it. `Imitate` teaches the
+scores, by which channels are ranked: to say at once what a search found. (Scores that learned from the gradients of
+gates, passed straight through, were tried: those of channels that live are noise around zero in a trained network, and
+the ranking got worse.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaprune.cost.budget import Allocation, Budget
@@ -23,13 +26,15 @@ from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import clone, named_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, ranking
 from metaprune.methods.graph_metanetwork.evidence import informed
+from metaprune.methods.graph_metanetwork.metanetwork import Edited
 from metaprune.methods.graph_metanetwork.network_graph import NetworkGraph, graph_of
 from metaprune.methods.graph_metanetwork.objective import Objective, Weights, group_penalty, living, masked, task_loss
-from metaprune.methods.saliency import evidence_per_cost, gate_gradients
+from metaprune.methods.graph_metanetwork.teach import Lesson
+from metaprune.methods.saliency import evidence_per_cost, gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Batch, Task
 
-__all__ = ["DataModel", "Direct", "Goal", "Paper"]
+__all__ = ["DataModel", "Direct", "Goal", "Imitate", "Paper"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class DataModel:
         read: What the metanetwork reads, with evidence.
         allocation: Plans of any share of its MACs.
         evidence: What its own training data say of its channels, per cost (`saliency.evidence_per_cost`).
+        lessons: What a search found for it.
     """
 
     name: str
@@ -51,14 +57,26 @@ class DataModel:
     read: NetworkGraph
     allocation: Allocation
     evidence: dict[str, Tensor]
+    lessons: tuple[Lesson, ...] = ()
 
     @classmethod
-    def of(cls, name: str, model: nn.Module, graph: ChannelGraph, task: Task, device: torch.device) -> DataModel:
+    def of(
+        cls,
+        name: str,
+        model: nn.Module,
+        graph: ChannelGraph,
+        task: Task,
+        device: torch.device,
+        lessons: Sequence[Lesson] = (),
+    ) -> DataModel:
         """Ready to learn from; `model` is left untouched, and some training data of the task are asked about it.
 
         Raises:
             MetapruneError: Nothing of it trains, or nothing of it can be cut.
+            PlanError: A lesson is of another network.
         """
+        for lesson in lessons:
+            lesson.plan.check(graph)
         own = clone(written_out(model, graph.written_out)).to(device).eval()
         read = graph_of(own, graph).to(device)
         if not read.learned:
@@ -73,7 +91,8 @@ class DataModel:
         said = gate_gradients(own, graph, task)
         allocation = Allocation(graph, Budget(macs=1.0, multiple_of=1))
         evidence = evidence_per_cost(said, allocation.prices({})) if len(task.train) else {}
-        return cls(name, own, graph, informed(read, said), allocation, evidence)
+        read = informed(read, said, relative_norms(named_tensors(own), graph))
+        return cls(name, own, graph, read, allocation, evidence, tuple(lessons))
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -81,10 +100,10 @@ class DataModel:
         tensors = named_tensors(self.model)
         return {block.name: tensors[block.name].detach() for block in self.read.learned}
 
-    def ranked(self, edited: Weights, criterion: Criterion = "blend") -> dict[str, Tensor]:
+    def ranked(self, edited: Edited, criterion: Criterion = "blend") -> dict[str, Tensor]:
         """For each free axis what its channels weigh in the ranking, once edited."""
-        tensors = named_tensors(self.model) | dict(edited)
-        return ranking(tensors, self.graph, self.read, criterion, self.evidence)
+        tensors = named_tensors(self.model) | edited.weights
+        return ranking(tensors, self.graph, self.read, criterion, edited.scores, self.evidence)
 
     def plan(self, ranked: dict[str, Tensor], share: float) -> Plan:
         """What a share of its MACs leaves; the smallest network where that cannot be met."""
@@ -95,17 +114,13 @@ class DataModel:
 class Goal(Protocol):
     """What a metanetwork is trained for."""
 
-    batch_statistics: ClassVar[bool]
-    """Whether batch norms take the statistics of batches, as where they are measured anew after a cut."""
-
     @property
-    def low(self) -> float:
-        """The smallest share of the MACs that an edit is aimed at."""
+    def batch_statistics(self) -> bool:
+        """Whether batch norms take the statistics of batches, as where they are measured anew after a cut."""
         ...
 
-    @property
-    def high(self) -> float:
-        """The largest."""
+    def share(self, data: DataModel, drawn: torch.Generator) -> float:
+        """The share of the MACs that the edit of a step is aimed at."""
         ...
 
     def objectives(
@@ -117,7 +132,7 @@ class Goal(Protocol):
             data: What is edited.
             task: What for.
             batches: Of its training data.
-            share: Of the MACs, that the edit is aimed at; drawn between `low` and `high`.
+            share: Of the MACs, that the edit is aimed at.
         """
         ...
 
@@ -147,16 +162,20 @@ class Paper:
     def __post_init__(self) -> None:
         _check(self, "strength", "spread")
 
+    def share(self, data: DataModel, drawn: torch.Generator) -> float:
+        """Any from `low` to `high`."""
+        return _between(self.low, self.high, drawn)
+
     def objectives(
         self, data: DataModel, task: Task, batches: Sequence[Batch], share: float
     ) -> Iterator[tuple[str, Objective]]:
         """One loss a batch, and the regulariser."""
         for batch in batches:
-            yield "loss", _share(task_loss(data.model, task, batch), 1 / len(batches))
+            yield "loss", _whole(task_loss(data.model, task, batch), 1 / len(batches))
         scale = 1.0
         if self.relative:
             scale = max(group_penalty(data.read, data.weights, self.spread).item(), 1e-30)
-        yield "penalty", lambda weights: self.strength / scale * group_penalty(data.read, weights, self.spread)
+        yield "penalty", _whole(partial(group_penalty, data.read, spread=self.spread), self.strength / scale)
 
 
 @dataclass(frozen=True)
@@ -184,6 +203,10 @@ class Direct:
     def __post_init__(self) -> None:
         _check(self, "dense", "tuning")
 
+    def share(self, data: DataModel, drawn: torch.Generator) -> float:
+        """Any from `low` to `high`."""
+        return _between(self.low, self.high, drawn)
+
     def objectives(
         self, data: DataModel, task: Task, batches: Sequence[Batch], share: float
     ) -> Iterator[tuple[str, Objective]]:
@@ -193,7 +216,63 @@ class Direct:
             loss = task_loss(data.model, task, batch)
             yield "loss", cut.step(loss, 1 / len(batches))
         if self.dense:
-            yield "dense", _share(task_loss(data.model, task, batches[0]), self.dense)
+            yield "dense", _whole(task_loss(data.model, task, batches[0]), self.dense)
+
+
+@dataclass(frozen=True)
+class Imitate:
+    """The scores say which channels a search kept, at the budgets that it was asked for.
+
+    The cross-entropy between what was kept and sigmoid(log ranking - its mean over all channels): the mean over the
+    channels of each axis, and then over axes, so that slim axes count like wide ones. Weights learn nothing from it.
+
+    Attributes:
+        weights: What the weights learn from in the same steps, at the same budgets; None leaves them as they are.
+    """
+
+    weights: Goal | None = None
+
+    @property
+    def batch_statistics(self) -> bool:
+        """As for the weights."""
+        return self.weights is not None and self.weights.batch_statistics
+
+    def share(self, data: DataModel, drawn: torch.Generator) -> float:
+        """That of any of its lessons."""
+        if not data.lessons:
+            raise MetapruneError(
+                f"Imitate: expected lessons for data model {data.name!r}, got none; make them with teach(...)"
+            )
+        return data.lessons[int(torch.randint(len(data.lessons), (), generator=drawn))].share
+
+    def objectives(
+        self, data: DataModel, task: Task, batches: Sequence[Batch], share: float
+    ) -> Iterator[tuple[str, Objective]]:
+        """One without any of the batches, and those for the weights."""
+        [lesson] = [lesson for lesson in data.lessons if lesson.share == share]
+        stays = living(data.read, lesson.plan)
+
+        def surprise(edited: Edited) -> Tensor:
+            ranked = data.ranked(edited._replace(scores=torch.zeros_like(edited.scores)))
+            heights = {name: weighed.clamp(min=1e-30).log() for name, weighed in ranked.items()}
+            middle = torch.cat(list(heights.values())).mean()
+            losses = []
+            for name, nodes in data.read.free.items():
+                said = (heights[name] - middle).clamp(-REACH, REACH).to(edited.scores) + edited.scores[nodes]
+                losses.append(F.binary_cross_entropy_with_logits(said, stays[nodes].to(said)))
+            return torch.stack(losses).mean()
+
+        yield "surprise", surprise
+        if self.weights is not None:
+            yield from self.weights.objectives(data, task, batches, share)
+
+
+REACH = 4.0
+"""How far the ranking without scores may stand out, as a logarithm; what is dead would be a surprise without end."""
+
+
+def _between(low: float, high: float, drawn: torch.Generator) -> float:
+    return low + (high - low) * torch.rand((), generator=drawn).item()
 
 
 def _check(goal: Paper | Direct, *names: str) -> None:
@@ -214,15 +293,15 @@ class _Tuned:
         self.alive: Tensor | None = None
         self.moved: dict[str, Tensor] = {}
 
-    def step(self, loss: Objective, factor: float) -> Objective:
+    def step(self, loss: Callable[[Weights], Tensor], factor: float) -> Objective:
         """The loss where the tuning has come to, which then takes a step."""
 
-        def objective(weights: Weights) -> Tensor:
+        def objective(edited: Edited) -> Tensor:
             if self.alive is None:
-                plan = self.data.plan(self.data.ranked(weights), self.share)
+                plan = self.data.plan(self.data.ranked(edited), self.share)
                 self.alive = living(self.data.read, plan)
-                self.moved = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-            now = {name: weight + self.moved[name] for name, weight in weights.items()}
+                self.moved = {name: torch.zeros_like(weight) for name, weight in edited.weights.items()}
+            now = {name: weight + self.moved[name] for name, weight in edited.weights.items()}
             leaves = {name: weight.detach().requires_grad_() for name, weight in now.items()}
             value = loss(masked(self.data.read, leaves, self.alive))
             slopes = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
@@ -236,5 +315,5 @@ class _Tuned:
         return objective
 
 
-def _share(objective: Objective, factor: float) -> Objective:
-    return lambda weights: factor * objective(weights)
+def _whole(loss: Callable[[Weights], Tensor], factor: float) -> Objective:
+    return lambda edited: factor * loss(edited.weights)

@@ -61,7 +61,7 @@ class GraphMetanetwork:
     def find(self, problem: Problem) -> Found:
         """Edit, fine-tune for a share of the epochs, rank, and fit the budget."""
         allocation = Allocation(problem.graph, problem.budget)
-        edited, read, said = rewrite(
+        edited, read, scores, said = rewrite(
             problem.model,
             problem.graph,
             load(self.path),
@@ -81,7 +81,7 @@ class GraphMetanetwork:
         )
         tensors = named_tensors(written_out(edited, problem.graph.written_out))
         evidence = evidence_per_cost(said, allocation.prices({}))
-        ranked = ranking(tensors, problem.graph, read, self.criterion, evidence)
+        ranked = ranking(tensors, problem.graph, read, self.criterion, scores, evidence)
         return Found(allocation.plan(ranked), edited, ranked, epochs, history=tuple(history.rows))
 
 

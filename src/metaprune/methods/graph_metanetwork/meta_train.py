@@ -12,7 +12,7 @@ import itertools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,9 +29,10 @@ from metaprune.methods.graph_metanetwork.area import RATE, SHARES, STEPS, area, 
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check
 from metaprune.methods.graph_metanetwork.curve import Check, Curve, Step
 from metaprune.methods.graph_metanetwork.goal import DataModel, Goal, Paper
-from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
+from metaprune.methods.graph_metanetwork.metanetwork import Edited, Metanetwork
 from metaprune.methods.graph_metanetwork.objective import Objective, add_gradients
 from metaprune.methods.graph_metanetwork.saving import save
+from metaprune.methods.graph_metanetwork.teach import Lesson
 from metaprune.surgery.trace import trace
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
@@ -56,6 +57,7 @@ def meta_train(
     batches: int = 4,
     every: int = 1,
     criterion: Criterion = "blend",
+    lessons: Mapping[str, Sequence[Lesson]] | None = None,
     out: Path | str | None = None,
     checkpoint: Checkpoint | None = None,
     progress: bool = True,
@@ -77,6 +79,7 @@ def meta_train(
         batches: How many a step adds up.
         every: Epochs between two choices.
         criterion: By what channels are ranked where the area is measured.
+        lessons: Name of a data model -> what a search found for it, from `teach`; for `Imitate`.
         out: A folder for checkpoints, metanetwork.safetensors, curve.json and curve.html: a training that was killed
             goes on from it, on the CPU bit for bit.
         checkpoint: Where checkpoints are kept instead, and how often.
@@ -110,8 +113,13 @@ def meta_train(
     home = next(metanetwork.parameters()).device
     with randomness.isolated():
         for name, model in itertools.chain(models.items(), held_out.items()):
-            data = DataModel.of(name, model, trace(model, args, kwargs), task, training.device)
-            (training.models if name in models else training.held_out).append(data)
+            taught = (lessons or {}).get(name, ())
+            data = DataModel.of(name, model, trace(model, args, kwargs), task, training.device, taught)
+            if name in models:
+                training.goal.share(data, torch.Generator())  # refuses what it cannot learn from
+                training.models.append(data)
+            else:
+                training.held_out.append(data)
         try:
             metanetwork.to(training.device)
             training.run(checkpoint, progress)
@@ -186,7 +194,7 @@ class _Training:
         parts: dict[str, float] = defaultdict(float)
         drawn = _generator(self.recipe.seed, 1, self.step)
         self.optimizer.zero_grad()
-        share = self.goal.low + (self.goal.high - self.goal.low) * torch.rand((), generator=drawn).item()
+        share = self.goal.share(data, drawn)
         with _statistics(data.model, self.goal.batch_statistics):
             objectives = self.goal.objectives(data, self.task, batches, share)
             total = add_gradients(self.metanetwork, data.read.aimed(share), _noted(objectives, parts))
@@ -230,6 +238,7 @@ class _Training:
             "shares": [*SHARES, STEPS, RATE],
             "models": {data.name: _digest(data.model) for data in self.models},
             "held_out": {data.name: _digest(data.model) for data in self.held_out},
+            "lessons": {data.name: [str(told) for told in data.lessons] for data in self.models if data.lessons},
         }
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -316,8 +325,8 @@ def _noted(objectives: Iterator[tuple[str, Objective]], parts: dict[str, float])
     """The objectives, whose values are added up by name."""
 
     def noted(name: str, objective: Objective) -> Objective:
-        def valued(weights: Mapping[str, Tensor]) -> Tensor:
-            value = objective(weights)
+        def valued(edited: Edited) -> Tensor:
+            value = objective(edited)
             parts[name] += value.item()
             return value
 

@@ -1,4 +1,4 @@
-"""The metanetwork: message passing over a network's graph that gives each weight a small edit.
+"""The metanetwork: message passing over a network's graph that gives each weight a small edit, each channel a rank.
 
 Source: Liu, Wang, Zhang, 2025, arXiv 2506.12041: encoders of nodes and edges, message passing in both directions with
 the four aggregates of Corso et al. 2020 (arXiv 2004.05718), decoders with a residual. Departures and their reasons are
@@ -33,10 +33,22 @@ from metaprune.methods.graph_metanetwork.incidence import PLACES, Incidence
 from metaprune.methods.graph_metanetwork.network_graph import Block, NetworkGraph
 from metaprune.methods.graph_metanetwork.pile import Pile, unpiled
 
-__all__ = ["Metanetwork", "Passed", "aggregate"]
+__all__ = ["Edited", "Metanetwork", "Passed", "aggregate"]
 
 EPSILON = 1e-5
 """Added to variances before the root."""
+
+
+class Edited(NamedTuple):
+    """What a metanetwork says of a network.
+
+    Attributes:
+        weights: Name of a parameter that trains -> its new values, of its shape, dtype and device.
+        scores: How far each channel is raised in the ranking: its weight there counts exp(score) times.
+    """
+
+    weights: dict[str, Tensor]
+    scores: Float[Tensor, " nodes"]
 
 
 class Passed(NamedTuple):
@@ -115,21 +127,23 @@ class Metanetwork(nn.Module):
         self.write_edges = Writer(hidden)
         self.write_attributes = Writer(hidden)
         self.write_taps = Encoder(TAP_FEATURES, hidden, hidden)
+        self.write_scores = Encoder(hidden, hidden, 1)
+        nn.init.zeros_(self.write_scores[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.write_scores[2].bias)  # type: ignore[arg-type]
 
     @property
     def config(self) -> dict[str, int | float | bool]:
         """The arguments that make another like this."""
         return {"hidden": self.hidden, "layers": len(self.layers), "step": self.step, "relative": self.relative}
 
-    def forward(self, graph: NetworkGraph) -> dict[str, Tensor]:
-        """The edited tensors of a network: w' = w + step · scale · decoded.
+    def forward(self, graph: NetworkGraph) -> Edited:
+        """The edited tensors of a network, w' = w + step · scale · decoded, and the scores of its channels.
 
         Besides one copy of the network's weights, memory does not grow with its number of edges: edge states are made
         where they are needed and made again in the backward pass.
 
         Returns:
-            Name of a parameter that trains -> its new values, of its shape, dtype and device; differentiable in the
-            metanetwork's parameters.
+            Differentiable in the metanetwork's parameters.
         """
         graph = graph.to(self.places.device)
         passed = self.passed(graph)
@@ -145,7 +159,8 @@ class Metanetwork(nn.Module):
                 decoder = self.decoder(pile.blocks, self.write_attributes)
                 edits = decode(states.view(len(pile.blocks), -1, states.shape[1]), decoder)
                 edited |= self.edited(pile, edits[..., None])
-        return edited
+        normed = F.layer_norm(passed.states, (self.hidden,))
+        return Edited(edited, self.write_scores(normed)[:, 0])
 
     def passed(self, graph: NetworkGraph) -> Passed:
         """All rounds of messages: H <- H + join(to columns) + join(to rows), with e gated between the rounds."""

@@ -1,6 +1,6 @@
 """What a metanetwork is trained for, and the gradient of it at the price of one backward pass through the metanetwork.
 
-An objective is a function of edited weights, by name, to a scalar. The paper's (Liu et al. 2025, the meta-training
+An objective is a function of edited weights and scores to a scalar. The paper's (Liu et al. 2025, the meta-training
 section) is the task's loss plus the group-norm regulariser of Fang et al. 2023 (arXiv 2301.12900), which makes weak
 groups weaker. The direct one is the task's loss with the weakest channels left out.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import call_with
-from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
+from metaprune.methods.graph_metanetwork.metanetwork import Edited, Metanetwork
 from metaprune.methods.graph_metanetwork.network_graph import Block, NetworkGraph
 from metaprune.train.task import Batch, Task
 
@@ -34,7 +34,7 @@ __all__ = [
 
 Weights = Mapping[str, Tensor]
 
-Objective = Callable[[Weights], Tensor]
+Objective = Callable[[Edited], Tensor]
 
 
 def add_gradients(metanetwork: Metanetwork, graph: NetworkGraph, objectives: Iterable[Objective]) -> float:
@@ -54,22 +54,23 @@ def add_gradients(metanetwork: Metanetwork, graph: NetworkGraph, objectives: Ite
     """
     with torch.no_grad():
         edited = metanetwork(graph)
-    leaves = {name: tensor.requires_grad_() for name, tensor in edited.items()}
-    if not leaves:
+    if not edited.weights:
         raise MetapruneError("add_gradients: expected a network with parameters that train, got none to edit")
+    leaves = [leaf.requires_grad_() for leaf in (*edited.weights.values(), edited.scores)]
     total = 0.0
     for objective in objectives:
-        value = objective(leaves)
+        value = objective(edited)
         value.backward()  # type: ignore[no-untyped-call]
         total += value.item()
-    reached = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
-    again = metanetwork(graph)
-    torch.autograd.backward([again[name] for name in reached], list(reached.values()))
+    weights, scores = metanetwork(graph)
+    pairs = zip((*weights.values(), scores), leaves, strict=True)
+    reached = [(again, leaf.grad) for again, leaf in pairs if leaf.grad is not None]
+    torch.autograd.backward([again for again, _ in reached], [gradient for _, gradient in reached])
     return total
 
 
-def task_loss(model: nn.Module, task: Task, batch: Batch) -> Objective:
-    """The task's loss on a batch, of `model` with edited weights in the place of its own, in the mode it is in.
+def task_loss(model: nn.Module, task: Task, batch: Batch) -> Callable[[Weights], Tensor]:
+    """The task's loss on a batch, as a function of the weights in the place of the model's own, in the mode it is in.
 
     Args:
         model: The network whose graph the metanetwork reads; written out where that graph is.

@@ -1,0 +1,153 @@
+"""Lessons: what a search found is kept, and a metanetwork learns to say it at once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import metaprune as mp
+from metaprune.cost.budget import Allocation
+from metaprune.graph.errors import MetapruneError, PlanError
+from metaprune.methods.graph_metanetwork import Imitate, Lesson, Metanetwork, teach
+from metaprune.methods.graph_metanetwork.goal import DataModel
+from metaprune.methods.graph_metanetwork.objective import add_gradients
+from metaprune.methods.method import Found, Problem
+from metaprune.methods.saliency import group_norms
+from tests.methods import small
+
+SHARES = (0.4, 0.6)
+
+
+@dataclass(frozen=True)
+class Contrary:
+    """Keeps what has the smallest norms."""
+
+    asked: list[float] = field(default_factory=list, repr=False)
+    breaks_at: float = 0.0
+
+    name: ClassVar[str] = "contrary"
+    reference: ClassVar[str] = "none"
+
+    def find(self, problem: Problem) -> Found:
+        self.asked.append(problem.budget.value)
+        if problem.budget.value == self.breaks_at:
+            raise KeyboardInterrupt
+        scores = {name: -norms for name, norms in group_norms(problem.model, problem.graph).items()}
+        allocation = Allocation(problem.graph, problem.budget)
+        return Found(allocation.plan(scores), problem.model, scores)
+
+
+def taught(
+    method: Contrary, out: Path, model: nn.Module | None = None, epochs: int = 2
+) -> dict[str, tuple[Lesson, ...]]:
+    models = {"small": model or small.network()}
+    recipe = small.recipe(epochs)
+    return teach(models, small.EXAMPLE, small.task(), method, out=out, shares=SHARES, recipe=recipe, progress=False)
+
+
+def test_a_killed_run_goes_on_and_nothing_is_searched_for_twice(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        taught(Contrary(breaks_at=0.6), tmp_path)
+    method = Contrary()
+    with pytest.raises(MetapruneError, match=r"holds another lesson \(its method differ\)"):
+        taught(method, tmp_path)
+    (tmp_path / "small-0.4" / "lesson.json").unlink()
+    first = taught(method, tmp_path)
+    again = taught(method, tmp_path)
+    assert method.asked == list(SHARES)
+    assert first == again
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    for lesson, share in zip(first["small"], SHARES, strict=True):
+        assert lesson.share == share
+        assert mp.macs(graph, lesson.plan) <= share * mp.macs(graph)
+
+
+def test_lessons_of_something_else(tmp_path: Path) -> None:
+    taught(Contrary(), tmp_path)
+    other = small.network()
+    with torch.no_grad():
+        other.head.bias += 1
+    with pytest.raises(MetapruneError, match=r"holds another lesson \(its recipe differ\); name another"):
+        taught(Contrary(), tmp_path, epochs=3)
+    with pytest.raises(MetapruneError, match=r"holds another lesson \(its network differ\); name another"):
+        taught(Contrary(), tmp_path, other)
+
+
+def lessons() -> tuple[DataModel, tuple[Lesson, ...]]:
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    scores = {name: -norms for name, norms in group_norms(model, graph).items()}
+    given = tuple(
+        Lesson(share, Allocation(graph, mp.Budget(macs=share, multiple_of=1)).plan(scores)) for share in SHARES
+    )
+    return DataModel.of("small", model, graph, small.task(), torch.device("cpu"), given), given
+
+
+def test_the_surprise_by_hand() -> None:
+    """Before training: the ranking without scores, against what was kept, axis by axis."""
+    data, given = lessons()
+    with torch.no_grad():
+        edited = Metanetwork(4, 1)(data.read.aimed(0.4))
+    [(name, objective)] = Imitate().objectives(data, small.task(), [], 0.4)
+    heights = {axis: weighed.log() for axis, weighed in data.ranked(edited).items()}
+    middle = torch.cat(list(heights.values())).mean()
+    expected = []
+    for axis, height in heights.items():
+        kept = torch.zeros(len(height))
+        kept[list(given[0].plan.kept.get(axis, range(len(height))))] = 1
+        expected.append(F.binary_cross_entropy((height - middle).sigmoid().float(), kept))
+    assert name == "surprise"
+    torch.testing.assert_close(objective(edited), torch.stack(expected).mean())
+
+
+def test_it_learns_what_was_found() -> None:
+    """The opposite of what the ranking would be without scores, at both budgets."""
+    data, given = lessons()
+    torch.manual_seed(0)
+    metanetwork = Metanetwork(8, 2)
+    optimizer = torch.optim.AdamW(metanetwork.parameters(), lr=1e-2)
+
+    def agreement() -> float:
+        same = []
+        for lesson in given:
+            with torch.no_grad():
+                plan = data.plan(data.ranked(metanetwork(data.read.aimed(lesson.share))), lesson.share)
+            for name, axis in data.graph.free.items():
+                found, kept = (set(each.kept.get(name, range(axis.size))) for each in (plan, lesson.plan))
+                same += [(channel in found) == (channel in kept) for channel in range(axis.size)]
+        return sum(same) / len(same)
+
+    before = agreement()
+    for step in range(120):
+        lesson = given[step % 2]
+        optimizer.zero_grad()
+        objectives = Imitate().objectives(data, small.task(), [], lesson.share)
+        add_gradients(metanetwork, data.read.aimed(lesson.share), [objective for _, objective in objectives])
+        optimizer.step()
+    assert before < 0.75
+    assert agreement() > 0.9
+
+
+def test_without_lessons() -> None:
+    model = small.network()
+    data = DataModel.of("small", model, mp.trace(model, small.EXAMPLE), small.task(), torch.device("cpu"))
+    with pytest.raises(MetapruneError, match="expected lessons for data model 'small', got none"):
+        Imitate().share(data, torch.Generator())
+
+
+def test_a_lesson_of_another_network() -> None:
+    model = small.network()
+    with pytest.raises(PlanError, match="no axis 'elsewhere'"):
+        DataModel.of(
+            "small",
+            model,
+            mp.trace(model, small.EXAMPLE),
+            small.task(),
+            torch.device("cpu"),
+            [Lesson(0.5, mp.Plan({"elsewhere": [0]}))],
+        )
