@@ -36,10 +36,12 @@ from metaprune.methods.graph_metanetwork import (
     Imitate,
     Metanetwork,
     Paper,
+    edit,
     graph_of,
     load,
     meta_train,
     save,
+    sparsify,
     teach,
 )
 from metaprune.methods.graph_metanetwork.area import STEPS, area, metrics
@@ -49,7 +51,7 @@ from metaprune.methods.graph_metanetwork.zoo import Variant, grow, networks, var
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.models import ResNet, VisionTransformer
-from metaprune.train.engine import fit
+from metaprune.train.engine import evaluate, fit
 
 PAGE = Path(__file__).with_name("metanetwork_cifar10.md")
 DENSE = mp.Recipe(12, lr=0.1, warmup=0.5)
@@ -192,6 +194,22 @@ class GroupLasso:
         return Found(Allocation(graph, problem.budget).plan(scores), model, scores, epochs, history=tuple(history.rows))
 
 
+@dataclass(frozen=True)
+class Pattern:
+    """Zeros in place of a cut: arguments of `sparsify`, and the share of the weights that they leave."""
+
+    share: float
+    arguments: Mapping[str, Any]
+
+
+PATTERNS = {
+    "0.8 of the weights": Pattern(0.2, {"sparsity": 0.8}),
+    "0.9 of the weights": Pattern(0.1, {"sparsity": 0.9}),
+    "two of every four": Pattern(0.5, {"n": 2, "m": 4}),
+}
+EDITS = {"edit": "direct", "no edit": "none"}  # scores rank channels; of zeros only edited weights can decide
+
+
 def metanetwork(home: Path, goal: str) -> str:
     """The file of a metanetwork; that of no goal was not trained."""
     return str(home / "meta" / goal / "metanetwork.safetensors")
@@ -298,6 +316,35 @@ class Work:
             }
             write(folder / "row.json", json.dumps(row))
 
+    def sparsify(self, name: str, subject: Subject, arm: str, pattern: str, seed: int) -> None:
+        """One row of the table of zeros, unless it is there or in the making."""
+        folder = self.home / "zeros" / f"{name}-{arm}-{pattern}-{seed}".replace(" ", "_")
+        with claimed(folder) as mine:
+            if not mine or (folder / "row.json").exists():
+                return
+            network, task, example = self.dense(subject), self.tasks[subject.data], self.examples[subject.data]
+            recipe = replace(subject.pruned, seed=seed)
+            graph = mp.trace(network, example)
+            editor = load(metanetwork(self.home, EDITS[arm]))
+            sparse = sparsify(
+                edit(network, graph, editor, task, PATTERNS[pattern].share), **PATTERNS[pattern].arguments
+            )
+            mp.recalibrate(sparse.model, task.train, task.inputs)
+            raw = evaluate(sparse.model, task.val, task, recipe)
+            fit(sparse.model, task, recipe, name=pattern, after_step=sparse.keep, checkpoint=folder / "checkpoints")
+            assert task.test is not None
+            row = {
+                "network": name,
+                "arm": arm,
+                "pattern": pattern,
+                "seed": seed,
+                "epochs": recipe.epochs,
+                "dense": evaluate(network, task.test, task, recipe),
+                "accuracy": evaluate(sparse.model, task.test, task, recipe),
+                "raw": raw,
+            }
+            write(folder / "row.json", json.dumps(row))
+
     def areas(self, name: str, subject: Subject) -> None:
         """Accuracy over what stays, tuned for a few steps, on validation data: as it is, and edited by each."""
         path = self.home / "areas" / f"{name}.json".replace(" ", "_")
@@ -314,7 +361,18 @@ class Work:
         write(path, json.dumps({"network": name, "metrics": found}))
 
 
-def table(rows: Sequence[Mapping[str, Any]], curves: Sequence[Mapping[str, Any]]) -> str:
+def cell(found: Sequence[Mapping[str, Any]], raw: str) -> str:
+    """The mean and spread of the accuracy, and in brackets the mean of what it was before fine-tuning."""
+    if not found:
+        return ""
+    values = [row["accuracy"] for row in found]
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread} ({statistics.mean(row[raw] for row in found):.1f})"
+
+
+def table(
+    rows: Sequence[Mapping[str, Any]], zeros: Sequence[Mapping[str, Any]], curves: Sequence[Mapping[str, Any]]
+) -> str:
     """The page."""
     lines = [
         "# What the edit is worth",
@@ -337,12 +395,20 @@ def table(rows: Sequence[Mapping[str, Any]], curves: Sequence[Mapping[str, Any]]
             for share in shares:
                 found = [row for row in own if row["arm"] == arm and row["share"] == share]
                 seeds |= {row["seed"] for row in found}
-                values = [row["accuracy"] for row in found]
-                spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-                raw = statistics.mean(row["after_cut"] for row in found) if found else 0.0
-                cells.append(f"{statistics.mean(values):.2f}{spread} ({raw:.1f})" if found else "")
+                cells.append(cell(found, "after_cut"))
             if any(cells):
                 lines.append(f"| {arm} | " + " | ".join(cells) + f" | {len(seeds)} |")
+        lines.append("")
+    if zeros:
+        told = (
+            "Zeros in place of a cut, kept in fine-tuning; by magnitude, with and without the direct edit."
+        )
+        lines += ["## Zeros", "", told, "", f"| network | arm | {' | '.join(PATTERNS)} | seeds |"]
+        lines += ["|---|---|" + "--:|" * (len(PATTERNS) + 1)]
+        for name, arm in sorted({(row["network"], row["arm"]) for row in zeros}):
+            own = [row for row in zeros if (row["network"], row["arm"]) == (name, arm)]
+            parts = [cell([row for row in own if row["pattern"] == pattern], "raw") for pattern in PATTERNS]
+            lines.append(f"| {name} | {arm} | {' | '.join(parts)} | {len({row['seed'] for row in own})} |")
         lines.append("")
     if curves:
         told = f"Validation accuracy over what stays, {STEPS} steps after the cut, and the area under it."
@@ -385,11 +451,16 @@ def main() -> None:
         for seed, (name, subject), share, arm in itertools.product(args.seeds, subjects.items(), SHARES, args.arms):
             if name in UNSEEN or seed == args.seeds[0]:
                 work.prune(name, subject, arm, share, seed)
+        chosen = {name: subject for name, subject in subjects.items() if name in UNSEEN}
+        for seed, (name, subject), pattern, arm in itertools.product(args.seeds, chosen.items(), PATTERNS, EDITS):
+            if Path(metanetwork(args.out, EDITS[arm])).exists():
+                work.sparsify(name, subject, arm, pattern, seed)
         for name, subject in subjects.items():
             work.areas(name, subject)
     rows = [json.loads(path.read_text()) for path in sorted(args.out.glob("runs/*/row.json"))]
+    zeros = [json.loads(path.read_text()) for path in sorted(args.out.glob("zeros/*/row.json"))]
     curves = [json.loads(path.read_text()) for path in sorted(args.out.glob("areas/*.json"))]
-    page = table(rows, curves)
+    page = table(rows, zeros, curves)
     PAGE.write_text(page)
     print(page)  # noqa: T201
 
