@@ -400,9 +400,7 @@ def table(
                 lines.append(f"| {arm} | " + " | ".join(cells) + f" | {len(seeds)} |")
         lines.append("")
     if zeros:
-        told = (
-            "Zeros in place of a cut, kept in fine-tuning; by magnitude, with and without the direct edit."
-        )
+        told = "Zeros in place of a cut, kept in fine-tuning; by magnitude, with and without the direct edit."
         lines += ["## Zeros", "", told, "", f"| network | arm | {' | '.join(PATTERNS)} | seeds |"]
         lines += ["|---|---|" + "--:|" * (len(PATTERNS) + 1)]
         for name, arm in sorted({(row["network"], row["arm"]) for row in zeros}):
