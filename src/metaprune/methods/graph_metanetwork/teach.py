@@ -8,8 +8,9 @@ fine-tuning.
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import nn
 
-from metaprune.cost.budget import Budget
+from metaprune.cost.budget import Allocation, Budget
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import digest, named_tensors
@@ -26,6 +27,7 @@ from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
 from metaprune.train.atomic import write_json
 from metaprune.train.engine import Recipe
+from metaprune.train.progress import Bar
 from metaprune.train.task import Task
 
 __all__ = ["LESSONS", "Lesson", "teach"]
@@ -80,47 +82,42 @@ def teach(
         BudgetError: A network cannot be cut to a share.
     """
     folder, recipe = Path(out), recipe or Recipe()
+    problems: list[tuple[str, Path, Problem]] = []
+    for name, model in models.items():
+        graph = trace(model, args, kwargs)
+        plain = written_out(model, graph.written_out)
+        for share in shares:
+            budget = Budget(macs=share, multiple_of=1)
+            Allocation(graph, budget)  # an error had better come before the first search
+            home = folder / f"{re.sub(r'[^A-Za-z0-9@]+', '-', name)}-{share:g}"
+            problems.append((name, home, Problem(plain, graph, budget, task, recipe, home / "checkpoints", progress)))
     folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[Lesson]] = {name: [] for name in models}
+    bar = Bar("lessons", len(problems), shown=progress)  # lines only: a search shows a bar of its own
     try:
         with FileLock(folder / "lock", timeout=0):
-            return {
-                name: tuple(_lessons(name, model, args, kwargs, task, method, folder, shares, recipe, progress))
-                for name, model in models.items()
-            }
+            for number, (name, home, problem) in enumerate(problems, 1):
+                bar.line(f"lesson {number} of {len(problems)}: {name}, {problem.budget}")
+                found[name].append(_lesson(method, problem, home))
     except Timeout:
         raise MetapruneError(f"teach: another process works in {folder}; wait for it, or name another") from None
+    return {name: tuple(lessons) for name, lessons in found.items()}
 
 
-def _lessons(
-    name: str,
-    model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any] | None,
-    task: Task,
-    method: Method,
-    folder: Path,
-    shares: Sequence[float],
-    recipe: Recipe,
-    progress: bool,
-) -> Iterator[Lesson]:
-    graph = trace(model, args, kwargs)
-    plain = written_out(model, graph.written_out)
-    for share in shares:
-        home = folder / f"{name}-{share:g}"
-        path, working = home / "lesson.json", home / "checkpoints"
-        asked = {
-            "network": digest(named_tensors(model)),
-            "method": f"{method!r}",
-            "recipe": json.loads(json.dumps(asdict(recipe) | {"device": None})),
-            "share": share,
-        }
-        home.mkdir(exist_ok=True)
-        if not path.exists():
-            budget = Budget(macs=share, multiple_of=1)
-            found = method.find(Problem(plain, graph, budget, task, recipe, working, progress))
-            write_json(path, {"asked": asked, "kept": json.loads(found.plan.to_json())})
-            shutil.rmtree(working, ignore_errors=True)
-        told = json.loads(path.read_text())
-        if changed := [key for key in asked if told["asked"].get(key) != asked[key]]:
-            raise MetapruneError(f"teach: {home} holds another lesson (its {', '.join(changed)} differ); name another")
-        yield Lesson(share, Plan(told["kept"]))
+def _lesson(method: Method, problem: Problem, home: Path) -> Lesson:
+    """What lies in a folder, after a search where nothing does."""
+    home.mkdir(exist_ok=True)
+    path = home / "lesson.json"
+    asked = {
+        "network": digest(named_tensors(problem.model)),
+        "method": f"{method!r}",
+        "recipe": json.loads(json.dumps(asdict(problem.recipe) | {"device": None})),
+        "share": problem.budget.value,
+    }
+    if not path.exists():
+        write_json(path, {"asked": asked, "kept": json.loads(method.find(problem).plan.to_json())})
+        shutil.rmtree(home / "checkpoints", ignore_errors=True)
+    told = json.loads(path.read_text(encoding="utf-8"))
+    if changed := [key for key in asked if told["asked"].get(key) != asked[key]]:
+        raise MetapruneError(f"teach: {home} holds another lesson (its {', '.join(changed)} differ); name another")
+    return Lesson(problem.budget.value, Plan(told["kept"]))
