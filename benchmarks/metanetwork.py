@@ -107,15 +107,15 @@ def measure(setting: Setting, form: str, backward: bool) -> Measured:
     if form == "dense":
 
         def edit() -> Sequence[Tensor]:
-            return list(metanetwork(graph).values())
+            weights, scores = metanetwork(graph)
+            return [*weights.values(), scores]
     else:
         from tests.methods.graph_metanetwork import scatter
 
         lists = scatter.listed(graph)
 
         def edit() -> Sequence[Tensor]:
-            states, edges = scatter.passed(metanetwork, graph, lists)
-            return [states, *edges.values()]
+            return list(scatter.edited(metanetwork, graph, lists).values())
 
     if setting.scatter:
         with torch.no_grad():

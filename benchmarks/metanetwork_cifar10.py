@@ -421,6 +421,35 @@ def table(
     return "\n".join(lines)
 
 
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Test accuracy over the MACs that stay, a panel for each network, a line for each arm."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    known = [name for name in (UNSEEN | TRANSFER) if name in {row["network"] for row in rows}]
+    figure, panels = plt.subplots(1, len(known), figsize=(3.2 * len(known), 3.4), layout="constrained", squeeze=False)
+    for name, panel in zip(known, panels[0], strict=True):
+        own = [row for row in rows if row["network"] == name]
+        for number, arm in enumerate(ARMS):
+            points = sorted({row["share"] for row in own if row["arm"] == arm})
+            if points:
+                found = [[row["accuracy"] for row in own if (row["arm"], row["share"]) == (arm, p)] for p in points]
+                spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in found]
+                means = list(map(statistics.mean, found))
+                panel.errorbar(points, means, spread, marker="o", capsize=3, label=arm, color=f"C{number}")
+        panel.axhline(own[0]["dense"], color="grey", linestyle=":", label="dense")
+        panel.set(title=name, xlabel="MACs that stay (share)")
+        panel.grid(alpha=0.3)
+    panels[0][0].set_ylabel("test accuracy, last epoch (%)")
+    handles = {
+        label: line for panel in panels[0] for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
     """Run what is left, then write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -459,6 +488,9 @@ def main() -> None:
     zeros = [json.loads(path.read_text()) for path in sorted(args.out.glob("zeros/*/row.json"))]
     curves = [json.loads(path.read_text()) for path in sorted(args.out.glob("areas/*.json"))]
     page = table(rows, zeros, curves)
+    if rows:
+        draw(rows, PAGE.with_suffix(".svg"))
+        page += f"\n![Accuracy over MACs]({PAGE.stem}.svg)\n"
     PAGE.write_text(page)
     print(page)  # noqa: T201
 

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     from torch_geometric.nn import MessagePassing
     from torch_geometric.utils import scatter
 
-__all__ = ["Lists", "listed", "passed"]
+__all__ = ["Lists", "edited", "listed", "passed"]
 
 
 class Messages(MessagePassing):
@@ -78,6 +78,22 @@ def passed(metanetwork: Metanetwork, graph: NetworkGraph, lists: Lists) -> tuple
     pieces = e.split([rows * columns for rows, columns in sizes])
     shaped = [piece.T.reshape(h, *size) for piece, size in zip(pieces, sizes, strict=True)]
     return states, {block.name: piece for block, piece in zip(graph.edges, shaped, strict=True)}
+
+
+def edited(metanetwork: Metanetwork, graph: NetworkGraph, lists: Lists) -> dict[str, Tensor]:
+    """The tensors with two channel dimensions that are learned, with their edits, and the scores of the nodes."""
+    states, of_edges = passed(metanetwork, graph, lists)
+    h, writer = metanetwork.hidden, metanetwork.write_edges
+    found = {"": metanetwork.write_scores(F.layer_norm(states, (h,)))[:, 0]}
+    for block in graph.edges:
+        if block.learned:
+            told = metanetwork.told([block])[2][0, :, 0]
+            e = of_edges[block.name].reshape(h, -1).T
+            hidden = F.silu(F.linear(F.layer_norm(e, (h,)), writer.inner.weight, writer.inner.bias) + told)
+            written = metanetwork.write_taps(block.taps.to(e)) / h**0.5
+            edit = (F.linear(hidden, writer.outer) @ written.T).T.reshape(block.matrix.shape)
+            found[block.name] = metanetwork.add(block, edit)
+    return found
 
 
 def edges(graph: NetworkGraph) -> tuple[Tensor, Tensor]:

@@ -42,6 +42,18 @@ def test_dense_is_scatter(name: str) -> None:
     assert distance(scattered(single, name), dense_states(single, name)) < 1e-5
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_edits_and_scores_are_those_of_scatter(name: str) -> None:
+    read = case(name).read
+    if not read.edges:
+        pytest.skip("no tensor has two channel dimensions")
+    metanetwork = stirred()
+    weights, scores = metanetwork(read)
+    expected = scatter.edited(metanetwork, read, scatter.listed(read))
+    assert distance(scores, expected.pop("")) < 1e-9
+    assert distance({name: weights[name] for name in expected}, expected) < 1e-9
+
+
 @pytest.mark.parametrize("name", ["resnet", "attention_split", "bilinear"])
 @pytest.mark.parametrize("chunk", [500, 2**20])
 def test_gradients_are_those_of_scatter(name: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
