@@ -15,7 +15,6 @@ from torch import nn
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import with_tensors
-from metaprune.methods.graph_metanetwork.criterion import Criterion
 from metaprune.methods.graph_metanetwork.goal import DataModel
 from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
 from metaprune.methods.graph_metanetwork.objective import living, masked
@@ -43,7 +42,6 @@ def metrics(
     recipe: Recipe,
     *,
     shares: Sequence[float] = SHARES,
-    criterion: Criterion = "blend",
     most: int = 40,
     steps: int = STEPS,
 ) -> list[float]:
@@ -57,7 +55,6 @@ def metrics(
         task: Its validation data measure, its training data tune and recalibrate.
         recipe: Device, precision and seed.
         shares: Of the MACs.
-        criterion: By what channels are ranked.
         most: Measure with at most this many batches.
         steps: Of stochastic gradient descent (momentum 0.9, rate `RATE`) between the cut and the measurement.
     """
@@ -66,7 +63,7 @@ def metrics(
     for share in shares:
         with torch.no_grad():
             edited = metanetwork(data.read.aimed(share))
-        ranked = data.ranked(edited, criterion)
+        ranked = data.ranked(edited)
         alive = living(data.read, data.plan(ranked, share))
         hidden = {name: tensor.contiguous() for name, tensor in masked(data.read, edited.weights, alive).items()}
         model = with_tensors(data.model, hidden)

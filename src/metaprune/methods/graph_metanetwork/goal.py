@@ -49,6 +49,7 @@ class DataModel:
         allocation: Plans of any share of its MACs.
         evidence: What its own training data say of its channels, per cost (`saliency.evidence_per_cost`).
         lessons: What a search found for it.
+        criterion: By what its channels are ranked.
     """
 
     name: str
@@ -58,6 +59,7 @@ class DataModel:
     allocation: Allocation
     evidence: dict[str, Tensor]
     lessons: tuple[Lesson, ...] = ()
+    criterion: Criterion = "blend"
 
     @classmethod
     def of(
@@ -68,6 +70,7 @@ class DataModel:
         task: Task,
         device: torch.device,
         lessons: Sequence[Lesson] = (),
+        criterion: Criterion = "blend",
     ) -> DataModel:
         """Ready to learn from; `model` is left untouched, and some training data of the task are asked about it.
 
@@ -92,7 +95,7 @@ class DataModel:
         allocation = Allocation(graph, Budget(macs=1.0, multiple_of=1))
         evidence = evidence_per_cost(said, allocation.prices({})) if len(task.train) else {}
         read = informed(read, said, relative_norms(named_tensors(own), graph))
-        return cls(name, own, graph, read, allocation, evidence, tuple(lessons))
+        return cls(name, own, graph, read, allocation, evidence, tuple(lessons), criterion)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -100,10 +103,10 @@ class DataModel:
         tensors = named_tensors(self.model)
         return {block.name: tensors[block.name].detach() for block in self.read.learned}
 
-    def ranked(self, edited: Edited, criterion: Criterion = "blend") -> dict[str, Tensor]:
+    def ranked(self, edited: Edited) -> dict[str, Tensor]:
         """For each free axis what its channels weigh in the ranking, once edited."""
         tensors = named_tensors(self.model) | edited.weights
-        return ranking(tensors, self.graph, self.read, criterion, edited.scores, self.evidence)
+        return ranking(tensors, self.graph, self.read, self.criterion, edited.scores, self.evidence)
 
     def plan(self, ranked: dict[str, Tensor], share: float) -> Plan:
         """What a share of its MACs leaves; the smallest network where that cannot be met."""
@@ -249,7 +252,7 @@ class Imitate:
         self, data: DataModel, task: Task, batches: Sequence[Batch], share: float
     ) -> Iterator[tuple[str, Objective]]:
         """One without any of the batches, and those for the weights."""
-        [lesson] = [lesson for lesson in data.lessons if lesson.share == share]
+        lesson = next(lesson for lesson in data.lessons if lesson.share == share)
         stays = living(data.read, lesson.plan)
 
         def surprise(edited: Edited) -> Tensor:

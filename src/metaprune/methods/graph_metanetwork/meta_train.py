@@ -78,7 +78,7 @@ def meta_train(
         recipe: An epoch is one step for each data model, in random order. By default 20 epochs of AdamW at 1e-3.
         batches: How many a step adds up.
         every: Epochs between two choices.
-        criterion: By what channels are ranked where the area is measured.
+        criterion: By what channels are ranked; whoever prunes with the metanetwork should name the same.
         lessons: Name of a data model -> what a search found for it, from `teach`; for `Imitate`.
         out: A folder for checkpoints, metanetwork.safetensors, curve.json and curve.html: a training that was killed
             goes on from it, on the CPU bit for bit.
@@ -114,7 +114,8 @@ def meta_train(
     with randomness.isolated():
         for name, model in itertools.chain(models.items(), held_out.items()):
             taught = (lessons or {}).get(name, ())
-            data = DataModel.of(name, model, trace(model, args, kwargs), task, training.device, taught)
+            graph = trace(model, args, kwargs)
+            data = DataModel.of(name, model, graph, task, training.device, taught, criterion)
             if name in models:
                 training.goal.share(data, torch.Generator())  # refuses what it cannot learn from
                 training.models.append(data)
@@ -212,7 +213,7 @@ class _Training:
     def choose(self, bar: Bar) -> None:
         """Measure the area of the held-out networks; keep the parameters if it is the best so far."""
         found = {
-            data.name: metrics(self.metanetwork, data, self.task, self.recipe, criterion=self.criterion)
+            data.name: metrics(self.metanetwork, data, self.task, self.recipe)
             for data in self.held_out
         }
         mean = sum(area(values) for values in found.values()) / len(found)
