@@ -212,10 +212,7 @@ class _Training:
 
     def choose(self, bar: Bar) -> None:
         """Measure the area of the held-out networks; keep the parameters if it is the best so far."""
-        found = {
-            data.name: metrics(self.metanetwork, data, self.task, self.recipe)
-            for data in self.held_out
-        }
+        found = {data.name: metrics(self.metanetwork, data, self.task, self.recipe) for data in self.held_out}
         mean = sum(area(values) for values in found.values()) / len(found)
         sign = 1 if self.task.higher_is_better else -1
         if not self.best or sign * mean > sign * self.curve.best.area:
