@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from experiment import Run, claimed, dense_network, write
+from experiment import Run, claimed, dense_network, mean_and_spread, write
 from torch import nn
 
 import metaprune as mp
@@ -211,13 +211,11 @@ def table(rows: Sequence[Mapping[str, Any]], network: str, command: str) -> str:
             if not found:
                 continue
             values = [row["accuracy"] for row in found]
-            mean = statistics.mean(values)
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
             keys = ("val", "before_cut", "after_cut", "macs", "params")
             val, *cut = (statistics.mean(row[key] for row in found) for key in keys)
-            against = mean - found[0]["dense"]
+            against = statistics.mean(values) - found[0]["dense"]
             lines.append(
-                f"| {share:g} | {arm} | {mean:.2f}{spread} | {against:+.2f} | {len(values)} | {val:.2f} | "
+                f"| {share:g} | {arm} | {mean_and_spread(values)} | {against:+.2f} | {len(values)} | {val:.2f} | "
                 f"{cut[0]:.1f}, {cut[1]:.1f} | {cut[2]:.3f} | {cut[3]:.3f} |"
             )
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import claimed, dense_network, write
+from experiment import claimed, dense_network, mean_and_spread, write
 from torch import nn
 
 import metaprune as mp
@@ -91,10 +91,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         found = [row for row in rows if row["arm"] == arm]
         if found:
             values = [row["val"] for row in found]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
             setting = f"`{CHANGES[arm]}`" if CHANGES.get(arm) else ""
             cut = statistics.mean(row["cut"] for row in found)
-            lines.append(f"| {arm} | {setting} | {statistics.mean(values):.2f}{spread} | {cut:.1f} | {len(values)} |")
+            lines.append(f"| {arm} | {setting} | {mean_and_spread(values)} | {cut:.1f} | {len(values)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,8 @@
 """What experiments share that go run by run, are resumed, and have several processes on one folder."""
 
 import fcntl
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,12 @@ def claimed(folder: Path) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """In words: the mean, and ± the standard deviation where there are several."""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def write(path: Path, text: str) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from experiment import claimed, write
+from experiment import claimed, mean_and_spread, write
 from torch import nn
 
 import metaprune as mp
@@ -365,9 +365,7 @@ def cell(found: Sequence[Mapping[str, Any]], raw: str) -> str:
     """The mean and spread of the accuracy, and in brackets the mean of what it was before fine-tuning."""
     if not found:
         return ""
-    values = [row["accuracy"] for row in found]
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread} ({statistics.mean(row[raw] for row in found):.1f})"
+    return f"{mean_and_spread([row['accuracy'] for row in found])} ({statistics.mean(row[raw] for row in found):.1f})"
 
 
 def table(
