@@ -216,7 +216,9 @@ def test_a_call_gives_shared_modules_and_tied_weights_back(name: str, form: Any)
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("name", ["resnet", "vit", "gpt", "convnext", "group_norm", "mixer", "gru", "weight_norm"])
+@pytest.mark.parametrize(
+    "name", ["resnet", "vit", "gpt", "llama", "rms_mlp", "convnext", "group_norm", "mixer", "gru", "weight_norm"]
+)
 def test_a_zero_latent_is_a_cut_in_training_too(name: str) -> None:
     """Statistics of the batch, and gradients of what stays, are those of the cut network."""
     c = case(name)
@@ -247,15 +249,20 @@ def test_a_zero_latent_is_a_cut_in_training_too(name: str) -> None:
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
 def test_norms_count_the_living_with_affine_weights_and_without(norm: Any, affine: bool) -> None:
-    """In either form the operator is given fewer arguments than its schema has."""
+    """In either form the operator is given fewer arguments than its schema has. The gradients are the cut's, too."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 9), norm(9, elementwise_affine=affine), nn.Linear(9, 4)).double()
-    args = (torch.randn(3, 5, dtype=torch.float64),)
-    graph = mp.trace(model, args)
+    x = torch.randn(3, 5, dtype=torch.float64)
+    graph = mp.trace(model, (x,))
     gated = mp.DHP().generate(model, graph)
     plan = silence(gated, graph, mp.Plan({"0": [0, 2, 3, 7]}))
     small = mp.slice(gated.fold(), graph, plan)
-    assert oracle.distance(oracle.call(gated, args, {}), oracle.call(small, args, {})) < 1e-10
+    x.requires_grad_()
+    ours, theirs = gated(x), small(x)
+    assert oracle.distance(ours, theirs) < 1e-10
+    gradients = [torch.autograd.grad(outputs.square().sum(), x)[0] for outputs in (ours, theirs)]
+    assert gradients[0].abs().max() > 1e-3
+    assert oracle.distance(*gradients) < 1e-10
 
 
 @pytest.mark.parametrize("name", [*[*ZOO][::16], "attention_einsum", "bilinear"])

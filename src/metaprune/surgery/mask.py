@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
@@ -250,26 +252,70 @@ def _norm_in_place(target: Any, given: dict[str, Any], stays: Tensor) -> Tensor:
 
     Of n' living among n channels: with their own mean in the place of the dead, the mean over all is theirs, and the
     variance is theirs times n'/n; with zeros, so is the mean square. Hence norm'(x) = sqrt(n'/n) norm(x), where eps
-    counts n'/n. The dead come out as zeros.
+    counts n'/n. The dead come out as zeros, but for rounding. Gradients: see `_LikeTheLiving`.
     """
     source, [size] = given["input"], given["normalized_shape"]
     share = len(stays) / size
-    alive = torch.zeros(size, dtype=source.dtype, device=source.device)
-    alive[stays.to(source.device)] = 1
+    alive = torch.zeros(size, dtype=torch.bool, device=source.device)
+    alive[stays.to(source.device)] = True
     centred = "bias" in given
-    filling = source.new_zeros(())
-    if centred:
-        with torch.autocast(source.device.type, enabled=False):  # one pass over the input, at its own precision
-            filling = torch.matmul(source, alive / len(stays))[..., None]
-    affine = {name: given[name] for name in ("weight", "bias") if given.get(name) is not None}
-    affine = {name: tensor * alive.to(tensor.dtype) for name, tensor in affine.items()}
-    eps = torch.finfo(source.dtype).eps if given["eps"] is None else given["eps"]
-    changed = {
-        "input": torch.where(alive.bool(), source, filling),
-        "weight": share**0.5 * affine.pop("weight", alive),
-        "eps": eps * share,
+    scale = share**0.5 * given["weight"] if given.get("weight") is not None else source.new_full((size,), share**0.5)
+    changed: dict[str, Any] = {
+        "input": _Filled.apply(source, alive, centred),  # type: ignore[no-untyped-call]
+        "weight": torch.where(alive, scale, float(centred)),
+        "eps": share * (torch.finfo(source.dtype).eps if given["eps"] is None else given["eps"]),
     }
-    return target(**given | changed | affine)  # type: ignore[no-any-return]
+    if given.get("bias") is not None:
+        changed["bias"] = given["bias"] * alive
+    result: Tensor = target(**given | changed)
+    return _LikeTheLiving.apply(result, scale.detach(), alive) if centred else result  # type: ignore[no-untyped-call]
+
+
+def _mean_of_living(tensor: Tensor, alive: Tensor, factor: Tensor | float = 1.0) -> Tensor:
+    """The mean of the living, times a factor each, along the last dimension, which stays as 1: one pass over them."""
+    with torch.autocast(tensor.device.type, enabled=False):
+        return torch.matmul(tensor, (alive * factor).to(tensor.dtype))[..., None] / alive.sum()
+
+
+def _filled(tensor: Tensor, alive: Tensor, filling: Tensor) -> Tensor:
+    """`where`, at twice its speed on a CPU: the weights 0 and 1 give either exactly."""
+    return torch.lerp(tensor, filling, (~alive).to(tensor.dtype))
+
+
+class _Filled(Function):
+    """The mean of the living in the place of the dead, or zeros, ahead of a norm whose dead have a gradient of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, alive: Tensor, centred: bool) -> Tensor:
+        """What stood in the dead places does not matter, if it is finite."""
+        return _filled(source, alive, _mean_of_living(source, alive) if centred else source.new_zeros(()))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Nothing reaches the dead, nor the mean: the norm's gradient is that of a norm over the living."""
+        return gradient, None, None
+
+
+class _LikeTheLiving(Function):
+    """Behind a centred norm over filled places: the norm's gradient becomes that of a norm over the living alone.
+
+    A norm takes the mean of its outputs' gradients (times its weight w) off them. With the mean of the living in the
+    place of the dead, whose w is 1, that mean is the living's own, and what is left for the dead is zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, result: Tensor, scale: Tensor, alive: Tensor) -> Tensor:
+        """The norm's output as it is."""
+        ctx.save_for_backward(scale, alive)
+        return result.view_as(result)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Fill the dead places."""
+        scale, alive = ctx.saved_tensors
+        return _filled(gradient, alive, _mean_of_living(gradient, alive, scale)), None, None
 
 
 def _norm(name: str, target: Any, args: tuple[Any, ...], dims: Mapping[int, Tensor]) -> Tensor:
