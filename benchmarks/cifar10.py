@@ -16,11 +16,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from experiment import Run, claimed, dense_network, mean_and_spread, write
+from experiment import Run, carry_out, dense_network, mean_and_spread, pyplot, rows_in
 from torch import nn
 
 import metaprune as mp
@@ -145,7 +146,7 @@ def plan_of_runs(arms: Sequence[str], shares: Sequence[float], seeds: Sequence[i
     return [run for run in dict.fromkeys(runs) if run.arm in arms]
 
 
-def carry_out(
+def row_of(
     run: Run, network: nn.Module, build: Callable[[], nn.Module], setting: Setting, task: Any, args: Any
 ) -> dict[str, Any]:
     """Prune, fine-tune and measure; the row of the table."""
@@ -223,11 +224,7 @@ def table(rows: Sequence[Mapping[str, Any]], network: str, command: str) -> str:
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Accuracy against the MACs that stay, a line per arm, the mean and spread over its seeds."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for arm in SEEDED:
         shares = sorted({row["share"] for row in rows if row["arm"] == arm})
@@ -275,18 +272,11 @@ def main() -> None:
         def build() -> nn.Module:
             return MODELS[args.network](data.classes, data.shape[0], **setting.sizes)
 
-        with claimed(args.out / "dense") as mine:
-            if not mine:
-                parser.error(f"--out: another process trains the dense network in {args.out}; wait for it")
-            network = dense_network(build, task, setting.dense, args.out / "dense")
+        network = dense_network(build, task, setting.dense, args.out / "dense")
         for run in runs:
-            row = args.out / run.folder / "row.json"
-            if row.exists() or time.monotonic() - started > 60 * args.minutes:
-                continue
-            with claimed(row.parent) as mine:
-                if mine:
-                    write(row, json.dumps(carry_out(run, network, build, setting, task, args)))
-    rows = [json.loads(path.read_text()) for path in sorted(args.out.glob("*/row.json"))]
+            if time.monotonic() - started <= 60 * args.minutes:
+                carry_out(args.out / run.folder, partial(row_of, run, network, build, setting, task, args))
+    rows = rows_in(args.out)
     if rows:
         page = table(rows, args.network, f"python benchmarks/cifar10.py --data DATA --network {args.network}")
         path = PAGE if args.network == "resnet20" else PAGE.with_stem(f"cifar10_{args.network}")

@@ -8,15 +8,15 @@ started again it goes on where it was, and several processes may share the folde
 
 import argparse
 import itertools
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import claimed, dense_network, mean_and_spread, write
+from experiment import carry_out, dense_network, mean_and_spread, rows_in
 from torch import nn
 
 import metaprune as mp
@@ -52,7 +52,7 @@ def build() -> nn.Module:
     return nn.Sequential(nn.AvgPool2d(2), ResNet(8))
 
 
-def carry_out(arm: str, seed: int, network: nn.Module, task: mp.Task, example: torch.Tensor) -> dict[str, Any]:
+def row_of(arm: str, seed: int, network: nn.Module, task: mp.Task, example: torch.Tensor) -> dict[str, Any]:
     """The row of the table."""
     method: Any = CONTROLS[arm] if arm in CONTROLS else chosen_method("dhp", CHANGES[arm].split())
     result = mp.prune(
@@ -113,16 +113,11 @@ def main() -> None:
         data = load(args.data)
         task = mp.Classification(data.train, data.val)
         example = torch.zeros(2, *data.shape)
-        with claimed(args.out / "dense") as mine:
-            if not mine:
-                parser.error(f"--out: another process trains the dense network in {args.out}; wait for it")
-            network = dense_network(build, task, DENSE, args.out / "dense")
+        network = dense_network(build, task, DENSE, args.out / "dense")
         for seed, arm in itertools.product(args.seeds, args.arms):
             folder = args.out / f"{arm}-{seed}".replace(" ", "_").replace(",", "")
-            with claimed(folder) as mine:
-                if mine and not (folder / "row.json").exists():
-                    write(folder / "row.json", json.dumps(carry_out(arm, seed, network, task, example)))
-    rows = [json.loads(path.read_text()) for path in sorted(args.out.glob("*/row.json"))]
+            carry_out(folder, partial(row_of, arm, seed, network, task, example))
+    rows = rows_in(args.out)
     if rows:
         page = table(rows)
         PAGE.write_text(page)

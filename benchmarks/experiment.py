@@ -1,8 +1,9 @@
 """What experiments share that go run by run, are resumed, and have several processes on one folder."""
 
 import fcntl
+import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ class Run:
         return f"{self.arm}-{self.share:g}-{self.seed}"
 
 
+class Busy(SystemExit):
+    """Another process makes what this one cannot do without."""
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
     """Whether this process may work in a folder; false where another that lives has claimed it."""
@@ -44,10 +49,34 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield True
 
 
+def carry_out(folder: Path, piece: Callable[[], Mapping[str, Any]]) -> None:
+    """Do one piece of an experiment and keep its row, unless that is there or in the making."""
+    row = folder / "row.json"
+    with claimed(folder) as mine:
+        if mine and not row.exists():
+            write(row, json.dumps(piece()))
+
+
+def rows_in(out: Path) -> list[dict[str, Any]]:
+    """The rows of all pieces that are finished."""
+    return [json.loads(path.read_text()) for path in sorted(out.glob("*/row.json"))]
+
+
 def mean_and_spread(values: Sequence[float]) -> str:
     """In words: the mean, and ± the standard deviation where there are several."""
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread}"
+
+
+def pyplot() -> Any:
+    """Matplotlib, which draws the same file of the same rows."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "experiment"
+    from matplotlib import pyplot as plt
+
+    return plt
 
 
 def write(path: Path, text: str) -> None:
@@ -57,12 +86,19 @@ def write(path: Path, text: str) -> None:
 
 
 def dense_network(build: Callable[[], nn.Module], task: Any, recipe: mp.Recipe, folder: Path) -> nn.Module:
-    """The one dense network, trained here unless it was."""
+    """The one dense network, trained here unless it was.
+
+    Raises:
+        Busy: Another process trains it.
+    """
     torch.manual_seed(recipe.seed)
     network = build()
     path = folder / "model.safetensors"
-    if not path.exists():
-        fit(network, task, recipe, name="dense", checkpoint=folder / "checkpoints")
-        write_weights(network, path)
+    with claimed(folder) as mine:
+        if not mine:
+            raise Busy(f"another process trains the dense network in {folder}; wait for it, or name another --out")
+        if not path.exists():
+            fit(network, task, recipe, name="dense", checkpoint=folder / "checkpoints")
+            write_weights(network, path)
     network.load_state_dict(load_file(path))
     return network.eval()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from experiment import claimed, mean_and_spread, write
+from experiment import carry_out, claimed, mean_and_spread, pyplot, rows_in, write
 from torch import nn
 
 import metaprune as mp
@@ -285,12 +285,11 @@ class Work:
         return self.zoo(subject.folder, [subject.variant], subject.data, subject.dense, [])[subject.variant.name]
 
     def prune(self, name: str, subject: Subject, arm: str, share: float, seed: int) -> None:
-        """One row of the table, unless it is there or in the making."""
+        """One row of the table."""
         folder = self.home / "runs" / f"{name}-{arm}-{share:.2f}-{seed}".replace(" ", "_")
-        with claimed(folder) as mine:
-            if not mine or (folder / "row.json").exists():
-                return
-            result = mp.prune(
+
+        def row() -> dict[str, Any]:
+            report = mp.prune(
                 self.dense(subject),
                 self.examples[subject.data],
                 method=ARMS[arm](self.home),
@@ -300,9 +299,8 @@ class Work:
                 out=folder,
                 network=name,
                 data=subject.data,
-            )
-            report = result.report
-            row = {
+            ).report
+            return {
                 "network": name,
                 "arm": arm,
                 "share": share,
@@ -314,14 +312,14 @@ class Work:
                 "macs": report.pruned.macs / report.dense.macs,
                 "params": report.pruned.params / report.dense.params,
             }
-            write(folder / "row.json", json.dumps(row))
+
+        carry_out(folder, row)
 
     def sparsify(self, name: str, subject: Subject, arm: str, pattern: str, seed: int) -> None:
-        """One row of the table of zeros, unless it is there or in the making."""
+        """One row of the table of zeros."""
         folder = self.home / "zeros" / f"{name}-{arm}-{pattern}-{seed}".replace(" ", "_")
-        with claimed(folder) as mine:
-            if not mine or (folder / "row.json").exists():
-                return
+
+        def row() -> dict[str, Any]:
             network, task, example = self.dense(subject), self.tasks[subject.data], self.examples[subject.data]
             recipe = replace(subject.pruned, seed=seed)
             graph = mp.trace(network, example)
@@ -333,7 +331,7 @@ class Work:
             raw = evaluate(sparse.model, task.val, task, recipe)
             fit(sparse.model, task, recipe, name=pattern, after_step=sparse.keep, checkpoint=folder / "checkpoints")
             assert task.test is not None
-            row = {
+            return {
                 "network": name,
                 "arm": arm,
                 "pattern": pattern,
@@ -343,7 +341,8 @@ class Work:
                 "accuracy": evaluate(sparse.model, task.test, task, recipe),
                 "raw": raw,
             }
-            write(folder / "row.json", json.dumps(row))
+
+        carry_out(folder, row)
 
     def areas(self, name: str, subject: Subject) -> None:
         """Accuracy over what stays, tuned for a few steps, on validation data: as it is, and edited by each."""
@@ -421,11 +420,7 @@ def table(
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Test accuracy over the MACs that stay, a panel for each network, a line for each arm."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     known = [name for name in (UNSEEN | TRANSFER) if name in {row["network"] for row in rows}]
     figure, panels = plt.subplots(1, len(known), figsize=(3.2 * len(known), 3.4), layout="constrained", squeeze=False)
     for name, panel in zip(known, panels[0], strict=True):
@@ -482,8 +477,7 @@ def main() -> None:
                 work.sparsify(name, subject, arm, pattern, seed)
         for name, subject in subjects.items():
             work.areas(name, subject)
-    rows = [json.loads(path.read_text()) for path in sorted(args.out.glob("runs/*/row.json"))]
-    zeros = [json.loads(path.read_text()) for path in sorted(args.out.glob("zeros/*/row.json"))]
+    rows, zeros = rows_in(args.out / "runs"), rows_in(args.out / "zeros")
     curves = [json.loads(path.read_text()) for path in sorted(args.out.glob("areas/*.json"))]
     page = table(rows, zeros, curves)
     if rows:

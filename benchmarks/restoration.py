@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Run, claimed, dense_network, write
+from experiment import Busy, Run, carry_out, dense_network, mean_and_spread, rows_in, write
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
@@ -178,7 +178,7 @@ def times_of_multiples(setting: Setting, share: float) -> dict[str, Any]:
     return {"share": share, "macs": costs, "ms": times}
 
 
-def carry_out(run: Run, network: nn.Module, setting: Setting, task: Any, args: argparse.Namespace, out: Path) -> Any:
+def row_of(run: Run, network: nn.Module, setting: Setting, task: Any, args: argparse.Namespace, out: Path) -> Any:
     """Prune, fine-tune and measure; the row of the table."""
     recipe = replace(setting.pruned, seed=run.seed)
     example = setting.input
@@ -239,18 +239,6 @@ def plain(value: Any) -> Any:
     return value.__name__ if isinstance(value, type) else value
 
 
-def mean(rows: Sequence[Mapping[str, Any]], *keys: str) -> tuple[float, str]:
-    """The mean over the seeds of what lies under the keys, and the standard deviation in words, if there is one."""
-    values = []
-    for row in rows:
-        value: Any = row
-        for key in keys:
-            value = value[key]
-        values.append(value)
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return statistics.mean(values), spread
-
-
 def section(setting: Setting, rows: Sequence[Mapping[str, Any]], multiples: Mapping[str, Any] | None) -> list[str]:
     """What the page says of one network."""
     floor, dense = rows[0]["floor"], rows[0]["dense"]
@@ -277,16 +265,20 @@ def section(setting: Setting, rows: Sequence[Mapping[str, Any]], multiples: Mapp
     for row in sorted(rows, key=lambda row: (-row["share"], ARMS.index(row["arm"]), row["seed"])):
         groups.setdefault((row["share"], row["arm"]), []).append(row)
     for (share, arm), found in groups.items():
-        psnr, spread = mean(found, "pruned", "psnr")
+        psnr = [row["pruned"]["psnr"] for row in found]
+        costs = {
+            cost: statistics.mean(row["pruned"][cost] for row in found) / dense[cost] for cost in ("macs", "params")
+        }
+        val = (statistics.mean(row[when] for row in found) for when in ("before_cut", "after_cut"))
         fields = [
             f"{share:g}",
             arm,
-            f"{psnr:.2f}{spread}",
-            f"{psnr - dense['psnr']:+.2f}",
-            f"{mean(found, 'pruned', 'SSIM')[0]:.4f}",
+            mean_and_spread(psnr),
+            f"{statistics.mean(psnr) - dense['psnr']:+.2f}",
+            f"{statistics.mean(row['pruned']['SSIM'] for row in found):.4f}",
             str(len(found)),
-            f"{mean(found, 'before_cut')[0]:.2f}, {mean(found, 'after_cut')[0]:.2f}",
-            *(f"{mean(found, 'pruned', cost)[0] / dense[cost]:.3f}" for cost in ("macs", "params")),
+            ", ".join(f"{value:.2f}" for value in val),
+            *(f"{cost:.3f}" for cost in costs.values()),
             *(f"{found[0]['ms'][who][0]:.1f} ± {found[0]['ms'][who][1]:.1f}" for who in ("pruned", "dense")),
             f"{statistics.mean(row['ms']['dense'][0] / row['ms']['pruned'][0] for row in found):.2f}",
         ]
@@ -374,7 +366,7 @@ def main() -> None:
             carry_out_all(setting, tests[setting.test], args, args.out / name, started + 60 * args.minutes)
     sections, seeds = [], set()
     for name, setting in settings.items():
-        rows = [json.loads(path.read_text()) for path in sorted((args.out / name).glob("*/row.json"))]
+        rows = rows_in(args.out / name)
         multiples = args.out / name / "multiples.json"
         if rows:
             sections += section(setting, rows, json.loads(multiples.read_text()) if multiples.exists() else None)
@@ -398,20 +390,16 @@ def carry_out_all(setting: Setting, test: Path, args: argparse.Namespace, out: P
     for run in runs:
         Allocation(graph, mp.Budget(macs=run.share, multiple_of=args.multiple_of))
     task = setting.task(args.data, test)
-    with claimed(out / "dense") as mine:
-        if not mine:
-            print(f"{out}: another process trains the dense network; come back later")  # noqa: T201
-            return
-        if not (out / "multiples.json").exists():
-            written(out / "multiples.json", times_of_multiples(setting, 0.4))
+    if not (out / "multiples.json").exists():
+        written(out / "multiples.json", times_of_multiples(setting, 0.4))
+    try:
         network = dense_network(setting.build, task, setting.dense, out / "dense")
+    except Busy as busy:
+        print(busy)  # noqa: T201  # there may be another network to work on
+        return
     for run in runs:
-        row = out / run.folder / "row.json"
-        if row.exists() or time.monotonic() > until:
-            continue
-        with claimed(row.parent) as mine:
-            if mine:
-                written(row, carry_out(run, network, setting, task, args, out))
+        if time.monotonic() <= until:
+            carry_out(out / run.folder, partial(row_of, run, network, setting, task, args, out))
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def test_the_page_says_what_the_rows_say(written):
 
 def test_started_again_it_repeats_nothing(written, program, restoration, monkeypatch):
     before = written.read_text()
-    monkeypatch.setattr(restoration, "carry_out", None)
+    monkeypatch.setattr(restoration, "row_of", pytest.fail)
     monkeypatch.setattr(restoration, "times_of_multiples", None)
     monkeypatch.setattr("experiment.fit", None)
     assert program("--shares", "0.5").read_text() == before
