@@ -132,6 +132,35 @@ def test_sizes_are_followed_to_where_they_are_held(kind: str) -> None:
     assert Reader.HEADS == 4
 
 
+class Fewer(Reader):
+    """A number of its class in the place of the one it inherits."""
+
+    HEADS = 2
+    __firstlineno__ = 12  # Python's own note, from 3.13 on
+
+    def __init__(self) -> None:
+        super().__init__("class")
+        self.inner = 12
+
+
+def test_a_class_counts_with_its_own_numbers() -> None:
+    model, x = Fewer().double(), torch.randn(2, 5, dtype=torch.float64)
+    before, expected = dict(vars(model)), model(x)
+    graph = mp.trace(model, (x,))
+    assert dict(vars(model)) == before
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+    assert {(name, value) for (_, name), value in whole_numbers(model).items() if name.isupper() or "_" in name} == {
+        ("HEADS", 2),
+        ("in_features", 5),
+        ("in_features", 24),
+        ("out_features", 24),
+        ("out_features", 3),
+    }
+    assert sorted(axis.size for axis in graph.free.values()) == [2, 12]
+    inner = next(name for name, axis in graph.free.items() if axis.size == 12)
+    assert mp.slice(model, graph, mp.Plan({inner: range(5)})).inner == 5
+
+
 class Shared(nn.Module):
     """One number for two axes: neither can be cut without the other."""
 

@@ -55,14 +55,21 @@ def slots(model: nn.Module) -> Iterator[Slot]:
     seen: set[int] = set()
     for path, module in model.named_modules():
         theirs = type(module).__module__.partition(".")[0] == "torch"
-        for cls in type(module).__mro__:
-            if cls.__module__.partition(".")[0] not in _LIBRARIES:
-                for name, value in vars(cls).items():
-                    if _is_number(value) and name not in vars(module):
-                        yield Slot(path, name, vars(module), name, value)
+        for name, value in _of_the_class(type(module)).items():
+            if _is_number(value) and name not in vars(module):
+                yield Slot(path, name, vars(module), name, value)
         for name, value in list(vars(module).items()):
             if name not in _OWN and not (theirs and name.startswith("_")):
                 yield from _inside(path, name, vars(module), name, value, seen)
+
+
+def _of_the_class(cls: type) -> dict[str, Any]:
+    """What instances inherit from classes outside the libraries; Python's own notes, such as line numbers, left out."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.partition(".")[0] not in _LIBRARIES:
+            found |= {name: value for name, value in vars(base).items() if not name.startswith("__")}
+    return found
 
 
 def _inside(path: str, name: str, place: dict[str, Any], key: str, value: Any, seen: set[int]) -> Iterator[Slot]:
