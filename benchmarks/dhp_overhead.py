@@ -132,8 +132,8 @@ def main() -> None:
             "Written by `python benchmarks/dhp_overhead.py`.",
             "",
             f"Batch {BATCH} of 3x32x32, bf16 autocast, channels last, one thread; half of the MACs dead (gate form). "
-            f"Processor time, the median of {args.repeats} turns. Memory: above what the process held before the network was made. "
-            f"Python {platform.python_version()}, PyTorch {torch.__version__}.",
+            f"Processor time, the median of {args.repeats} turns. Memory: above what the process held before the "
+            f"network was made. Python {platform.python_version()}, PyTorch {torch.__version__}.",
             "",
             "| network | step | ms | times plain | MB | times plain |",
             "|---|---|--:|--:|--:|--:|",
