@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import metaprune as mp
-from metaprune.train.atomic import replacing, write_weights
+from metaprune.train.atomic import write_json, write_weights
 from metaprune.train.engine import fit
 
 
@@ -54,7 +54,7 @@ def carry_out(folder: Path, piece: Callable[[], Mapping[str, Any]]) -> None:
     row = folder / "row.json"
     with claimed(folder) as mine:
         if mine and not row.exists():
-            write(row, json.dumps(piece()))
+            write_json(row, piece())
 
 
 def rows_in(out: Path) -> list[dict[str, Any]]:
@@ -77,12 +77,6 @@ def pyplot() -> Any:
     from matplotlib import pyplot as plt
 
     return plt
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    with replacing(path) as unfinished:
-        unfinished.write_text(text)
 
 
 def dense_network(build: Callable[[], nn.Module], task: Any, recipe: mp.Recipe, folder: Path) -> nn.Module:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from experiment import carry_out, claimed, mean_and_spread, pyplot, rows_in, write
+from experiment import carry_out, claimed, mean_and_spread, pyplot, rows_in
 from torch import nn
 
 import metaprune as mp
@@ -51,6 +51,7 @@ from metaprune.methods.graph_metanetwork.zoo import Variant, grow, networks, var
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.models import ResNet, VisionTransformer
+from metaprune.train.atomic import write_json
 from metaprune.train.engine import evaluate, fit
 
 PAGE = Path(__file__).with_name("metanetwork_cifar10.md")
@@ -278,7 +279,7 @@ class Work:
                 lessons=lessons,
                 out=path.parent,
             )
-            write(path.with_name("cost.json"), json.dumps({"minutes": (time.process_time() - started) / 60}))
+            write_json(path.with_name("cost.json"), {"minutes": (time.process_time() - started) / 60})
 
     def dense(self, subject: Subject) -> nn.Module:
         """A network to be pruned."""
@@ -357,7 +358,7 @@ class Work:
             for goal in ("none", *METAS)
             if Path(metanetwork(self.home, goal)).exists()
         }
-        write(path, json.dumps({"network": name, "metrics": found}))
+        write_json(path, {"network": name, "metrics": found})
 
 
 def cell(found: Sequence[Mapping[str, Any]], raw: str) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Busy, Run, carry_out, dense_network, mean_and_spread, rows_in, write
+from experiment import Busy, Run, carry_out, dense_network, mean_and_spread, rows_in
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
@@ -32,6 +32,7 @@ from metaprune.models import EDSR, DnCNN
 from metaprune.saving import save
 from metaprune.session import prune
 from metaprune.surgery.slice import carve
+from metaprune.train.atomic import write_json
 
 PAGE = Path(__file__).with_name("restoration.md")
 UNCUT = "no-cut"  # where nothing is cut, it does not matter who decides
@@ -212,18 +213,14 @@ def row_of(run: Run, network: nn.Module, setting: Setting, task: Any, args: argp
     }
 
 
-def written(path: Path, tree: Any) -> Any:
-    """Write JSON, whole or not at all, and give it back as it is read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, json.dumps(tree))
-    return json.loads(path.read_text())
-
-
 def same_setting(setting: Setting, multiple_of: int, out: Path) -> None:
     """Refuse a folder that holds runs of other settings."""
     now = {name: plain(value) for name, value in vars(setting).items()} | {"multiple_of": multiple_of}
     path = out / "setting.json"
-    known = json.loads(path.read_text()) if path.exists() else written(path, now)
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, now)
+    known = json.loads(path.read_text())
     if changed := [name for name in now if known.get(name) != json.loads(json.dumps(now[name]))]:
         raise SystemExit(
             f"restoration: {out} holds runs of other settings: "
@@ -391,7 +388,7 @@ def carry_out_all(setting: Setting, test: Path, args: argparse.Namespace, out: P
         Allocation(graph, mp.Budget(macs=run.share, multiple_of=args.multiple_of))
     task = setting.task(args.data, test)
     if not (out / "multiples.json").exists():
-        written(out / "multiples.json", times_of_multiples(setting, 0.4))
+        write_json(out / "multiples.json", times_of_multiples(setting, 0.4))
     try:
         network = dense_network(setting.build, task, setting.dense, out / "dense")
     except Busy as busy:
