@@ -105,15 +105,27 @@ def test_leaves_of_a_term(kind: str) -> None:
 def test_gathering_and_giving_back_by_hand() -> None:
     """Positions (a0, b0) (a0, b1) (a0, b2) (a1, b0) …, then a0 a1."""
     side = incidence([Product((A, B)), A], {"a": 0, "b": 2}, nodes=6)
-    values = torch.tensor([[1.0, 2.0, 10.0, 20.0, 30.0, 99.0]])
-    gains = torch.ones(1, PLACES)
-    gains[0, 1] = 2
-    gathered = side.gather(values, gains)
-    assert gathered.tolist() == [[10.5, 20.5, 30.5, 11, 21, 31, 1, 2]]
-    assert side.total(torch.ones(1, 8)).tolist() == [[4, 4, 2, 2, 2, 0]]
-    numbers = torch.arange(8.0)[None]
-    assert side.mean(numbers).tolist() == [[2.25, 4.75, 1.5, 2.5, 3.5, 0]]
-    assert side.largest(-numbers).tolist() == [[0, -3, 0, -1, -2, 0]]
+    values = torch.tensor([[1.0, 2.0, 10.0, 20.0, 30.0, 99.0]]).T
+    places = torch.ones(PLACES, 1)
+    places[1] = 2
+    gathered = side.gather(values, side.gains(places))
+    assert gathered.T.tolist() == [[10.5, 20.5, 30.5, 11, 21, 31, 1, 2]]
+    assert side.total(torch.ones(8, 1)).T.tolist() == [[4, 4, 2, 2, 2, 0]]
+    numbers = torch.arange(8.0)[:, None]
+    assert side.mean(numbers).T.tolist() == [[2.25, 4.75, 1.5, 2.5, 3.5, 0]]
+    assert side.largest(-numbers).T.tolist() == [[0, -3, 0, -1, -2, 0]]
+    assert not side.direct
+
+
+def test_positions_that_are_channels() -> None:
+    """The short way, where each position is one channel, and the long way."""
+    short = incidence([A, A], {"a": 0}, nodes=2)
+    assert short.direct
+    values, numbers = torch.randn(2, 3), torch.randn(4, 3)
+    gains = short.gains(torch.rand(PLACES, 3))
+    assert torch.equal(short.gather(values, gains), values[[0, 1, 0, 1]] * gains)
+    assert torch.equal(short.total(numbers), numbers[:2] + numbers[2:])
+    assert torch.equal(short.largest(numbers), torch.maximum(numbers[:2], numbers[2:]))
 
 
 def test_taps_of_any_kernel() -> None:

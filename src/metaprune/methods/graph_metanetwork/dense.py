@@ -24,6 +24,7 @@ from torch.nn import functional as F
 __all__ = [
     "CHUNK",
     "KEPT",
+    "PILED",
     "Decoder",
     "Gate",
     "Received",
@@ -42,6 +43,9 @@ CHUNK = 2**17
 
 KEPT = 2**24
 """Numbers of edge states up to which all of them are kept from layer to layer, where no gradients are asked for."""
+
+PILED = 2**19
+"""Numbers of edge states that are computed together where all are kept."""
 
 
 class Start(NamedTuple):
@@ -117,16 +121,22 @@ def received(
 
 
 def exchanged(
-    states: Float[Tensor, " bh rows columns"], row_a: Float[Tensor, " bh rows"], column_a: Float[Tensor, " bh columns"]
+    states: Float[Tensor, " bh rows columns"],
+    row_a: Float[Tensor, " bh rows"],
+    column_a: Float[Tensor, " bh columns"],
+    scratch: Float[Tensor, " bh rows columns"] | None = None,
 ) -> tuple[Received, Received]:
-    """As `received`, from the states themselves."""
-    rows, columns = _aggregates(states, column_a[:, None], 2), _aggregates(states, row_a[:, :, None], 1)
+    """As `received`, from the states themselves; without a tape it may be told where to work."""
+    rows = _aggregates(states, column_a[:, None], 2, scratch)
+    columns = _aggregates(states, row_a[:, :, None], 1, scratch)
     return Received(*rows), Received(*columns)
 
 
-def through(states: Float[Tensor, " bh rows columns"], gate: Gate) -> None:
+def through(
+    states: Float[Tensor, " bh rows columns"], gate: Gate, scratch: Float[Tensor, " bh rows columns"] | None = None
+) -> None:
     """Take states through a gate, in place."""
-    states.addcmul_(states, torch.bmm(*gate))
+    states.addcmul_(states, torch.bmm(*gate, out=scratch))
 
 
 def decoded(
@@ -203,11 +213,13 @@ def _first(matrix: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:
     return torch.baddbmm(offset, kernel, weights).view(-1, *matrix.shape[2:])
 
 
-def _aggregates(states: Tensor, a: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _aggregates(
+    states: Tensor, a: Tensor, dim: int, scratch: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sum, sum of squares, maximum and minimum of a e along a dimension."""
     if torch.is_grad_enabled():
         return _Aggregates.apply(states, a, dim)  # type: ignore[no-any-return, no-untyped-call]
-    sent = states * a
+    sent = torch.mul(states, a, out=scratch)
     found = sent.sum(dim), sent.amax(dim), sent.amin(dim)
     return found[0], sent.mul_(sent).sum(dim), *found[1:]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -91,27 +92,44 @@ class Incidence:
     place: Int[Tensor, " pairs"]
     share: Float[Tensor, " pairs"]
 
-    def gather(
-        self, values: Float[Tensor, " h nodes"], gains: Float[Tensor, " h places"]
-    ) -> Float[Tensor, " h positions"]:
-        """For each position, the mean of its channels' values, each times the gain of its place; else zero."""
-        sent = values.index_select(1, self.node) * (gains.index_select(1, self.place) * self.share.to(values.dtype))
-        return values.new_zeros(len(values), self.positions).index_add(1, self.position, sent)
+    @cached_property
+    def direct(self) -> bool:
+        """Whether each position is one channel, so that pairs are positions."""
+        return torch.equal(self.position, torch.arange(self.positions, device=self.position.device))
 
-    def total(self, values: Float[Tensor, " h positions"]) -> Float[Tensor, " h nodes"]:
+    def gains(self, places: Float[Tensor, " places h"]) -> Float[Tensor, " pairs h"]:
+        """What each pair counts in a mean over channels: the gain of its place."""
+        return places.index_select(0, self.place) * self.share.to(places.dtype)[:, None]
+
+    def gather(self, values: Float[Tensor, " nodes h"], gains: Float[Tensor, " pairs h"]) -> Tensor:
+        """For each position, the mean of its channels' values, each times its gain; zero where it has no channel.
+
+        Returns:
+            Shape (positions, h).
+        """
+        sent = values.index_select(0, self.node) * gains
+        return (
+            sent if self.direct else values.new_zeros(self.positions, values.shape[1]).index_add(0, self.position, sent)
+        )
+
+    def spread(self, values: Float[Tensor, " positions h"]) -> Float[Tensor, " pairs h"]:
+        """For each pair, what is known of its position."""
+        return values if self.direct else values.index_select(0, self.position)
+
+    def total(self, values: Float[Tensor, " positions h"]) -> Float[Tensor, " nodes h"]:
         """For each channel, the sum over its positions."""
-        return values.new_zeros(len(values), self.nodes).index_add(1, self.node, values.index_select(1, self.position))
+        return values.new_zeros(self.nodes, values.shape[1]).index_add(0, self.node, self.spread(values))
 
-    def mean(self, values: Float[Tensor, " h positions"]) -> Float[Tensor, " h nodes"]:
+    def mean(self, values: Float[Tensor, " positions h"]) -> Float[Tensor, " nodes h"]:
         """For each channel, the mean over its positions; zero where it has none."""
         counts = torch.bincount(self.node, minlength=self.nodes).clamp(min=1)
-        return self.total(values) / counts
+        return self.total(values) / counts[:, None]
 
-    def largest(self, values: Float[Tensor, " h positions"]) -> Float[Tensor, " h nodes"]:
+    def largest(self, values: Float[Tensor, " positions h"]) -> Float[Tensor, " nodes h"]:
         """For each channel, the maximum over its positions; zero where it has none."""
-        found = values.new_zeros(len(values), self.nodes)
-        index = self.node.expand(len(values), -1)
-        return found.scatter_reduce(1, index, values.index_select(1, self.position), "amax", include_self=False)
+        found = values.new_zeros(self.nodes, values.shape[1])
+        index = self.node[:, None].expand(-1, values.shape[1])
+        return found.scatter_reduce(0, index, self.spread(values), "amax", include_self=False)
 
     def product(self, values: Float[Tensor, " nodes"]) -> Float[Tensor, " positions"]:
         """For each position, the product over its channels; one where it has none."""

@@ -11,7 +11,7 @@ how it receives, and the two factors of its gates); e, edge states.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +21,16 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork.dense import CHUNK, KEPT, Decoder, Gate, Received, Start, decode, edge_states
+from metaprune.methods.graph_metanetwork.dense import (
+    CHUNK,
+    KEPT,
+    PILED,
+    Decoder,
+    Gate,
+    Start,
+    decode,
+    edge_states,
+)
 from metaprune.methods.graph_metanetwork.features import (
     AXIS_FEATURES,
     EVIDENCE_FEATURES,
@@ -31,7 +40,7 @@ from metaprune.methods.graph_metanetwork.features import (
 )
 from metaprune.methods.graph_metanetwork.incidence import PLACES, Incidence
 from metaprune.methods.graph_metanetwork.network_graph import Block, NetworkGraph
-from metaprune.methods.graph_metanetwork.pile import Pile, unpiled
+from metaprune.methods.graph_metanetwork.pile import Pile
 
 __all__ = ["Edited", "Metanetwork", "Passed", "aggregate"]
 
@@ -150,13 +159,13 @@ class Metanetwork(nn.Module):
         edited: dict[str, Tensor] = {}
         for pile in passed.piles:
             if any(block.learned for block in pile.blocks):
-                decoder = self.decoder(pile.blocks, self.write_edges)
-                edited |= self.edited(pile, pile.decoded(decoder))
-        of_nodes = graph.held.gather(passed.states.T, self.places)
+                edited |= self.edited(pile, pile.decoded(self.decoder(pile, self.write_edges)))
+        of_positions = graph.held.gather(passed.states, graph.held.gains(self.places.T))
         for pile in self.piles(graph.attributes):
             if any(block.learned for block in pile.blocks):
-                states = edge_states(pile.matrix, pile.start, [])[:, :, 0] + pile.at_rows(of_nodes)
-                decoder = self.decoder(pile.blocks, self.write_attributes)
+                [of_nodes] = pile.of_positions(of_positions[pile.rows])
+                states = edge_states(pile.matrix, pile.start, [])[:, :, 0] + of_nodes
+                decoder = self.decoder(pile, self.write_attributes)
                 edits = decode(states.view(len(pile.blocks), -1, states.shape[1]), decoder)
                 edited |= self.edited(pile, edits[..., None])
         normed = F.layer_norm(passed.states, (self.hidden,))
@@ -166,42 +175,55 @@ class Metanetwork(nn.Module):
         """All rounds of messages: H <- H + join(to columns) + join(to rows), with e gated between the rounds."""
         h = self.hidden
         states = self.first_states(graph)
-        piles = tuple(self.piles(graph.edges))
-        if not torch.is_grad_enabled() and h * sum(pile.matrix[:, 0].numel() for pile in piles) <= KEPT:
-            piles = tuple(pile._replace(kept=edge_states(pile.matrix, pile.start, [])) for pile in piles)
-        sign = states.new_ones(h, 1)
+        keep = not torch.is_grad_enabled() and h * sum(block.matrix[0].numel() for block in graph.edges) <= KEPT
+        piles = tuple(_kept(self.piles(graph.edges, PILED), states) if keep else self.piles(graph.edges))
+        sign = states.new_ones(h)
         sign[h // 2 :] = -1
-        gains = self.places.repeat(3, 1)
+        row_gains, column_gains = (side.gains(self.places.T.repeat(1, 3)) for side in (graph.rows, graph.columns))
+        over_rows, over_columns = _counts(graph.edges, 2, states), _counts(graph.edges, 1, states)
         for layer in self.rounds():
-            a, z, p, q = F.silu(layer.maps(F.layer_norm(states, (h,)))).T.chunk(4)
-            rows = _remade(graph.rows.gather, torch.cat([a, p, q]), gains)
-            columns = _remade(graph.columns.gather, torch.cat([sign * a, p, q]), gains)
-            to_rows, to_columns = list[Received](), list[Received]()
+            a, z, p, q = F.silu(layer.maps(F.layer_norm(states, (h,)))).chunk(4, 1)
+            rows = _remade(graph.rows.gather, torch.cat([a, p, q], 1), row_gains)
+            columns = _remade(graph.columns.gather, torch.cat([sign * a, q, p], 1), column_gains)
+            to_rows, to_columns = list[Tensor](), list[Tensor]()
             for pile in piles:
-                found = pile.received(pile.at_rows(rows[:h]), pile.at_columns(columns[:h]))
-                to_rows.append(pile.laid_out(found[0]))
-                to_columns.append(pile.laid_out(found[1]))
-                row_p, row_q = pile.at_rows(rows[h : 2 * h]), pile.at_rows(rows[2 * h :])
-                column_p, column_q = pile.at_columns(columns[h : 2 * h]), pile.at_columns(columns[2 * h :])
-                pile.pass_through(Gate(torch.stack([row_p, row_q], 2), torch.stack([column_q, column_p], 1)))
+                at_rows, at_columns = pile.of_positions(rows[pile.rows]), pile.of_positions(columns[pile.columns])
+                found = pile.received(at_rows[0], at_columns[0])
+                to_rows.append(pile.to_positions(found[0]))
+                to_columns.append(pile.to_positions(found[1]))
+                pile.pass_through(
+                    Gate(at_rows[1:].permute(1, 2, 0).contiguous(), at_columns[1:].transpose(0, 1).contiguous())
+                )
             if piles:
-                over_rows = _remade(aggregate, z, graph.rows, to_rows, _counts(graph.edges, 2, z))
-                over_columns = _remade(aggregate, z, graph.columns, to_columns, _counts(graph.edges, 1, z))
-                states = states + layer.join(over_rows.T) + layer.join(over_columns.T)
+                of_rows = _remade(aggregate, z, graph.rows, to_rows, over_rows)
+                of_columns = _remade(aggregate, z, graph.columns, to_columns, over_columns)
+                states = states + layer.join(of_rows) + layer.join(of_columns)
         return Passed(states, piles)
 
-    def piles(self, edges: Sequence[Block]) -> Iterator[Pile]:
-        """Small tensors of one shape together, up to a chunk; a large one alone, and without a copy."""
-        for _, alike in itertools.groupby(edges, key=lambda block: block.shape):
-            blocks = tuple(alike)
-            count = max(1, CHUNK // (self.hidden * blocks[0].matrix[0].numel()))
-            for first in range(0, len(blocks), count):
-                pile = blocks[first : first + count]
+    def piles(self, edges: Sequence[Block], most: int = CHUNK) -> Iterator[Pile]:
+        """Small tensors of one shape together, up to so many states; a large one alone, and without a copy.
+
+        States start linear in the kernel, whatever its size: e_0 = (1 + g) · sum_u w_u k(u) / sqrt(taps) + b, where g
+        and b know the tensor, and k where an entry u lies.
+        """
+        if not edges:
+            return
+        gains, offsets, inner = self.told(edges)
+        scales = gains.new_tensor([self.scale(block) for block in edges])[:, None, None]
+        for shape, alike in itertools.groupby(range(len(edges)), key=lambda place: edges[place].shape):
+            places = tuple(alike)
+            block = edges[places[0]]
+            taps = self.read_taps(block.taps.to(self.places)).T / shape[0] ** 0.5
+            count = max(1, most // (self.hidden * block.matrix[0].numel()))
+            for first in range(places[0], places[-1] + 1, count):
+                here = slice(first, min(first + count, places[-1] + 1))
+                pile = tuple(edges[here])
                 alone = len(pile) == 1
                 matrix = (
                     pile[0].matrix[None] if alone else torch.stack([block.matrix.to(self.places) for block in pile])
                 )
-                yield Pile(pile, matrix, self.start(pile), [])
+                start = Start(taps * (1 + gains[here]) / scales[here], offsets[here])
+                yield Pile(pile, matrix, start, inner[here], [])
 
     def rounds(self) -> Iterator[Layer]:
         """The layers, first to last."""
@@ -214,30 +236,17 @@ class Metanetwork(nn.Module):
         states = states + self.read_evidence(graph.evidence.to(self.places))
         if graph.attributes:
             encoded = [
-                unpiled(edge_states(pile.matrix, pile.start, [])[:, :, 0], len(pile.blocks))
+                edge_states(pile.matrix, pile.start, []).view(len(pile.blocks), self.hidden, -1).mT.flatten(0, 1)
                 for pile in self.piles(graph.attributes)
             ]
-            states = states + graph.held.mean(torch.cat(encoded, 1)).T
+            states = states + graph.held.mean(torch.cat(encoded))
         return states  # type: ignore[no-any-return]
 
-    def start(self, blocks: Sequence[Block]) -> Start:
-        """How the states of edges or attributes start: linear in the kernel, whatever its size.
-
-        e_0 = (1 + g) · sum_u w_u k(u) / sqrt(taps) + b, where g and b know the tensor, and k where an entry u lies.
-
-        Args:
-            blocks: Of one shape.
-        """
-        gain, offset, _ = self.told(blocks)
-        taps = blocks[0].taps
-        kernel = self.read_taps(taps.to(self.places)).T * (1 + gain) / len(taps) ** 0.5
-        return Start(kernel / gain.new_tensor([self.scale(block) for block in blocks])[:, None, None], offset)
-
-    def decoder(self, blocks: Sequence[Block], writer: Writer) -> Decoder:
-        """How the edits of tensors of one shape are read off states."""
-        taps = self.write_taps(blocks[0].taps.to(self.places)).T / self.hidden**0.5
-        offset = writer.inner.bias[:, None] + self.told(blocks)[2]
-        return Decoder(writer.inner.weight, offset, writer.outer, taps.expand(len(blocks), -1, -1))
+    def decoder(self, pile: Pile, writer: Writer) -> Decoder:
+        """How the edits of a pile's tensors are read off states."""
+        taps = self.write_taps(pile.blocks[0].taps.to(self.places)).T / self.hidden**0.5
+        offset = writer.inner.bias[:, None] + pile.inner
+        return Decoder(writer.inner.weight, offset, writer.outer, taps.expand(len(pile.blocks), -1, -1))
 
     def told(self, blocks: Sequence[Block]) -> tuple[Tensor, Tensor, Tensor]:
         """Gain and offset of the start, and offset of the decoder, each of shape (b, h, 1)."""
@@ -260,29 +269,38 @@ class Metanetwork(nn.Module):
 
 
 def aggregate(
-    z: Float[Tensor, " h nodes"],
+    z: Float[Tensor, " nodes h"],
     side: Incidence,
-    messages: Sequence[Received],
-    counts: Float[Tensor, " 1 positions"],
-) -> Float[Tensor, " four_h nodes"]:
-    """Mean, standard deviation, maximum and minimum of all messages z a e that reach each node, one above the other.
+    messages: Sequence[Float[Tensor, " _ four h"]],
+    counts: Float[Tensor, " positions 1"],
+) -> Float[Tensor, " nodes four_h"]:
+    """Mean, standard deviation, maximum and minimum of all messages z a e that reach each node, side by side.
 
     Nodes that nothing reaches get zeros. The deviation is sqrt(variance + epsilon) - sqrt(epsilon).
 
     Args:
         z: How each node receives.
         side: The positions that the messages reach.
-        messages: One per tensor.
+        messages: For each pile what its positions receive: sum, sum of squares, maximum and minimum.
         counts: How many messages reach each position.
     """
-    sums, squares, most, least = (torch.cat(parts, 1) for parts in zip(*messages, strict=True))
+    received = torch.cat(list(messages))
     count = side.total(counts).clamp(min=1)
-    mean = z * side.total(sums) / count
-    variance = (z * z * side.total(squares) / count - mean * mean).clamp(min=0)
+    sums, squares = side.total(received[:, :2].flatten(1)).chunk(2, 1)
+    mean = z * sums / count
+    variance = (z * z * squares / count - mean * mean).clamp(min=0)
     deviation = (variance + EPSILON).sqrt() - EPSILON**0.5
-    most, least = side.largest(most), -side.largest(-least)
+    most, least = side.largest(received[:, 2]), -side.largest(-received[:, 3])
     high, low = torch.where(z >= 0, most, least), torch.where(z >= 0, least, most)
-    return torch.cat([mean, deviation, z * high, z * low])
+    return torch.cat([mean, deviation, z * high, z * low], 1)
+
+
+def _kept(piles: Iterable[Pile], like: Tensor) -> Iterator[Pile]:
+    """Piles with the states of their edges, and one place to work in for all."""
+    made = [(pile, edge_states(pile.matrix, pile.start, [])) for pile in piles]
+    room = like.new_empty(max((states.numel() for _, states in made), default=0))
+    for pile, states in made:
+        yield pile._replace(kept=states, scratch=room[: states.numel()].view_as(states))
 
 
 def _remade(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
@@ -294,7 +312,7 @@ def _remade(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     )
 
 
-def _counts(edges: Sequence[Block], across: int, like: Tensor) -> Float[Tensor, " 1 positions"]:
+def _counts(edges: Sequence[Block], across: int, like: Tensor) -> Float[Tensor, " positions 1"]:
     """How many messages reach each position of a side: as many as the matrix is long across it."""
     sizes = [(block.matrix.shape[3 - across], block.matrix.shape[across]) for block in edges]
-    return torch.cat([like.new_full((1, positions), float(count)) for positions, count in sizes], 1)
+    return torch.cat([like.new_zeros(0, 1), *(like.new_full((size, 1), float(count)) for size, count in sizes)])

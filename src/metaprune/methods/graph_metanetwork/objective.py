@@ -92,7 +92,7 @@ def importance(graph: NetworkGraph, weights: Weights) -> Float[Tensor, " nodes"]
     for side, blocks, which in graph.sides():
         along = [_squares(block, weights, 2 if which == "rows" else 1, like) for block in blocks]
         if along:
-            total = total + side.total(torch.cat(along)[None])[0]
+            total = total + side.total(torch.cat(along)[:, None])[:, 0]
     return total
 
 
