@@ -10,10 +10,12 @@ import argparse
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from experiment import carry_out, dense_network, mean_and_spread, rows_in
@@ -22,6 +24,7 @@ from torch import nn
 import metaprune as mp
 from metaprune.cli.resolve import chosen_method
 from metaprune.data import load
+from metaprune.methods.dhp import dhp, search
 from metaprune.models import ResNet
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -34,17 +37,24 @@ CHANGES = {
     "ranked by the size of z": "ranking=latent",
     "cost does not count": "cost_power=0",
     "cost counts half": "cost_power=0.5",
-    "latents start alike": "power=0",
-    "latents start at the norm": "power=1",
     "no l1": "sparsity=0",
     "ten times the l1": "sparsity=2e-3",
     "latents ten times as fast": "latent_lr=1",
     "search of one epoch": "search=0.2",
     "search of three epochs": "search=0.6",
-    "short memory": "memory=0.9",
     "one threshold for all": "steering=threshold",
+    "budget held early": "ramp=0.5",
+    "budget held at once": "ramp=0.02",
+    "doomed latents die at once": "decay=0.01",
     "hypernetworks": "form=hypernetwork",
 }
+CONSTANTS = {
+    "latents start alike": (dhp, "POWER", 0.0),
+    "latents start at the norm": (dhp, "POWER", 1.0),
+    "short memory": (search, "MEMORY", 0.9),
+}
+SETTINGS = CHANGES | {arm: f"{name} = {value:g}" for arm, (_, name, value) in CONSTANTS.items()}
+ARMS = [*SETTINGS, *CONTROLS]
 
 
 def build() -> nn.Module:
@@ -54,15 +64,16 @@ def build() -> nn.Module:
 
 def row_of(arm: str, seed: int, network: nn.Module, task: mp.Task, example: torch.Tensor) -> dict[str, Any]:
     """The row of the table."""
-    method: Any = CONTROLS[arm] if arm in CONTROLS else chosen_method("dhp", CHANGES[arm].split())
-    result = mp.prune(
-        network,
-        (example,),
-        method=method,
-        budget=mp.Budget(macs=SHARE, multiple_of=1),
-        task=task,
-        recipe=replace(PRUNED, seed=seed),
-    )
+    method: Any = CONTROLS[arm] if arm in CONTROLS else chosen_method("dhp", CHANGES.get(arm, "").split())
+    with mock.patch.object(*CONSTANTS[arm]) if arm in CONSTANTS else nullcontext():
+        result = mp.prune(
+            network,
+            (example,),
+            method=method,
+            budget=mp.Budget(macs=SHARE, multiple_of=1),
+            task=task,
+            recipe=replace(PRUNED, seed=seed),
+        )
     report = result.report
     return {
         "arm": arm,
@@ -81,17 +92,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "Written by `python benchmarks/dhp_ablation.py --data DATA`.",
         "",
         f"ResNet-8 on CIFAR-10 at half resolution, {rows[0]['dense']:.2f} % dense, cut to {SHARE:g} of its MACs; "
-        f"{PRUNED.epochs} epochs after the dense network for every arm, one setting of `DHP()` changed at a time. "
+        f"{PRUNED.epochs} epochs after the dense network for every arm, one setting of `DHP()` changed at a time (in "
+        "capitals: a constant in its module). "
         "Validation accuracy of the last epoch in percent, the mean ± the standard deviation over the seeds.",
         "",
         "| arm | setting | accuracy | right after the cut | seeds |",
         "|---|---|--:|--:|--:|",
     ]
-    for arm in (*CHANGES, *CONTROLS):
+    for arm in ARMS:
         found = [row for row in rows if row["arm"] == arm]
         if found:
             values = [row["val"] for row in found]
-            setting = f"`{CHANGES[arm]}`" if CHANGES.get(arm) else ""
+            setting = f"`{SETTINGS[arm]}`" if SETTINGS.get(arm) else ""
             cut = statistics.mean(row["cut"] for row in found)
             lines.append(f"| {arm} | {setting} | {mean_and_spread(values)} | {cut:.1f} | {len(values)} |")
     return "\n".join(lines) + "\n"
@@ -101,7 +113,7 @@ def main() -> None:
     """Run what is left, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
-    parser.add_argument("--arms", nargs="+", choices=[*CHANGES, *CONTROLS], default=[*CHANGES, *CONTROLS])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs/dhp_ablation"))

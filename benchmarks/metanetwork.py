@@ -7,9 +7,9 @@ it is an upper bound of what was needed. Time is processor time, so that a busy 
 random; neither memory nor time depends on them.
 
 "Scatter" is the same message passing over an explicit list of edges with PyTorch Geometric, as the reference does it;
-it is the oracle of the tests, stores what its backward pass needs, and leaves attributes as they are. It is run where it
-fits, there in three processes of each form by turns: times are their medians, since its own differ by half from process
-to process, and memory is the largest.
+it is the oracle of the tests, stores what its backward pass needs, and leaves attributes as they are. It is run where
+it fits, there in three processes of each form by turns: times are their medians, since its own differ by half from
+process to process, and memory is the largest.
 """
 
 import argparse

@@ -68,7 +68,7 @@ def test_pruning_with_it(trained: tuple[Path, Result], tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 def test_a_teacher_searches_first(zoo: Path, tmp_path: Path) -> None:
-    words = f"{TRAIN.replace('ZOO', str(zoo))} --objective imitate --teacher-epochs 2 --shares 0.5,0.7"
+    words = f"{TRAIN.replace('ZOO', str(zoo))} --teacher-epochs 2 --shares 0.5,0.7"
     shown = metaprune(*words.split(), "--out", tmp_path).stdout
     assert len(list(tmp_path.glob("lessons/*/lesson.json"))) == 2
     assert "on networks held out" in shown
@@ -96,7 +96,7 @@ BAD = {
     f"{TRAIN} --out OUT --epochs 0": "epochs",
     f"{TRAIN} --out OUT --hidden 3": "an even number",
     f"{TRAIN} --out OUT --strength -1": "strength",
-    f"{TRAIN} --out OUT --batches 0": "batches from 1",
+    f"{TRAIN} --out OUT --batches 0": "--batches: expected a number from 1",
     f"{TRAIN} --out OUT --objective imitate --teacher nobody": "method 'nobody' is not known",
     f"{TRAIN} --out OUT --objective imitate --shares half": "--shares: expected numbers",
     f"prune resnet8 {RUN} --out OUT --method graph_metanetwork --metanetwork HERE/nowhere": "no file at",

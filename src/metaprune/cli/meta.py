@@ -19,11 +19,11 @@ Data = Annotated[str, typer.Option(help="digits, a Hub name, or a folder of parq
 
 
 class GoalName(StrEnum):
-    """Goals of meta-training."""
+    """Goals of meta-training, best first."""
 
-    paper = "paper"
-    direct = "direct"
     imitate = "imitate"
+    direct = "direct"
+    paper = "paper"
 
 
 @app.command()
@@ -114,15 +114,15 @@ def meta_train(
     out: Annotated[Path, typer.Option(help="Where the metanetwork, its curve and the checkpoints go.")],
     objective: Annotated[
         GoalName,
-        typer.Option(help="paper: loss and regulariser; direct: loss at random budgets; imitate: what a search found."),
-    ] = GoalName.paper,
+        typer.Option(help="imitate: what a search found; direct: loss at random budgets; paper: loss and regulariser."),
+    ] = GoalName.imitate,
     strength: Annotated[float, typer.Option(help="For paper: how much the regulariser counts.")] = 1.0,
     teacher: Annotated[str, typer.Option(help="For imitate: the method that searches.")] = "dhp",
     teacher_epochs: Annotated[int, typer.Option(help="For imitate: epochs of the recipe that it searches with.")] = 5,
     shares: Annotated[str, typer.Option(help="For imitate: shares of the MACs it searches for.")] = "0.25,0.35,0.5",
     epochs: Annotated[int, typer.Option(help="Times that each network is seen.")] = 20,
-    batches: Annotated[int, typer.Option(help="Batches that a step adds up.")] = 4,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 1e-3,
+    batches: Annotated[int, typer.Option(help="For direct and paper: batches that a step adds up.")] = 4,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 3e-3,
     hidden: Annotated[int, typer.Option(help="Size of the metanetwork's states.")] = 32,
     layers: Annotated[int, typer.Option(help="Its rounds of messages.")] = 4,
     step: Annotated[float, typer.Option(help="How large edits are, as a share of a tensor's root mean square.")] = 0.1,
@@ -137,7 +137,7 @@ def meta_train(
 
     The networks held out are the last ones by name, with their snapshots; which parameters are taken is decided by how
     accurate those are, on the validation data, when they are edited, cut to several budgets, and tuned for some steps.
-    With --objective imitate the other networks are searched first; what is found is kept in OUT/lessons.
+    By default the other networks are searched first, which takes most of the time; what is found goes into OUT/lessons.
     """
     import torch
 
@@ -161,6 +161,9 @@ def meta_train(
     about, found = known(folder), entries(folder)
     if not 1 <= held_out < len(found):
         raise UsageError(f"--held-out: expected 1 to {len(found) - 1}, fewer than the zoo's networks, got {held_out}")
+    for name, value in (("batches", batches), ("every", every)):
+        if value < 1:
+            raise UsageError(f"--{name}: expected a number from 1, got {value}")
     words = sorted({entry.variant.network for entry in found})
     torch.manual_seed(seed)
     metanetwork = Metanetwork(hidden, layers, step)

@@ -40,6 +40,10 @@ from metaprune.train.engine import Recipe, fit
 
 __all__ = ["DHP", "initial_latents"]
 
+POWER = 0.5
+"""Latents start at the channels' relative group norm to this power. Where evidence ranks, any does as well as another
+(docs/results.md)."""
+
 
 @dataclass(frozen=True)
 class DHP:
@@ -52,12 +56,10 @@ class DHP:
         offsets: Whether the hypernetwork has the paper's biases; the cut then is not exact.
         scratch: Whether hypernetworks, latents and all modules that can be reset start at random, as in the paper.
         sparsity: lambda, the l1 weight of every latent.
-        power: Latents start at the channels' relative group norm to this power.
         latent_lr: Learning rate of the latents, as a share of the recipe's.
         ramp: Share of the search in which the cost allowed falls; `decay` later the budget holds.
         decay: Share of the search in which a doomed latent reaches zero.
         ranking: "latent" ranks channels by the size of z, "taylor" by a sum of (z dL/dz)^2 per cost^cost_power.
-        memory: How much of that running sum a step keeps.
         cost_power: How much the cost of a channel counts against it.
         steering: "ramp", or the paper's "threshold": all latents feel the same l1 weight until those above `threshold`
             fit the budget.
@@ -71,12 +73,10 @@ class DHP:
     offsets: bool = False
     scratch: bool = False
     sparsity: float = 2e-4
-    power: float = 0.5
     latent_lr: float = 0.1
     ramp: float = 0.8
     decay: float = 0.1
     ranking: Literal["latent", "taylor"] = "taylor"
-    memory: float = 0.99
     cost_power: float = 1.0
     steering: Literal["ramp", "threshold"] = "ramp"
     threshold: float = 5e-3
@@ -86,11 +86,9 @@ class DHP:
     reference: ClassVar[str] = "Li et al., DHP: Differentiable Meta Pruning via HyperNetworks, ECCV 2020"
 
     def __post_init__(self) -> None:
-        for name in ("sparsity", "power", "latent_lr", "cost_power", "threshold"):
+        for name in ("sparsity", "latent_lr", "cost_power", "threshold"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise MetapruneError(f"DHP: expected {name} from 0, got {getattr(self, name)!r}")
-        if not 0 <= self.memory < 1:
-            raise MetapruneError(f"DHP: expected memory in [0, 1), got {self.memory!r}")
         if self.embedding < 1:
             raise MetapruneError(f"DHP: expected embedding from 1, got {self.embedding!r}")
         for name in ("search", "ramp", "decay"):
@@ -179,7 +177,7 @@ class DHP:
             start = (
                 {name: torch.randn(axis.size) for name, axis in graph.free.items()}
                 if self.scratch
-                else initial_latents(group_norms(network, graph), self.power)
+                else initial_latents(group_norms(network, graph))
             )
             return Generated(
                 network,
@@ -211,9 +209,9 @@ def begin_anew(network: nn.Module) -> None:
             reset()
 
 
-def initial_latents(norms: Mapping[str, Tensor], power: float) -> dict[str, Tensor]:
-    """z_c = (s_c)^power with s the relative group norm, kept inside [0.1, 10]: latents differ from the start.
+def initial_latents(norms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """z_c = (s_c)^POWER with s the relative group norm, kept inside [0.1, 10]: latents differ from the start.
 
-    Equal latents would shrink in lockstep and empty a whole axis at once.
+    Where |z| ranks, equal latents would shrink in lockstep and empty a whole axis at once.
     """
-    return {name: norm.pow(power).clamp(0.1, 10.0) for name, norm in norms.items()}
+    return {name: norm.pow(POWER).clamp(0.1, 10.0) for name, norm in norms.items()}

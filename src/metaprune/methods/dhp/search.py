@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Search", "proximal_step", "share_allowed"]
 
+MEMORY = 0.99
+"""How much of the running sum of evidence a step keeps; 0.9 does as well (docs/results.md)."""
+
 RANKINGS = 100
 """How often the latents are ranked in a search."""
 
@@ -115,7 +118,7 @@ class Search:
             return
         for name, z in self.latents.named().items():
             if z.grad is not None:
-                self.evidence[name].mul_(self.method.memory).add_((z * z.grad).square())
+                self.evidence[name].mul_(MEMORY).add_((z * z.grad).square())
 
     def rank(self) -> dict[str, Tensor]:
         """One score per channel, comparable between axes: the latent's magnitude, or evidence per unit of cost."""
