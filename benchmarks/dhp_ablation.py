@@ -43,14 +43,14 @@ CHANGES = {
     "search of one epoch": "search=0.2",
     "search of three epochs": "search=0.6",
     "one threshold for all": "steering=threshold",
-    "budget held early": "ramp=0.5",
-    "budget held at once": "ramp=0.02",
-    "doomed latents die at once": "decay=0.01",
     "hypernetworks": "form=hypernetwork",
 }
 CONSTANTS = {
     "latents start alike": (dhp, "POWER", 0.0),
     "latents start at the norm": (dhp, "POWER", 1.0),
+    "budget held early": (search, "RAMP", 0.5),
+    "budget held at once": (search, "RAMP", 0.02),
+    "doomed latents die at once": (search, "DECAY", 0.01),
     "short memory": (search, "MEMORY", 0.9),
 }
 SETTINGS = CHANGES | {arm: f"{name} = {value:g}" for arm, (_, name, value) in CONSTANTS.items()}

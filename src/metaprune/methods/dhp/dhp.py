@@ -57,8 +57,6 @@ class DHP:
         scratch: Whether hypernetworks, latents and all modules that can be reset start at random, as in the paper.
         sparsity: lambda, the l1 weight of every latent.
         latent_lr: Learning rate of the latents, as a share of the recipe's.
-        ramp: Share of the search in which the cost allowed falls; `decay` later the budget holds.
-        decay: Share of the search in which a doomed latent reaches zero.
         ranking: "latent" ranks channels by the size of z, "taylor" by a sum of (z dL/dz)^2 per cost^cost_power.
         cost_power: How much the cost of a channel counts against it.
         steering: "ramp", or the paper's "threshold": all latents feel the same l1 weight until those above `threshold`
@@ -74,8 +72,6 @@ class DHP:
     scratch: bool = False
     sparsity: float = 2e-4
     latent_lr: float = 0.1
-    ramp: float = 0.8
-    decay: float = 0.1
     ranking: Literal["latent", "taylor"] = "taylor"
     cost_power: float = 1.0
     steering: Literal["ramp", "threshold"] = "ramp"
@@ -91,11 +87,8 @@ class DHP:
                 raise MetapruneError(f"DHP: expected {name} from 0, got {getattr(self, name)!r}")
         if self.embedding < 1:
             raise MetapruneError(f"DHP: expected embedding from 1, got {self.embedding!r}")
-        for name in ("search", "ramp", "decay"):
-            if not 0 < getattr(self, name) <= 1:
-                raise MetapruneError(f"DHP: expected {name} in (0, 1], got {getattr(self, name)!r}")
-        if self.ramp + self.decay > 1:
-            raise MetapruneError(f"DHP: expected ramp + decay up to 1, got {self.ramp} + {self.decay}")
+        if not 0 < self.search <= 1:
+            raise MetapruneError(f"DHP: expected search in (0, 1], got {self.search!r}")
         for name, known in (("ranking", ("latent", "taylor")), ("steering", ("ramp", "threshold"))):
             if getattr(self, name) not in known:
                 raise MetapruneError(

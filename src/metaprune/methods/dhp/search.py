@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Search", "proximal_step", "share_allowed"]
 
+RAMP = 0.8
+"""Share of the search in which the cost allowed falls; `DECAY` later the budget holds."""
+
+DECAY = 0.1
+"""Share of the search in which a doomed latent reaches zero."""
+
 MEMORY = 0.99
-"""How much of the running sum of evidence a step keeps; 0.9 does as well (docs/results.md)."""
+"""How much of the running sum of evidence a step keeps."""
 
 RANKINGS = 100
 """How often the latents are ranked in a search."""
@@ -86,7 +92,7 @@ class Search:
         every = max(1, steps // RANKINGS)
         self.observe()
         if self.method.steering == "ramp":
-            decay = max(1, int(self.method.decay * steps))
+            decay = max(1, int(DECAY * steps))
             last = max(1, steps - decay)
             if (done % every == 0 and done < last) or done == last:
                 self.doom(done, done + decay if done < last else steps, steps)
@@ -138,7 +144,7 @@ class Search:
 
         What the final budget would keep by today's ranking never dies on the way, so that the search can land on it.
         """
-        allowed = share_allowed(due / ((self.method.ramp + self.method.decay) * steps), self.target)
+        allowed = share_allowed(due / ((RAMP + DECAY) * steps), self.target)
         living = {
             name: torch.where((self.due[name] > 0) & (self.due[name] <= done), -torch.inf, score)
             for name, score in self.rank().items()
