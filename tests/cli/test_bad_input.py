@@ -135,6 +135,11 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def files(folder: Path) -> list[Path]:
+    """All there is, but for what Python keeps of modules that it imported."""
+    return sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+
+
 def refused(command: str) -> str:
     """The one line of a command that must fail."""
     result = CliRunner().invoke(app, shlex.split(command))
@@ -148,11 +153,11 @@ def refused(command: str) -> str:
 
 @pytest.mark.parametrize(("command", "said"), BAD.items(), ids=list(BAD))
 def test_bad_command(command: str, said: str, here: Path, tmp_path: Path) -> None:
-    before = sorted(here.rglob("[!_]*"))
+    before = files(here)
     out = tmp_path / "out"
     assert said in refused(command.replace("OUT", str(out)).replace("HERE", str(here)))
     assert list(tmp_path.rglob("*")) in ([], [out])  # at most an empty folder
-    assert sorted(here.rglob("[!_]*")) == before
+    assert files(here) == before
 
 
 @pytest.mark.parametrize("below", ["", "/below"])
