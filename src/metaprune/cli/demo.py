@@ -70,6 +70,8 @@ def _run(out: Path) -> None:
     main.save(out)
     onnx = export(main.model.eval(), args, out / "model.onnx")
     arms_table(report)
+    images = len(digits.test.labels) if digits.test else 0
+    shown.print(f"One seed, {images} test images: rows that differ by a few images do not differ.")
     shown.print("".join(clause.text for clause in words.headline(report)))
     shown.print(
         f"Written to {out}: plan.json, model.safetensors, {onnx.name} (equal outputs in onnxruntime),\n"
