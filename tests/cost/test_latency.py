@@ -60,6 +60,13 @@ def test_precision_and_layout_reach_the_model():
     assert not seen[-1].requires_grad
 
 
+@pytest.mark.parametrize("dims", [1, 3])
+def test_networks_of_other_than_images(dims):
+    """A layout that only images have is theirs alone."""
+    model = (nn.Conv1d if dims == 1 else nn.Conv3d)(2, 3, 3)
+    assert latency(model, (torch.randn(1, 2, *[5] * dims),), channels_last=True, seconds=0.01).median_ms > 0
+
+
 def test_keyword_and_nested_arguments():
     class Dictionary(nn.Module):
         def forward(self, inputs, *, scale):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -314,6 +315,7 @@ def bench(
     from metaprune.cli.resolve import UsageError, example, known_of
     from metaprune.cli.show import bench_table
     from metaprune.cost.latency import latency
+    from metaprune.train.engine import Recipe
 
     set_threads(threads)
     try:
@@ -327,7 +329,10 @@ def bench(
     rows = []
     for size in batches:
         args = example(known.sizes, size)
-        times = {n: latency(net, args, device=device, precision=precision.value) for n, net in networks.items()}
+        timed = partial(
+            latency, args=args, device=device, precision=precision.value, channels_last=Recipe.channels_last
+        )
+        times = {name: timed(network) for name, network in networks.items()}
         rows.append((size, times))
     bench_table(f"{model}, inputs of {known.sizes}", rows)
 
