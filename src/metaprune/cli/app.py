@@ -326,14 +326,11 @@ def bench(
     networks = {"dense": _built(model, weights, None, known.builds)}
     if pruned:
         networks["pruned"] = _built(model, None, pruned, known.builds)
+    timed = partial(latency, device=device, precision=precision.value, channels_last=Recipe.channels_last)
     rows = []
     for size in batches:
         args = example(known.sizes, size)
-        timed = partial(
-            latency, args=args, device=device, precision=precision.value, channels_last=Recipe.channels_last
-        )
-        times = {name: timed(network) for name, network in networks.items()}
-        rows.append((size, times))
+        rows.append((size, {name: timed(network, args) for name, network in networks.items()}))
     bench_table(f"{model}, inputs of {known.sizes}", rows)
 
 

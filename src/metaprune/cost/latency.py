@@ -79,10 +79,9 @@ def latency(
         return x.to(where, memory_format=torch.channels_last if images else torch.preserve_format)
 
     inputs, named = tree_map_only(Tensor, placed, (args, kwargs or {}))
-    network = clone(model).eval()
+    network = clone(model).eval().to(where)
     for weight in network.parameters():
         weight.data = placed(weight.data)
-    network.to(where)
 
     def run() -> None:
         with (

@@ -180,7 +180,8 @@ class Metanetwork(nn.Module):
         sign = states.new_ones(h)
         sign[h // 2 :] = -1
         row_gains, column_gains = (side.gains(self.places.T.repeat(1, 3)) for side in (graph.rows, graph.columns))
-        over_rows, over_columns = _counts(graph.edges, 2, states), _counts(graph.edges, 1, states)
+        over_rows = graph.rows.total(_counts(graph.edges, 2, states)).clamp(min=1)
+        over_columns = graph.columns.total(_counts(graph.edges, 1, states)).clamp(min=1)
         for layer in self.rounds():
             a, z, p, q = F.silu(layer.maps(F.layer_norm(states, (h,)))).chunk(4, 1)
             rows = _remade(graph.rows.gather, torch.cat([a, p, q], 1), row_gains)
@@ -272,7 +273,7 @@ def aggregate(
     z: Float[Tensor, " nodes h"],
     side: Incidence,
     messages: Sequence[Float[Tensor, " _ four h"]],
-    counts: Float[Tensor, " positions 1"],
+    count: Float[Tensor, " nodes 1"],
 ) -> Float[Tensor, " nodes four_h"]:
     """Mean, standard deviation, maximum and minimum of all messages z a e that reach each node, side by side.
 
@@ -282,10 +283,9 @@ def aggregate(
         z: How each node receives.
         side: The positions that the messages reach.
         messages: For each pile what its positions receive: sum, sum of squares, maximum and minimum.
-        counts: How many messages reach each position.
+        count: How many messages reach each node, 1 where none does.
     """
     received = torch.cat(list(messages))
-    count = side.total(counts).clamp(min=1)
     sums, squares = side.total(received[:, :2].flatten(1)).chunk(2, 1)
     mean = z * sums / count
     variance = (z * z * squares / count - mean * mean).clamp(min=0)
