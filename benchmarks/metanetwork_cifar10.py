@@ -474,6 +474,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
     parser.add_argument("--goals", nargs="*", choices=list(METAS), default=list(METAS))
+    parser.add_argument("--patterns", nargs="*", choices=list(PATTERNS), default=list(PATTERNS))
     parser.add_argument("--networks", nargs="+", choices=[*UNSEEN, *TRANSFER], default=[*UNSEEN, *TRANSFER])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="those of TRANSFER get the first only")
     parser.add_argument("--threads", type=int, default=None)
@@ -497,7 +498,7 @@ def main() -> None:
             if name in UNSEEN or seed == args.seeds[0]:
                 work.prune(name, subject, arm, share, seed)
         chosen = {name: subject for name, subject in subjects.items() if name in UNSEEN}
-        for seed, (name, subject), pattern, arm in itertools.product(args.seeds, chosen.items(), PATTERNS, EDITS):
+        for seed, (name, subject), pattern, arm in itertools.product(args.seeds, chosen.items(), args.patterns, EDITS):
             if Path(metanetwork(args.out, EDITS[arm])).exists():
                 work.sparsify(name, subject, arm, pattern, seed)
         for name, subject in subjects.items():
