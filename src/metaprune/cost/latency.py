@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.benchmark import Timer
 
+from metaprune.graph import tensors
 from metaprune.graph.errors import MetapruneError
-from metaprune.graph.tensors import clone
 
 __all__ = ["Latency", "latency"]
 
@@ -75,11 +75,10 @@ def latency(
     threads = threads or torch.get_num_threads()
 
     def placed(x: Tensor) -> Tensor:
-        images = channels_last and x.dim() == 4
-        return x.to(where, memory_format=torch.channels_last if images else torch.preserve_format)
+        return tensors.channels_last(x.to(where)) if channels_last else x.to(where)
 
     inputs, named = tree_map_only(Tensor, placed, (args, kwargs or {}))
-    network = clone(model).eval().to(where)
+    network = tensors.clone(model).eval().to(where)
     for weight in network.parameters():
         weight.data = placed(weight.data)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["call_with", "clone", "digest", "named_tensors", "with_tensors"]
+__all__ = ["call_with", "channels_last", "clone", "digest", "named_tensors", "with_tensors"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -86,3 +86,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Images or filters, four dimensions, laid out in memory as (N, H, W, C); any other tensor as it is."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from metaprune.graph.tensors import channels_last
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint
 from metaprune.train.progress import Bar
@@ -246,7 +247,7 @@ def _borrowed(module: nn.Module, device: torch.device, recipe: Recipe) -> Iterat
     strides = [(weight, weight.stride()) for weight in module.parameters() if weight.dim() == 4]
     module.to(device)
     for weight, _ in strides if recipe.channels_last else ():
-        weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        weight.data = channels_last(weight.data)
     try:
         with randomness.isolated():
             yield
@@ -265,13 +266,7 @@ def _borrowed(module: nn.Module, device: torch.device, recipe: Recipe) -> Iterat
 def _placed(fabric: Any, batch: Batch, recipe: Recipe) -> Batch:
     """A batch on the device, in the layout of the recipe."""
     batch = fabric.to_device(batch)
-    if not recipe.channels_last:
-        return batch
-
-    def laid_out(x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-    return tree_map_only(Tensor, laid_out, batch)
+    return tree_map_only(Tensor, channels_last, batch) if recipe.channels_last else batch
 
 
 def _score(fabric: Any, network: nn.Module, batches: Loader, task: Task, recipe: Recipe) -> float:
