@@ -6,26 +6,17 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-import metaprune as mp
-from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.graph_metanetwork import Metanetwork, NetworkGraph, graph_of
 from metaprune.surgery.attention import written_out
-from tests.laws import oracle
-from tests.zoo import ZOO, few
+from tests.laws import case as traced
+from tests.zoo import few
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(traced.Case):
     """A network of the zoo with its inputs, its channel graph and what a metanetwork reads."""
 
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    graph: ChannelGraph
     read: NetworkGraph
-
-    def run(self, model: nn.Module) -> Any:
-        return oracle.call(model, self.args, self.kwargs)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -35,9 +26,8 @@ class Case:
 
 @few
 def case(name: str) -> Case:
-    model, args, kwargs = ZOO[name].example()
-    graph = mp.trace(model, args, kwargs)
-    return Case(model, args, kwargs, graph, graph_of(model, graph))
+    found = traced.case(name)
+    return Case(**vars(found), read=graph_of(found.model, found.graph))
 
 
 def stirred(hidden: int = 8, layers: int = 3, seed: int = 0, **fields: Any) -> Metanetwork:
