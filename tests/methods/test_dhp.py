@@ -272,7 +272,8 @@ def test_state_survives_a_checkpoint() -> None:
     assert all(map(torch.equal, whole.latents.vectors, second.latents.vectors))
 
 
-def test_axes_that_are_averaged_over_are_searched_too() -> None:
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_axes_that_are_averaged_over_are_searched_too(precision: str) -> None:
     """The norm of what is left: the searched network is the cut one, the folded one at full width is not."""
 
     class Normed(nn.Module):
@@ -288,7 +289,8 @@ def test_axes_that_are_averaged_over_are_searched_too() -> None:
 
     model = Normed()
     graph = mp.trace(model, small.EXAMPLE)
-    problem = Problem(model, graph, mp.Budget(macs=0.3, multiple_of=1), small.task(), small.recipe(2), progress=False)
+    recipe = replace(small.recipe(2), precision=precision)
+    problem = Problem(model, graph, mp.Budget(macs=0.3, multiple_of=1), small.task(), recipe, progress=False)
     found = mp.DHP().find(problem)
     assert set(found.plan) == {"stem", "more"}
     cut = carve(found.model, graph, found.plan).model.eval()

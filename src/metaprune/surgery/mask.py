@@ -95,12 +95,20 @@ class Programs:
         kwargs = dict(sorted(kwargs.items()))
         kind = self.kind(args, kwargs)
         if kind not in self.known:
-            with torch.autocast(next(self.network.parameters()).device.type, enabled=False):
-                self.known[kind] = infer(self.network, args, kwargs, self.ties, recorded=False)
+            self.known[kind] = self._inferred(args, kwargs)
         known = self.interpreters.get(kind)
         if known is None or (known.kept is not kept and known.kept != kept) or known.silent != silent:
             known = self.interpreters[kind] = HidingInterpreter(self.known[kind], kept, silent)
         return known.call(named_tensors(self.network) if tensors is None else tensors, args, kwargs)
+
+    def _inferred(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Inference:
+        """The program in the network's own precision: autocast is of the call, and so are inputs that it rounded."""
+        device = next(self.network.parameters()).device.type
+        if torch.is_autocast_enabled(device):
+            low = torch.get_autocast_dtype(device)
+            args, kwargs = pytree.tree_map_only(Tensor, lambda x: x.float() if x.dtype == low else x, (args, kwargs))
+        with torch.autocast(device, enabled=False):
+            return infer(self.network, args, kwargs, self.ties, recorded=False)
 
     def kind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], modes: bool | None = None) -> object:
         """What a program is traced for: the mode of every module, and the inputs but for their values."""
