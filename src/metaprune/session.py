@@ -404,7 +404,8 @@ def _notes(
     measured: list[tuple[float, float]],
     jump: float,
 ) -> tuple[str, ...]:
-    notes = [f"{axis} was left whole by the method: {reason}" for axis, reason in found.whole.items()]
+    notes = list(found.notes)
+    notes += [f"{axis} was left whole by the method: {reason}" for axis, reason in found.whole.items()]
     notes += [f"{axis} was left whole, its cut could not be verified: {reason}" for axis, reason in cut.undone.items()]
     if cut.unjudged is not None:
         notes.append(f"outputs were not compared with the masked network's: {cut.unjudged}")

@@ -56,6 +56,7 @@ class Found:
         shares: Pairs of (epoch, share of the cost that stays), where a search lowers it step by step.
         whole: Axes that the method cannot cut, each with the reason.
         searched: What was trained, as it computed at the end; by default `model`.
+        notes: What else the report should say.
     """
 
     plan: Plan
@@ -67,6 +68,7 @@ class Found:
     shares: tuple[tuple[float, float], ...] = ()
     whole: Mapping[str, str] = field(default_factory=dict)
     searched: nn.Module | None = None
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """What a network is for: its data, its loss, and the metric that people care about."""
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.errors import MetapruneError
 
-__all__ = ["Batch", "Classification", "Loader", "Metric", "Pictures", "Task", "TaskError", "distil", "on"]
+__all__ = ["Batch", "Classification", "First", "Loader", "Metric", "Pictures", "Task", "TaskError", "distil", "on"]
 
 Batch = Any
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs
@@ -33,6 +34,22 @@ class Loader(Protocol):
 
     def __len__(self) -> int:
         """The number of batches in a pass."""
+
+
+@dataclass(frozen=True)
+class First:
+    """The first batches of a loader."""
+
+    loader: Loader
+    most: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Begin another pass."""
+        return itertools.islice(iter(self.loader), self.most)
+
+    def __len__(self) -> int:
+        """The number of batches in a pass."""
+        return min(self.most, len(self.loader))
 
 
 def first(batch: Batch) -> Arguments:

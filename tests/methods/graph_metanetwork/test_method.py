@@ -1,7 +1,9 @@
 """Pruning with a metanetwork, from the file to the report."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ import torch
 import metaprune as mp
 from metaprune import session
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork import GraphMetanetwork, save
+from metaprune.methods.graph_metanetwork import GraphMetanetwork, Metanetwork, graph_metanetwork, save
+from metaprune.methods.graph_metanetwork.edit import rewrite
 from metaprune.methods.registry import METHODS
 from metaprune.train import Recipe
 from tests.methods import small
@@ -79,26 +82,66 @@ def test_the_edit_is_there(file: str, tmp_path: Path) -> None:
 def test_without_tuning_the_edited_network_is_cut_at_once(tmp_path: Path) -> None:
     """Before the cut the report has the edited network's accuracy, which here is lost."""
     save(stirred(step=5.0).float(), tmp_path / "wild.safetensors")
-    report = prune(GraphMetanetwork(str(tmp_path / "wild.safetensors"))).report
+    report = prune(GraphMetanetwork(str(tmp_path / "wild.safetensors"), trial=0)).report
+    assert not report.notes
     assert [row.phase for row in report.history] == ["fine-tuning"] * 5
     assert report.before_cut < report.dense_val - 10
     assert report.pruned.macs <= 0.5 * report.dense.macs
 
 
-def test_a_run_goes_on(file: str, tmp_path: Path) -> None:
-    whole = prune(GraphMetanetwork(file, tuning=0.4), out=tmp_path / "whole")
-    again = prune(GraphMetanetwork(file, tuning=0.4), out=tmp_path / "whole")
+def test_what_does_harm_is_left(tmp_path: Path) -> None:
+    """An edit that ruins the network loses its trial: pruned is what the criterion alone leaves. The report says so."""
+    save(stirred(step=5.0).float(), tmp_path / "wild.safetensors")
+    save(Metanetwork(2, 1), tmp_path / "untrained.safetensors")
+    tried = prune(GraphMetanetwork(str(tmp_path / "wild.safetensors"), trial=6))
+    alone = prune(GraphMetanetwork(str(tmp_path / "untrained.safetensors"), trial=0))
+    assert tried.plan == alone.plan
+    assert all(torch.equal(t, tried.model.state_dict()[n]) for n, t in alone.model.state_dict().items())
+    [note] = tried.report.notes
+    assert note.startswith("cut with what the metanetwork says and tuned for 6 steps it reached accuracy (%)")
+    assert note.endswith("so it was pruned without it")
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_what_helps_is_taken(file: str, higher_is_better: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the edit is what the training of a network without any would give it."""
+    trained = small.network()
+    raw = small.Small()
+    graph = mp.trace(raw, small.EXAMPLE)
+    rewritten = rewrite(trained, graph, Metanetwork(2, 1), small.task())
+    monkeypatch.setattr(graph_metanetwork, "rewrite", lambda *_: rewritten)
+    task = replace(small.task(), higher_is_better=higher_is_better)
+    recipe = replace(small.recipe(3), lr=1e-3)
+    problem = mp.methods.method.Problem(raw, graph, mp.Budget(macs=0.7), task, recipe, progress=False)
+    found = GraphMetanetwork(file, trial=3).find(problem)
+    assert torch.equal(found.model.stem.weight, (trained if higher_is_better else raw).stem.weight)
+    assert found.notes[0].endswith("pruned with it" if higher_is_better else "pruned without it")
+
+
+def test_a_trial_that_fails_is_lost(tmp_path: Path) -> None:
+    save(stirred(step=1e30).float(), tmp_path / "absurd.safetensors")
+    report = prune(GraphMetanetwork(str(tmp_path / "absurd.safetensors"))).report
+    assert "training failed" in report.notes[0]
+    assert report.pruned.metric > 60
+
+
+@pytest.mark.parametrize("fields", [{"tuning": 0.4}, {"trial": 5}])
+def test_a_run_goes_on(file: str, tmp_path: Path, fields: dict[str, Any]) -> None:
+    whole = prune(GraphMetanetwork(file, **fields), out=tmp_path / "whole")
+    again = prune(GraphMetanetwork(file, **fields), out=tmp_path / "whole")
+    assert again.report.notes == whole.report.notes
     assert again.plan == whole.plan
     assert all(torch.equal(t, again.model.state_dict()[n]) for n, t in whole.model.state_dict().items())
 
 
-def test_a_run_does_not_go_on_with_another_metanetwork(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fields", [{"tuning": 0.4}, {"trial": 5}])
+def test_a_run_does_not_go_on_with_another_metanetwork(tmp_path: Path, fields: dict[str, Any]) -> None:
     path = tmp_path / "metanetwork.safetensors"
     save(stirred(seed=1).float(), path)
-    prune(GraphMetanetwork(str(path), tuning=0.4), out=tmp_path / "run")
+    prune(GraphMetanetwork(str(path), **fields), out=tmp_path / "run")
     save(stirred(seed=2).float(), path)
     with pytest.raises(MetapruneError, match="another in"):
-        prune(GraphMetanetwork(str(path), tuning=0.4), out=tmp_path / "run")
+        prune(GraphMetanetwork(str(path), **fields), out=tmp_path / "run")
 
 
 def test_it_is_a_method(file: str) -> None:
@@ -116,6 +159,8 @@ def test_what_it_refuses(file: str, tmp_path: Path) -> None:
         GraphMetanetwork(file, criterion="taste")  # type: ignore[arg-type]
     with pytest.raises(MetapruneError, match="tuning in"):
         GraphMetanetwork(file, tuning=-0.1)
+    with pytest.raises(MetapruneError, match="trial from 0"):
+        GraphMetanetwork(file, trial=-1)
 
 
 def test_a_network_of_which_nothing_trains(file: str) -> None:

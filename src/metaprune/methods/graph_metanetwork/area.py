@@ -7,8 +7,8 @@ little about what becomes of it. The test data are not touched: what is measured
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from metaprune.methods.graph_metanetwork.objective import living, masked
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.train import randomness
 from metaprune.train.engine import Recipe, evaluate
-from metaprune.train.task import Batch, Loader, Task, on
+from metaprune.train.task import First, Task, on
 
 __all__ = ["RATE", "SHARES", "STEPS", "area", "metrics", "tune"]
 
@@ -58,7 +58,7 @@ def metrics(
         most: Measure with at most this many batches.
         steps: Of stochastic gradient descent (momentum 0.9, rate `RATE`) between the cut and the measurement.
     """
-    part = replace(task, val=_First(task.val, most))
+    part = replace(task, val=First(task.val, most))
     found = []
     for share in shares:
         with torch.no_grad():
@@ -98,17 +98,3 @@ def area(values: Sequence[float], shares: Sequence[float] = SHARES) -> float:
     points = itertools.pairwise(zip(shares, values, strict=True))
     whole = sum((after - before) * (a + b) / 2 for (before, a), (after, b) in points)
     return whole / (shares[-1] - shares[0])
-
-
-@dataclass(frozen=True)
-class _First:
-    """The first batches of a loader."""
-
-    loader: Loader
-    most: int
-
-    def __iter__(self) -> Iterator[Batch]:
-        return itertools.islice(iter(self.loader), self.most)
-
-    def __len__(self) -> int:
-        return min(self.most, len(self.loader))

@@ -1,26 +1,33 @@
 """Pruning with a graph metanetwork: edit the weights, fine-tune, rank, cut.
 
 Source: Liu, Wang, Zhang, 2025, arXiv 2506.12041, the pruning section. Departures: the network is not pruned a little
-before it is edited, and one learning-rate schedule spans the fine-tuning before and after the cut.
+before it is edited, one learning-rate schedule spans the fine-tuning before and after the cut, and what the metanetwork
+says is tried against the same criterion without it, on validation data.
 """
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
-from metaprune.graph.tensors import named_tensors
+from metaprune.graph.tensors import clone, named_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check, ranking
-from metaprune.methods.graph_metanetwork.edit import rewrite
+from metaprune.methods.graph_metanetwork.edit import Rewritten, rewrite
 from metaprune.methods.graph_metanetwork.saving import load
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import evidence_per_cost
 from metaprune.surgery.attention import written_out
+from metaprune.surgery.slice import carve
 from metaprune.train.engine import fit
+from metaprune.train.run import TrainError
+from metaprune.train.task import First
 
 __all__ = ["SHIPPED", "GraphMetanetwork"]
 
@@ -37,11 +44,15 @@ class GraphMetanetwork:
             package.
         criterion: By what channels are ranked: "blend", "magnitude" or "importance", see `criterion.ranking`.
         tuning: Share of the recipe's epochs between the edit and the cut; 0 cuts at once.
+        trial: Steps of a short fine-tuning, one pass of the training data at most, after which the network cut as the
+            metanetwork says must not be behind the one cut by the criterion alone, on the validation data; else that
+            one is taken. 0 takes the metanetwork's word for it, as does `tuning`.
     """
 
     metanetwork: str = "shipped"
     criterion: Criterion = "blend"
     tuning: float = 0.0
+    trial: int = 96
 
     name: ClassVar[str] = "graph metanetwork"
     reference: ClassVar[str] = "Liu et al., Meta Pruning via Graph Metanetworks, 2025 (arXiv 2506.12041)"
@@ -52,6 +63,8 @@ class GraphMetanetwork:
         check(self.criterion, "GraphMetanetwork")
         if not 0 <= self.tuning <= 1:
             raise MetapruneError(f"GraphMetanetwork: expected tuning in [0, 1], got {self.tuning!r}")
+        if self.trial < 0:
+            raise MetapruneError(f"GraphMetanetwork: expected trial from 0 (steps), got {self.trial!r}")
 
     @property
     def path(self) -> Path:
@@ -59,18 +72,17 @@ class GraphMetanetwork:
         return SHIPPED if self.metanetwork == "shipped" else Path(self.metanetwork)
 
     def find(self, problem: Problem) -> Found:
-        """Edit, fine-tune for a share of the epochs, rank, and fit the budget."""
+        """Edit, see whether that is of use, fine-tune for a share of the epochs, rank, and fit the budget."""
         allocation = Allocation(problem.graph, problem.budget)
-        edited, read, scores, said = rewrite(
-            problem.model,
-            problem.graph,
-            load(self.path),
-            problem.task,
-            allocation.limit / allocation.dense,
-        )
+        share = allocation.limit / allocation.dense
+        edited = rewrite(problem.model, problem.graph, load(self.path), problem.task, share)
+        notes = []
+        if self.trial and not self.tuning:
+            edited, said = self._tried(problem, allocation, edited)
+            notes.append(said)
         epochs = round(self.tuning * problem.recipe.epochs)
         history = fit(
-            edited,
+            edited.model,
             problem.task,
             problem.recipe,
             stop=epochs,
@@ -79,10 +91,49 @@ class GraphMetanetwork:
             checkpoint=problem.checkpoint,
             progress=problem.progress,
         )
-        tensors = named_tensors(written_out(edited, problem.graph.written_out))
-        evidence = evidence_per_cost(said, allocation.prices({}))
-        ranked = ranking(tensors, problem.graph, read, self.criterion, scores, evidence)
-        return Found(allocation.plan(ranked), edited, ranked, epochs, history=tuple(history.rows))
+        ranked = self._ranked(problem, allocation, edited)
+        plan = allocation.plan(ranked)
+        return Found(plan, edited.model, ranked, epochs, history=tuple(history.rows), notes=tuple(notes))
+
+    def _ranked(self, problem: Problem, allocation: Allocation, edited: Rewritten) -> dict[str, Tensor]:
+        """For each free axis, what its channels weigh in the end."""
+        tensors = named_tensors(written_out(edited.model, problem.graph.written_out))
+        evidence = evidence_per_cost(edited.gradients, allocation.prices({}))
+        return ranking(tensors, problem.graph, edited.read, self.criterion, edited.scores, evidence)
+
+    def _tried(self, problem: Problem, allocation: Allocation, edited: Rewritten) -> tuple[Rewritten, str]:
+        """The edited network, or the one as it was where that is better after a short fine-tuning; and why."""
+        plain = edited._replace(
+            model=clone(written_out(problem.model, problem.graph.written_out)), scores=torch.zeros_like(edited.scores)
+        )
+        task = replace(problem.task, train=First(problem.task.train, self.trial))
+        brief = replace(problem.recipe, epochs=1, warmup=0.0, schedule="cosine", milestones=())
+
+        def reached(way: Rewritten, name: str) -> float:
+            plan = allocation.plan(self._ranked(problem, allocation, way))
+            history = fit(
+                carve(way.model, problem.graph, plan).model,
+                task,
+                brief,
+                name=f"trial {name} the metanetwork",
+                state=_Origin(self.path),
+                checkpoint=problem.checkpoint / name if problem.checkpoint else None,
+                progress=problem.progress,
+            )
+            return history.rows[-1].metric
+
+        without = reached(plain, "without")
+        try:
+            with_it = reached(edited, "with")
+        except TrainError as error:
+            return plain, f"pruned without what the metanetwork says, with which training failed ({error})"
+        kept = with_it >= without if task.higher_is_better else with_it <= without
+        said = (
+            f"cut with what the metanetwork says and tuned for {len(task.train)} steps it reached {task.metric_name} "
+            f"{with_it:.4g} on the validation data, without it {without:.4g}; so it was pruned "
+            f"{'with' if kept else 'without'} it"
+        )
+        return edited if kept else plain, said
 
 
 class _Origin:
