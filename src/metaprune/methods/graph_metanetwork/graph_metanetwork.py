@@ -126,12 +126,12 @@ class GraphMetanetwork:
         try:
             with_it = reached(edited, "with")
         except TrainError as error:
-            return plain, f"pruned without what the metanetwork says, with which training failed ({error})"
+            return plain, f"cut by the criterion alone: cut as the metanetwork says, its training failed ({error})"
         kept = with_it >= without if task.higher_is_better else with_it <= without
         said = (
-            f"cut with what the metanetwork says and tuned for {len(task.train)} steps it reached {task.metric_name} "
-            f"{with_it:.4g} on the validation data, without it {without:.4g}; so it was pruned "
-            f"{'with' if kept else 'without'} it"
+            f"in a trial of {len(task.train)} steps: cut as the metanetwork says, {task.metric_name} {with_it:.4g} on "
+            f"the validation data; cut by the criterion alone, {without:.4g}; so it was cut "
+            f"{'as the metanetwork says' if kept else 'by the criterion alone'}"
         )
         return edited if kept else plain, said
 
