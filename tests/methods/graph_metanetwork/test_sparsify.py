@@ -66,6 +66,24 @@ def test_two_of_four_along_the_inputs() -> None:
                 judge(row_before[block : block + 4], row_after[block : block + 4])
 
 
+def test_two_of_four_fits_the_format_of_semi_structured_kernels() -> None:
+    """PyTorch's own format for them (half the values, two bits beside each) gives tuned weights back, bit for bit."""
+    conversions = pytest.importorskip("torch.sparse._semi_structured_conversions")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 3))
+    sparse = sparsify(model, n=2, m=4)
+    mp.fit(sparse.model, small.task(), small.recipe(1), after_step=sparse.keep, progress=False)
+
+    def there_and_back(weight: torch.Tensor) -> torch.Tensor:
+        return conversions.sparse_semi_structured_to_dense_cutlass(
+            *conversions.sparse_semi_structured_from_dense_cutlass(weight)
+        )
+
+    for index in (1, 3):
+        tuned, dense = (net[index].weight.detach().bfloat16() for net in (sparse.model, model))
+        assert torch.equal(there_and_back(tuned), tuned)
+        assert not torch.equal(there_and_back(dense), dense)
+
+
 def test_a_tied_weight_is_counted_once() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
