@@ -159,8 +159,9 @@ def test_what_it_refuses(file: str, tmp_path: Path) -> None:
         GraphMetanetwork(file, criterion="taste")  # type: ignore[arg-type]
     with pytest.raises(MetapruneError, match="tuning in"):
         GraphMetanetwork(file, tuning=-0.1)
-    with pytest.raises(MetapruneError, match="trial from 0"):
-        GraphMetanetwork(file, trial=-1)
+    for trial in (-1, 0.5):
+        with pytest.raises(MetapruneError, match="steps from 0"):
+            GraphMetanetwork(file, trial=trial)  # type: ignore[arg-type]
 
 
 def test_a_network_of_which_nothing_trains(file: str) -> None:

@@ -63,8 +63,8 @@ class GraphMetanetwork:
         check(self.criterion, "GraphMetanetwork")
         if not 0 <= self.tuning <= 1:
             raise MetapruneError(f"GraphMetanetwork: expected tuning in [0, 1], got {self.tuning!r}")
-        if self.trial < 0:
-            raise MetapruneError(f"GraphMetanetwork: expected trial from 0 (steps), got {self.trial!r}")
+        if not isinstance(self.trial, int) or self.trial < 0:
+            raise MetapruneError(f"GraphMetanetwork: expected trial as a number of steps from 0, got {self.trial!r}")
 
     @property
     def path(self) -> Path:
