@@ -93,8 +93,8 @@ def test_what_does_harm_is_left(tmp_path: Path) -> None:
     """An edit that ruins the network loses its trial: pruned is what the criterion alone leaves. The report says so."""
     save(stirred(step=5.0).float(), tmp_path / "wild.safetensors")
     save(Metanetwork(2, 1), tmp_path / "untrained.safetensors")
-    tried = prune(GraphMetanetwork(str(tmp_path / "wild.safetensors"), trial=6))
-    alone = prune(GraphMetanetwork(str(tmp_path / "untrained.safetensors"), trial=0))
+    tried = prune(GraphMetanetwork(str(tmp_path / "wild.safetensors"), trial=6), small.recipe(2))
+    alone = prune(GraphMetanetwork(str(tmp_path / "untrained.safetensors"), trial=0), small.recipe(2))
     assert tried.plan == alone.plan
     assert all(torch.equal(t, tried.model.state_dict()[n]) for n, t in alone.model.state_dict().items())
     [note] = tried.report.notes
@@ -127,8 +127,8 @@ def test_a_trial_that_fails_is_lost(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fields", [{"tuning": 0.4}, {"trial": 5}])
 def test_a_run_goes_on(file: str, tmp_path: Path, fields: dict[str, Any]) -> None:
-    whole = prune(GraphMetanetwork(file, **fields), out=tmp_path / "whole")
-    again = prune(GraphMetanetwork(file, **fields), out=tmp_path / "whole")
+    whole = prune(GraphMetanetwork(file, **fields), small.recipe(2), out=tmp_path / "whole")
+    again = prune(GraphMetanetwork(file, **fields), small.recipe(2), out=tmp_path / "whole")
     assert again.report.notes == whole.report.notes
     assert again.plan == whole.plan
     assert all(torch.equal(t, again.model.state_dict()[n]) for n, t in whole.model.state_dict().items())
@@ -138,10 +138,10 @@ def test_a_run_goes_on(file: str, tmp_path: Path, fields: dict[str, Any]) -> Non
 def test_a_run_does_not_go_on_with_another_metanetwork(tmp_path: Path, fields: dict[str, Any]) -> None:
     path = tmp_path / "metanetwork.safetensors"
     save(stirred(seed=1).float(), path)
-    prune(GraphMetanetwork(str(path), **fields), out=tmp_path / "run")
+    prune(GraphMetanetwork(str(path), **fields), small.recipe(2), out=tmp_path / "run")
     save(stirred(seed=2).float(), path)
     with pytest.raises(MetapruneError, match="another in"):
-        prune(GraphMetanetwork(str(path), **fields), out=tmp_path / "run")
+        prune(GraphMetanetwork(str(path), **fields), small.recipe(2), out=tmp_path / "run")
 
 
 def test_it_is_a_method(file: str) -> None:
