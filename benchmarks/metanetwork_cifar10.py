@@ -217,16 +217,21 @@ def metanetwork(home: Path, goal: str) -> str:
     return str(home / "meta" / goal / "metanetwork.safetensors")
 
 
+def untried(goal: str) -> Callable[[Path], Any]:
+    """What a metanetwork says, taken at its word."""
+    return lambda home: mp.GraphMetanetwork(metanetwork(home, goal), trial=0)
+
+
 LONGER = "no edit, two epochs more"  # what a metanetwork's worth is in epochs
 ARMS: dict[str, Callable[[Path], Any]] = {
-    "edit": lambda home: mp.GraphMetanetwork(metanetwork(home, "imitate"), trial=0),
-    "no edit": lambda home: mp.GraphMetanetwork(metanetwork(home, "none"), trial=0),
-    LONGER: lambda home: mp.GraphMetanetwork(metanetwork(home, "none"), trial=0),
+    "edit": untried("imitate"),
+    "no edit": untried("none"),
+    LONGER: untried("none"),
     "magnitude": lambda home: mp.Magnitude(),
     "taylor": lambda home: mp.Taylor(),
     "lasso": lambda home: GroupLasso(),
     "dhp": lambda home: mp.DHP(),
-    "edit of the direct goal": lambda home: mp.GraphMetanetwork(metanetwork(home, "direct"), trial=0),
+    "edit of the direct goal": untried("direct"),
     "edit of the paper's goal": lambda home: mp.GraphMetanetwork(
         metanetwork(home, "paper"), criterion="magnitude", tuning=0.4
     ),
@@ -524,12 +529,16 @@ def main() -> None:
         for name in args.goals:
             work.meta_train(name, METAS[name])
         subjects = {name: subject for name, subject in (UNSEEN | TRANSFER).items() if name in args.networks}
-        for seed, (name, subject), share, arm in itertools.product(args.seeds, subjects.items(), SHARES, args.arms):
-            if name in UNSEEN or seed == args.seeds[0]:
-                work.prune(name, subject, arm, share, seed)
-        for seed, (name, subject), share in itertools.product(args.seeds, subjects.items(), SHARES):
-            if {"edit", "no edit"} <= set(args.arms) and (name in UNSEEN or seed == args.seeds[0]):
-                work.tried(name, subject, share, seed)
+        seeded = [
+            (seed, name)
+            for seed, name in itertools.product(args.seeds, subjects)
+            if name in UNSEEN or seed == args.seeds[0]
+        ]
+        for (seed, name), share, arm in itertools.product(seeded, SHARES, args.arms):
+            work.prune(name, subjects[name], arm, share, seed)
+        if {"edit", "no edit"} <= set(args.arms):
+            for (seed, name), share in itertools.product(seeded, SHARES):
+                work.tried(name, subjects[name], share, seed)
         chosen = {name: subject for name, subject in subjects.items() if name in UNSEEN}
         for seed, (name, subject), pattern, arm in itertools.product(args.seeds, chosen.items(), args.patterns, EDITS):
             if Path(metanetwork(args.out, EDITS[arm])).exists():
