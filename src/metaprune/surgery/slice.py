@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from metaprune.graph.provenance import is_network
 from metaprune.graph.tensors import clone, named_tensors, with_tensors
 from metaprune.graph.term import Term
 from metaprune.surgery.attention import written_out
+from metaprune.surgery.culprits import Culprits
 from metaprune.surgery.index import index
 from metaprune.surgery.numbers import set_numbers
 from metaprune.surgery.rescale import rescale
@@ -25,8 +25,6 @@ from metaprune.surgery.values import Judge, example_inputs
 from metaprune.surgery.verify import mismatch, scale_changes
 
 __all__ = ["Cut", "CutWarning", "carve", "slice"]
-
-_FEW = 8  # of more axes alike, all are left whole where the first cannot be cut
 
 
 class CutWarning(UserWarning):
@@ -82,51 +80,31 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     wanted = {name: stays for name, stays in plan.kept.items() if len(stays) < graph.axes[name].size}
     if not wanted:
         return Cut(clone(dense), plan, {})
-    carving = _Carving(model, graph, wanted)
+    carving = _Carving(model, graph)
     result = carving.whole(wanted)
+    undone: dict[str, str] = {}
     if isinstance(result, str):
-        carving.accept(_kinds(graph, wanted), result)
-        result = carving.whole(carving.accepted)
+        culprits = Culprits(graph, wanted, lambda kept: carving.attempt(kept, graph.numbers), undone=undone)
+        culprits.sort(result)
+        result = carving.whole(culprits.accepted)
     if isinstance(result, str):
         raise TraceError(f"slice: the network does not trace to the same graph twice ({result}); is its code random?")
-    plan = Plan({name: stays for name, stays in plan.kept.items() if name not in carving.undone})
-    return Cut(result, plan, carving.undone, carving.judge.silent)
+    plan = Plan({name: stays for name, stays in plan.kept.items() if name not in undone})
+    return Cut(result, plan, undone, carving.judge.silent)
 
 
 class _Carving:
-    """Cuts as much of a plan as can be verified."""
+    """Cuts a network, and verifies the cut."""
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
         self.model = model
         self.graph = graph
-        self.wanted = wanted
         self.judge = Judge(model, graph)
-        self.undone: dict[str, str] = {}
-        self.accepted: dict[str, tuple[int, ...]] = {}
 
     def whole(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
         """The network cut, with what its attributes are guessed to hold in line too, where that can be."""
         result = self.attempt(kept, {**self.graph.guesses, **self.graph.numbers})
         return self.attempt(kept, self.graph.numbers) if isinstance(result, str) and self.graph.guesses else result
-
-    def accept(self, kinds: Sequence[Sequence[str]], known: str | None = None) -> None:
-        """Cut as many as can be verified beside what was accepted already, halving where they cannot."""
-        names = [name for kind in kinds for name in kind]
-        more = {name: self.wanted[name] for name in names}
-        outcome = known or self.attempt(self.accepted | more, self.graph.numbers)
-        if isinstance(outcome, nn.Module):
-            self.accepted |= more
-        elif len(kinds) > 1:
-            self.accept(kinds[: len(kinds) // 2])
-            self.accept(kinds[len(kinds) // 2 :])
-        elif len(names) > 1:
-            self.accept([names[:1]])
-            if names[0] in self.undone and len(names) > _FEW:
-                self.undone |= dict.fromkeys(names[1:], self.undone[names[0]])
-            else:
-                self.accept([[name] for name in names[1:]])
-        else:
-            self.undone[names[0]] = outcome
 
     def attempt(self, kept: Mapping[str, tuple[int, ...]], numbers: Mapping[tuple[str, str], Term]) -> nn.Module | str:
         """The network cut and verified, or in words what went wrong."""
@@ -140,14 +118,6 @@ class _Carving:
             return _blame(error)
         problem = mismatch(self.graph, seen.graph, widths) or _make_up(small, self.graph, seen, widths)
         return problem or self.judge.objection(small, kept) or small
-
-
-def _kinds(graph: ChannelGraph, names: Iterable[str]) -> list[list[str]]:
-    """Axes of one size whose names differ in numbers only, as those of equal blocks do."""
-    kinds: dict[tuple[str, int], list[str]] = {}
-    for name in names:
-        kinds.setdefault((re.sub(r"\d+", "0", name), graph.axes[name].size), []).append(name)
-    return list(kinds.values())
 
 
 def _make_up(small: nn.Module, graph: ChannelGraph, seen: Inference, widths: Mapping[str, int]) -> str | None:

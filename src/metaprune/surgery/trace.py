@@ -8,14 +8,14 @@ from dataclasses import replace
 from torch import nn
 
 from metaprune.graph.capture import capture, check_inputs, inference_mode_of
-from metaprune.graph.graph import ChannelGraph, Operator, Tie
+from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.infer import read
-from metaprune.graph.plan import Plan
 from metaprune.graph.term import axes_of
 from metaprune.surgery.attention import observe, written_out
 from metaprune.surgery.numbers import guesses, solve
 from metaprune.surgery.rescale import Way, way_to_weights
 from metaprune.surgery.slice import carve
+from metaprune.surgery.trial import may_hold_a_size, trial
 
 __all__ = ["trace"]
 
@@ -62,25 +62,6 @@ def trace(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, objec
     graph = replace(graph, numbers={**graph.numbers, **solution.numbers}).fixing({**stuck, **solution.fixed})
     graph = replace(graph, guesses=guesses(model, graph), written_out=calls, inference=inference)
     forks = any(isinstance(way, Way) and way.beside for way in ways.values())
-    if forks or graph.constants or any(_may_hold_a_size(operator, graph) for operator in graph.operators):
-        graph = graph.fixing(carve(model, graph, _trial(graph)).undone)
+    if forks or graph.constants or any(may_hold_a_size(operator, graph) for operator in graph.operators):
+        graph = graph.fixing(carve(model, graph, trial(graph)).undone)
     return graph
-
-
-def _may_hold_a_size(operator: Operator, graph: ChannelGraph) -> bool:
-    """Whether an operator was given, or computes with, a size that a cut changes, and nobody knows where from."""
-    unknown = any(
-        given.number is None or isinstance(given.number, int)
-        for given in operator.sizes
-        if any(graph.is_free(axis) for axis in axes_of(given.term))
-    )
-    return unknown or operator.literal or operator.computed
-
-
-def _trial(graph: ChannelGraph) -> Plan:
-    """All free axes cut, to widths that differ from axis to axis."""
-    kept = {}
-    for place, (name, axis) in enumerate(graph.free.items()):
-        widths = range(1 if axis.size == 2 else 2, axis.size)
-        kept[name] = range(widths[(len(widths) // 2 + place) % len(widths)])
-    return Plan(kept)
