@@ -41,13 +41,12 @@ from metaprune.methods.graph_metanetwork import (
     load,
     meta_train,
     save,
-    sparsify,
     teach,
 )
-from metaprune.methods.graph_metanetwork.area import STEPS, area, metrics
-from metaprune.methods.graph_metanetwork.goal import DataModel, Goal
-from metaprune.methods.graph_metanetwork.objective import importance, masked
-from metaprune.methods.graph_metanetwork.zoo import Variant, grow, networks, variants
+from metaprune.methods.graph_metanetwork.learning.area import STEPS, area, metrics
+from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal
+from metaprune.methods.graph_metanetwork.learning.objective import importance, masked
+from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks, variants
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.models import ResNet, VisionTransformer
@@ -364,7 +363,7 @@ class Work:
             recipe = replace(subject.pruned, seed=seed)
             graph = mp.trace(network, example)
             editor = load(metanetwork(self.home, EDITS[arm]))
-            sparse = sparsify(
+            sparse = mp.sparsify(
                 edit(network, graph, editor, task, PATTERNS[pattern].share), **PATTERNS[pattern].arguments
             )
             mp.recalibrate(sparse.model, task.train, task.inputs)

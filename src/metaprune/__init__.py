@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from metaprune.train.task import Classification as Classification
     from metaprune.train.task import Task as Task
     from metaprune.train.task import distil as distil
+    from metaprune.zeros.sparsify import sparsify as sparsify
 
 __version__ = "0.1.0"
 
@@ -74,6 +75,7 @@ _HOME = {
     "prune": "session",
     "recalibrate": "surgery.recalibrate",
     "slice": "surgery.slice",
+    "sparsify": "zeros.sparsify",
     "trace": "surgery.trace",
 }
 """Public name -> the module that defines it."""

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from metaprune import session
 from metaprune.cli import app
 from metaprune.methods.graph_metanetwork import Metanetwork, load, save
-from metaprune.methods.graph_metanetwork.zoo import entries
+from metaprune.methods.graph_metanetwork.learning.zoo import entries
 
 COMMON = "--data digits --batch-size 64 --device cpu --threads 1"
 ZOO = f"zoo resnet8 {COMMON} --count 2 --epochs 1 --widths 0.25 --cuts 1 --precision 32-true"

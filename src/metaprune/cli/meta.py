@@ -59,7 +59,7 @@ def zoo(
 
     from metaprune.cli.resolve import build, example
     from metaprune.cli.show import console
-    from metaprune.methods.graph_metanetwork.zoo import grow, variants
+    from metaprune.methods.graph_metanetwork.learning.zoo import grow, variants
 
     set_threads(threads)
     purpose = _classifying(models)
@@ -143,11 +143,11 @@ def meta_train(
 
     from metaprune.cli.resolve import UsageError, chosen_method, example
     from metaprune.cli.show import console
-    from metaprune.methods.graph_metanetwork.goal import Direct, Goal, Imitate, Paper
-    from metaprune.methods.graph_metanetwork.meta_train import meta_train as run
-    from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
-    from metaprune.methods.graph_metanetwork.teach import teach
-    from metaprune.methods.graph_metanetwork.zoo import entries, known, networks
+    from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
+    from metaprune.methods.graph_metanetwork.learning.goal import Direct, Goal, Imitate, Paper
+    from metaprune.methods.graph_metanetwork.learning.meta_train import meta_train as run
+    from metaprune.methods.graph_metanetwork.learning.teach import teach
+    from metaprune.methods.graph_metanetwork.learning.zoo import entries, known, networks
     from metaprune.train.engine import Recipe
 
     set_threads(threads)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metaprune.methods.graph_metanetwork import Metanetwork, NetworkGraph
-from metaprune.methods.graph_metanetwork.incidence import Incidence
-from metaprune.methods.graph_metanetwork.network_graph import Block
+from metaprune.methods.graph_metanetwork.reading.incidence import Incidence
+from metaprune.methods.graph_metanetwork.reading.network_graph import Block
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # PyTorch Geometric scripts classes as it is imported

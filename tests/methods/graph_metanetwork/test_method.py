@@ -12,7 +12,7 @@ import metaprune as mp
 from metaprune import session
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import GraphMetanetwork, Metanetwork, graph_metanetwork, save
-from metaprune.methods.graph_metanetwork.edit import rewrite
+from metaprune.methods.graph_metanetwork.editor.edit import rewrite
 from metaprune.methods.registry import METHODS
 from metaprune.train import Recipe
 from tests.methods import small

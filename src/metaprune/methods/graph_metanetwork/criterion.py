@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.methods.graph_metanetwork.network_graph import NetworkGraph
-from metaprune.methods.graph_metanetwork.objective import relative_importance
+from metaprune.methods.graph_metanetwork.reading.network_graph import Block, NetworkGraph
 from metaprune.methods.saliency import relative_norms
 
-__all__ = ["CRITERIA", "Criterion", "check", "ranking"]
+__all__ = ["CRITERIA", "Criterion", "Weights", "check", "importance", "ranking", "relative_importance"]
 
 Criterion = Literal["blend", "magnitude", "importance"]
+
+Weights = Mapping[str, Tensor]
+"""Weights by name."""
 
 CRITERIA: tuple[Criterion, ...] = ("blend", "magnitude", "importance")
 
@@ -36,7 +39,7 @@ def ranking(
         graph: Its channel graph.
         read: What the metanetwork read.
         criterion: "magnitude" is the group norm relative to each tensor's (`saliency.group_norms`), "importance" the
-            sum of squares that the regulariser weighs, relative to the axis's mean (`objective.relative_importance`),
+            sum of squares that the regulariser weighs, relative to the axis's mean (`relative_importance`),
             and "blend" the group norm times the root of the evidence.
         scores: The metanetwork's.
         evidence: From `saliency.evidence_per_cost`, of the network as it was; where there is none, a blend is the
@@ -58,3 +61,28 @@ def check(criterion: str, who: str) -> None:
     """Refuse what is no criterion."""
     if criterion not in CRITERIA:
         raise MetapruneError(f"{who}: expected criterion {' or '.join(map(repr, CRITERIA))}, got {criterion!r}")
+
+
+def importance(graph: NetworkGraph, weights: Weights) -> Float[Tensor, " nodes"]:
+    """For each channel the sum of squares of all edited entries that lie on it, biases left out."""
+    like = next(iter(weights.values()))
+    total = like.new_zeros(len(graph.axis))
+    for side, blocks, which in graph.sides():
+        along = [_squares(block, weights, 2 if which == "rows" else 1, like) for block in blocks]
+        if along:
+            total = total + side.total(torch.cat(along)[:, None])[:, 0]
+    return total
+
+
+def relative_importance(graph: NetworkGraph, weights: Weights) -> dict[str, Tensor]:
+    """For each axis that may be cut, the channels' importance relative to the axis's mean."""
+    found = importance(graph, weights).detach().double().cpu()
+    return {name: found[nodes] / found[nodes].mean().clamp(min=1e-30) for name, nodes in graph.free.items()}
+
+
+def _squares(block: Block, weights: Weights, across: int, like: Tensor) -> Float[Tensor, " positions"]:
+    """The sums of squares along one side of a tensor; zeros for what is not edited, and for biases."""
+    if block.name not in weights or block.role == "bias":
+        return like.new_zeros(block.matrix.shape[3 - across])
+    entries = weights[block.name].permute(block.order).reshape(block.matrix.shape)
+    return entries.square().sum((0, across)).to(like)

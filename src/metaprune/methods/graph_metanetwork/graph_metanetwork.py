@@ -19,8 +19,8 @@ from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import clone, named_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check, ranking
-from metaprune.methods.graph_metanetwork.edit import Rewritten, rewrite
-from metaprune.methods.graph_metanetwork.saving import load
+from metaprune.methods.graph_metanetwork.editor.edit import Rewritten, rewrite
+from metaprune.methods.graph_metanetwork.editor.saving import load
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import evidence_per_cost
 from metaprune.surgery.attention import written_out

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Direct, Metanetwork, Paper, load, meta_train
-from metaprune.methods.graph_metanetwork.area import SHARES, STEPS, area, metrics, tune
-from metaprune.methods.graph_metanetwork.goal import DataModel, Goal
+from metaprune.methods.graph_metanetwork.learning.area import SHARES, STEPS, area, metrics, tune
+from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal
 from metaprune.methods.saliency import group_norms
 from metaprune.train import Checkpoint, Recipe, Task
 from tests.methods import small
@@ -38,7 +38,7 @@ def traced(model: nn.Module) -> mp.ChannelGraph:
 
 @pytest.fixture(autouse=True)
 def trace_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["metaprune.methods.graph_metanetwork.meta_train"]
+    module = sys.modules["metaprune.methods.graph_metanetwork.learning.meta_train"]
     monkeypatch.setattr(module, "trace", lambda model, args, kwargs: traced(model))
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaprune.methods.graph_metanetwork.dense import (
+from metaprune.methods.graph_metanetwork.editor.dense import (
     Decoder,
     Gate,
     Received,
@@ -19,7 +19,7 @@ from metaprune.methods.graph_metanetwork.dense import (
     received,
     through,
 )
-from metaprune.methods.graph_metanetwork.network_graph import Block
+from metaprune.methods.graph_metanetwork.reading.network_graph import Block
 
 __all__ = ["Pile"]
 

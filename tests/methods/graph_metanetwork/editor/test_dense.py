@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from metaprune.methods.graph_metanetwork import dense
-from metaprune.methods.graph_metanetwork.dense import edge_states
-from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
+from metaprune.methods.graph_metanetwork.editor.dense import edge_states
+from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
 from tests.laws.oracle import distance
 from tests.methods.graph_metanetwork import scatter
 from tests.methods.graph_metanetwork.cases import case, gradients, stirred

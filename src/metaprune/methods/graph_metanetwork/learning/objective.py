@@ -7,7 +7,7 @@ groups weaker. The direct one is the task's loss with the weakest channels left 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
@@ -16,23 +16,19 @@ from torch import Tensor, nn
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import call_with
-from metaprune.methods.graph_metanetwork.metanetwork import Edited, Metanetwork
-from metaprune.methods.graph_metanetwork.network_graph import Block, NetworkGraph
+from metaprune.methods.graph_metanetwork.criterion import Weights, importance
+from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited, Metanetwork
+from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph
 from metaprune.train.task import Batch, Task
 
 __all__ = [
     "Objective",
-    "Weights",
     "add_gradients",
     "group_penalty",
-    "importance",
     "living",
     "masked",
-    "relative_importance",
     "task_loss",
 ]
-
-Weights = Mapping[str, Tensor]
 
 Objective = Callable[[Edited], Tensor]
 
@@ -85,17 +81,6 @@ def task_loss(model: nn.Module, task: Task, batch: Batch) -> Callable[[Weights],
     return loss
 
 
-def importance(graph: NetworkGraph, weights: Weights) -> Float[Tensor, " nodes"]:
-    """For each channel the sum of squares of all edited entries that lie on it, biases left out."""
-    like = next(iter(weights.values()))
-    total = like.new_zeros(len(graph.axis))
-    for side, blocks, which in graph.sides():
-        along = [_squares(block, weights, 2 if which == "rows" else 1, like) for block in blocks]
-        if along:
-            total = total + side.total(torch.cat(along)[:, None])[:, 0]
-    return total
-
-
 def group_penalty(graph: NetworkGraph, weights: Weights, spread: float = 4.0) -> Tensor:
     """The group-norm regulariser: half the sum over channels of gamma_c times the squares of what lies on them.
 
@@ -111,12 +96,6 @@ def group_penalty(graph: NetworkGraph, weights: Weights, spread: float = 4.0) ->
         gap = here.max() - here
         gamma[nodes] = 2 ** (spread * gap / gap.max().clamp(min=torch.finfo(gap.dtype).tiny))
     return 0.5 * (gamma * squares).sum()
-
-
-def relative_importance(graph: NetworkGraph, weights: Weights) -> dict[str, Tensor]:
-    """For each axis that may be cut, the channels' importance relative to the axis's mean."""
-    found = importance(graph, weights).detach().double().cpu()
-    return {name: found[nodes] / found[nodes].mean().clamp(min=1e-30) for name, nodes in graph.free.items()}
 
 
 def living(graph: NetworkGraph, plan: Plan) -> Float[Tensor, " nodes"]:
@@ -145,11 +124,3 @@ def masked(graph: NetworkGraph, weights: Weights, alive: Float[Tensor, " nodes"]
                 here = here[None, :, None] if which == "rows" else here[None, None]
                 found[block.name] = found[block.name] * block.tensor(here.expand(block.matrix.shape))
     return found
-
-
-def _squares(block: Block, weights: Weights, across: int, like: Tensor) -> Float[Tensor, " positions"]:
-    """The sums of squares along one side of a tensor; zeros for what is not edited, and for biases."""
-    if block.name not in weights or block.role == "bias":
-        return like.new_zeros(block.matrix.shape[3 - across])
-    entries = weights[block.name].permute(block.order).reshape(block.matrix.shape)
-    return entries.square().sum((0, across)).to(like)

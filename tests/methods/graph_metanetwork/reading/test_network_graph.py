@@ -10,8 +10,8 @@ import metaprune as mp
 from metaprune.graph.errors import MetapruneError, PlanError
 from metaprune.graph.term import Axis, Concat, Product, Term, axes_of, places, size
 from metaprune.methods.graph_metanetwork import Metanetwork, edit, graph_of
-from metaprune.methods.graph_metanetwork.features import tap_features
-from metaprune.methods.graph_metanetwork.incidence import PLACES, incidence, leaves
+from metaprune.methods.graph_metanetwork.reading.features import tap_features
+from metaprune.methods.graph_metanetwork.reading.incidence import PLACES, incidence, leaves
 from tests.laws import oracle
 from tests.methods import small
 from tests.methods.graph_metanetwork.cases import case

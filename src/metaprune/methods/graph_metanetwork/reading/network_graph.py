@@ -21,7 +21,7 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Product, Term, axes_of, size
-from metaprune.methods.graph_metanetwork.features import (
+from metaprune.methods.graph_metanetwork.reading.features import (
     EVIDENCE_FEATURES,
     IDENTITY_FEATURES,
     Use,
@@ -31,7 +31,7 @@ from metaprune.methods.graph_metanetwork.features import (
     tensor_features,
     uses,
 )
-from metaprune.methods.graph_metanetwork.incidence import Incidence, incidence
+from metaprune.methods.graph_metanetwork.reading.incidence import Incidence, incidence
 from metaprune.surgery.attention import written_out
 
 __all__ = ["Block", "NetworkGraph", "graph_of"]

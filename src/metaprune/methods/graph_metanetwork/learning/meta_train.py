@@ -25,14 +25,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import digest
-from metaprune.methods.graph_metanetwork.area import RATE, SHARES, STEPS, area, metrics
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check
-from metaprune.methods.graph_metanetwork.curve import Check, Curve, Step
-from metaprune.methods.graph_metanetwork.goal import DataModel, Goal, Paper
-from metaprune.methods.graph_metanetwork.metanetwork import Edited, Metanetwork
-from metaprune.methods.graph_metanetwork.objective import Objective, add_gradients
-from metaprune.methods.graph_metanetwork.saving import save
-from metaprune.methods.graph_metanetwork.teach import Lesson
+from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited, Metanetwork
+from metaprune.methods.graph_metanetwork.editor.saving import save
+from metaprune.methods.graph_metanetwork.learning.area import RATE, SHARES, STEPS, area, metrics
+from metaprune.methods.graph_metanetwork.learning.curve import Check, Curve, Step
+from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal, Paper
+from metaprune.methods.graph_metanetwork.learning.objective import Objective, add_gradients
+from metaprune.methods.graph_metanetwork.learning.teach import Lesson
 from metaprune.surgery.trace import trace
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork.dense import (
+from metaprune.methods.graph_metanetwork.editor.dense import (
     CHUNK,
     KEPT,
     PILED,
@@ -31,16 +31,16 @@ from metaprune.methods.graph_metanetwork.dense import (
     decode,
     edge_states,
 )
-from metaprune.methods.graph_metanetwork.features import (
+from metaprune.methods.graph_metanetwork.editor.pile import Pile
+from metaprune.methods.graph_metanetwork.reading.features import (
     AXIS_FEATURES,
     EVIDENCE_FEATURES,
     IDENTITY_FEATURES,
     TAP_FEATURES,
     TENSOR_FEATURES,
 )
-from metaprune.methods.graph_metanetwork.incidence import PLACES, Incidence
-from metaprune.methods.graph_metanetwork.network_graph import Block, NetworkGraph
-from metaprune.methods.graph_metanetwork.pile import Pile
+from metaprune.methods.graph_metanetwork.reading.incidence import PLACES, Incidence
+from metaprune.methods.graph_metanetwork.reading.network_graph import Block, NetworkGraph
 
 __all__ = ["Edited", "Metanetwork", "Passed", "aggregate"]
 

@@ -8,7 +8,7 @@ from torch import Generator
 
 import metaprune as mp
 from metaprune.methods.graph_metanetwork import Metanetwork, edit, graph_of
-from metaprune.methods.graph_metanetwork.evidence import informed
+from metaprune.methods.graph_metanetwork.reading.evidence import informed
 from metaprune.methods.saliency import gate_gradients, group_norms
 from tests.methods import small
 

@@ -12,15 +12,13 @@ from torch.utils.data import DataLoader
 import metaprune as mp
 from metaprune.cost.budget import Allocation, Budget
 from metaprune.methods.graph_metanetwork import Metanetwork, edit, graph_of
-from metaprune.methods.graph_metanetwork.objective import (
+from metaprune.methods.graph_metanetwork.criterion import Weights, importance, relative_importance
+from metaprune.methods.graph_metanetwork.learning.objective import (
     Objective,
-    Weights,
     add_gradients,
     group_penalty,
-    importance,
     living,
     masked,
-    relative_importance,
     task_loss,
 )
 from tests.laws import oracle

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
+from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
 
 __all__ = ["load", "save"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import named_tensors, with_tensors
-from metaprune.methods.graph_metanetwork.evidence import informed
-from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
-from metaprune.methods.graph_metanetwork.network_graph import NetworkGraph, graph_of
+from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
+from metaprune.methods.graph_metanetwork.reading.evidence import informed
+from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
 from metaprune.methods.saliency import gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Task

@@ -8,7 +8,6 @@ from torch import nn
 
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork import sparsify
 from tests.methods import small
 
 
@@ -27,7 +26,7 @@ def layers() -> nn.Sequential:
 @pytest.mark.parametrize("sparsity", [0.0, 0.37, 0.8, 0.99])
 def test_exactly_so_many_are_zero_and_they_are_the_smallest(sparsity: float) -> None:
     model = layers()
-    sparse = sparsify(model, sparsity)
+    sparse = mp.sparsify(model, sparsity)
     weights = torch.cat([model.get_parameter(name).detach().flatten() for name in sparse.masks])
     after = torch.cat([sparse.model.get_parameter(name).detach().flatten() for name in sparse.masks])
     count = round(sparsity * len(weights))
@@ -40,13 +39,13 @@ def test_exactly_so_many_are_zero_and_they_are_the_smallest(sparsity: float) -> 
 def test_equal_weights_are_counted_too() -> None:
     model = nn.Linear(10, 10)
     nn.init.ones_(model.weight)
-    assert int((sparsify(model, 0.25).model.weight == 0).sum()) == 25
+    assert int((mp.sparsify(model, 0.25).model.weight == 0).sum()) == 25
 
 
 def test_two_of_four_along_the_inputs() -> None:
     """Judged entry by entry: for each output and each place of the kernel, two of four neighbouring inputs."""
     model = layers()
-    sparse = sparsify(model, n=2, m=4)
+    sparse = mp.sparsify(model, n=2, m=4)
     assert set(sparse.masks) == {"0.weight", "4.weight", "6.weight"}
     assert sparse.dense == {
         "2.weight": "it has 6 inputs, no multiple of 4",
@@ -70,7 +69,7 @@ def test_two_of_four_fits_the_format_of_semi_structured_kernels() -> None:
     """PyTorch's own format for them (half the values, two bits beside each) gives tuned weights back, bit for bit."""
     conversions = pytest.importorskip("torch.sparse._semi_structured_conversions")
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 3))
-    sparse = sparsify(model, n=2, m=4)
+    sparse = mp.sparsify(model, n=2, m=4)
     mp.fit(sparse.model, small.task(), small.recipe(1), after_step=sparse.keep, progress=False)
 
     def there_and_back(weight: torch.Tensor) -> torch.Tensor:
@@ -87,7 +86,7 @@ def test_two_of_four_fits_the_format_of_semi_structured_kernels() -> None:
 def test_a_tied_weight_is_counted_once() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    sparse = sparsify(model, 0.5)
+    sparse = mp.sparsify(model, 0.5)
     assert list(sparse.masks) == ["0.weight"]
     assert sparse.model[1].weight is sparse.model[0].weight
 
@@ -96,14 +95,14 @@ def test_a_tied_weight_is_counted_once() -> None:
 def test_training_keeps_the_zeros(how: dict[str, float]) -> None:
     model = small.network()
     before = copy.deepcopy(model.state_dict())
-    sparse = sparsify(model, **how)
+    sparse = mp.sparsify(model, **how)
     mp.fit(sparse.model, small.task(), small.recipe(1), after_step=sparse.keep, progress=False)
     for name, mask in sparse.masks.items():
         weight = sparse.model.get_parameter(name).detach()
         assert not weight[~mask].any()
         assert not torch.equal(weight[mask], before[name][mask])
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    free = sparsify(model, **how).model
+    free = mp.sparsify(model, **how).model
     mp.fit(free, small.task(), small.recipe(1), progress=False)
     assert any(free.get_parameter(name)[~mask].any() for name, mask in sparse.masks.items() if not mask.all())
 
@@ -121,9 +120,9 @@ def test_training_keeps_the_zeros(how: dict[str, float]) -> None:
 )
 def test_what_it_refuses(how: dict[str, float], said: str) -> None:
     with pytest.raises(MetapruneError, match=said):
-        sparsify(nn.Linear(8, 4), **how)
+        mp.sparsify(nn.Linear(8, 4), **how)
 
 
 def test_a_network_without_layers() -> None:
     with pytest.raises(MetapruneError, match="got none"):
-        sparsify(nn.BatchNorm2d(4), 0.5)
+        mp.sparsify(nn.BatchNorm2d(4), 0.5)

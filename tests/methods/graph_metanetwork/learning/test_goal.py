@@ -10,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Direct, Metanetwork
-from metaprune.methods.graph_metanetwork.goal import DataModel
-from metaprune.methods.graph_metanetwork.metanetwork import Edited
-from metaprune.methods.graph_metanetwork.objective import living, masked, task_loss
+from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
+from metaprune.methods.graph_metanetwork.learning.goal import DataModel
+from metaprune.methods.graph_metanetwork.learning.objective import living, masked, task_loss
 from tests.methods import small
 from tests.methods.graph_metanetwork.cases import stirred
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import with_tensors
-from metaprune.methods.graph_metanetwork.goal import DataModel
-from metaprune.methods.graph_metanetwork.metanetwork import Metanetwork
-from metaprune.methods.graph_metanetwork.objective import living, masked
+from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
+from metaprune.methods.graph_metanetwork.learning.goal import DataModel
+from metaprune.methods.graph_metanetwork.learning.objective import living, masked
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.train import randomness
 from metaprune.train.engine import Recipe, evaluate

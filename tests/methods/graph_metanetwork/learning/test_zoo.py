@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import metaprune as mp
-from metaprune.methods.graph_metanetwork.zoo import Variant, ZooError, entries, grow, known, networks, variants
+from metaprune.methods.graph_metanetwork.learning.zoo import Variant, ZooError, entries, grow, known, networks, variants
 from metaprune.train import Task
 from tests.methods import small
 

@@ -24,12 +24,12 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import clone, named_tensors
-from metaprune.methods.graph_metanetwork.criterion import Criterion, ranking
-from metaprune.methods.graph_metanetwork.evidence import informed
-from metaprune.methods.graph_metanetwork.metanetwork import Edited
-from metaprune.methods.graph_metanetwork.network_graph import NetworkGraph, graph_of
-from metaprune.methods.graph_metanetwork.objective import Objective, Weights, group_penalty, living, masked, task_loss
-from metaprune.methods.graph_metanetwork.teach import Lesson
+from metaprune.methods.graph_metanetwork.criterion import Criterion, Weights, ranking
+from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
+from metaprune.methods.graph_metanetwork.learning.objective import Objective, group_penalty, living, masked, task_loss
+from metaprune.methods.graph_metanetwork.learning.teach import Lesson
+from metaprune.methods.graph_metanetwork.reading.evidence import informed
+from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
 from metaprune.methods.saliency import evidence_per_cost, gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Batch, Task

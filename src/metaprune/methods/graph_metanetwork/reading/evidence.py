@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaprune.methods.graph_metanetwork.features import EVIDENCE_FEATURES
-from metaprune.methods.graph_metanetwork.network_graph import NetworkGraph
+from metaprune.methods.graph_metanetwork.reading.features import EVIDENCE_FEATURES
+from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph
 
 __all__ = ["informed"]
 

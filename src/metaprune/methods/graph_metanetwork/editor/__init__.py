@@ -1,0 +1,1 @@
+"""The metanetwork: a network that edits the weights of networks."""

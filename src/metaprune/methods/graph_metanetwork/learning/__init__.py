@@ -1,0 +1,1 @@
+"""How a metanetwork learns: networks, lessons, goals."""

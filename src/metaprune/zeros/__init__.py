@@ -1,0 +1,1 @@
+"""Zeros in weights, where channels stay."""
