@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
@@ -21,18 +20,18 @@ from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
-from metaprune.graph.tensors import digest
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.report.gallery import samples
 from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, Floor, LayerRow, Report
 from metaprune.report.summary import roles, wiring
+from metaprune.run_folder import RunFolder, remembered
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import Cut, carve
 from metaprune.surgery.trace import trace
-from metaprune.train.atomic import write_json
 from metaprune.train.engine import Recipe, evaluate, fit
+from metaprune.train.folder import one_at_a_time
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import Row
 from metaprune.train.scores import scores, scores_of_outputs
@@ -68,6 +67,7 @@ class Result:
         return save(folder, self.model, self.plan, self.graph, self.report)
 
 
+@one_at_a_time
 def prune(
     model: nn.Module,
     args: tuple[Any, ...],
@@ -116,17 +116,17 @@ def prune(
         if isinstance(given, type) or not isinstance(given, kind):
             raise MetapruneError(f"prune: expected the {name} as {example} or the like, got {given!r}")
     graph = trace(model, args, kwargs)
-    bounded, measured = _remembered(out, budget) or _computable(model, graph, budget, recipe)
+    bounded, measured = remembered(out, budget) or _computable(model, graph, budget, recipe)
     Allocation(graph, bounded)
     split = "test" if task.test is not None else "val"
     dense = figures(model, graph, None, task, recipe, split)
     dense_val = evaluate(model, task.val, task, recipe) if split == "test" else dense.metric
-    folder = _claim(out, model, graph, method, budget, recipe, data)
+    folder = RunFolder.claim(out, model, graph, method, budget, recipe, data) if out is not None else None
     if folder and measured:
-        write_json(folder / TRANSLATED, {"for": f"{budget!r}", "macs": bounded.macs, "measured": measured})
+        folder.remember(budget, bounded, measured)
 
     def stage(name: str) -> Path | None:
-        return folder / "checkpoints" / name if folder else None
+        return folder.stage(name) if folder else None
 
     plain = written_out(model, graph.written_out)
     found = method.find(Problem(plain, graph, bounded, task, recipe, stage("search"), progress))
@@ -173,9 +173,6 @@ def prune(
     )
     return Result(small, cut.plan, report, graph)
 
-
-TRANSLATED = "budget.json"
-"""Where a run keeps what its latency was translated to."""
 
 _SILENT = 1e-3
 """Outputs that change by less than this share of the largest are called the same (float32)."""
@@ -283,69 +280,6 @@ def _computable(
         middle = (low + high) // 2
         low, high = (middle, high) if time(middle) <= budget.value else (low, middle)
     return Budget(macs=max(low, 2), multiple_of=budget.multiple_of), measured
-
-
-def _claim(
-    out: str | Path | None,
-    model: nn.Module,
-    graph: ChannelGraph,
-    method: Method,
-    budget: Budget,
-    recipe: Recipe,
-    data: str,
-) -> Path | None:
-    """The folder of a run: fresh, or of the same run, which then goes on.
-
-    Raises:
-        MetapruneError: It cannot be written, or holds another run.
-    """
-    if out is None:
-        return None
-    folder = Path(out)
-    identity = {
-        "method": f"{method!r}",
-        "budget": f"{budget!r}",
-        "recipe": f"{recipe!r}",
-        "data": data,
-        "inputs": [list(leaf.shape) for leaf in tree_leaves(graph.args) if isinstance(leaf, torch.Tensor)],
-        "axes": {name: axis.size for name, axis in graph.free.items()},
-        "weights": digest(model.state_dict()),
-    }
-    known = folder / "run.json"
-    try:
-        if known.exists():
-            before = json.loads(known.read_text())
-            if not isinstance(before, dict):
-                raise ValueError(f"{known.name} is damaged")
-            if changed := [key for key in identity if before.get(key) != identity[key]]:
-                raise MetapruneError(
-                    f"prune: {folder} holds another run (its {', '.join(changed)} differ); "
-                    "name another folder, or delete it"
-                )
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(known, identity)
-    except MetapruneError:
-        raise
-    except (OSError, ValueError) as error:
-        raise MetapruneError(
-            f"prune: cannot use the folder {folder} ({error}); name one that can be written"
-        ) from error
-    return folder
-
-
-def _remembered(out: str | Path | None, budget: Budget) -> tuple[Budget, list[tuple[float, float]]] | None:
-    """The budget that an earlier start of the run translated a latency to: measured again, it would be another."""
-    path = Path(out or "") / TRANSLATED
-    if out is None or budget.cost != "latency" or not path.is_file():
-        return None
-    try:
-        known = json.loads(path.read_text())
-        if known["for"] != f"{budget!r}":
-            return None
-        return Budget(macs=known["macs"], multiple_of=budget.multiple_of), [tuple(pair) for pair in known["measured"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MetapruneError(f"prune: {path} is damaged ({error}); delete the folder, or name another") from error
 
 
 def _settings(method: Method, recipe: Recipe) -> dict[str, str]:

@@ -34,7 +34,7 @@ def arm(place: str) -> None:
             nonlocal countdown, current
             current = self.name if isinstance(self, Run) else current
             result = None if first else method(self, *args)
-            newest = here != "between the renames" or self.name == "checkpoint.safetensors.unfinished"
+            newest = here != "between the renames" or self.name == ".checkpoint.safetensors.metaprune-unfinished"
             if (current, here) == (phase, what) and newest:
                 if countdown == 0:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -75,7 +75,7 @@ def train(folder: Path, optimizer: str, kill: str = "") -> None:
     replace_file, sync = Path.replace, os.fsync
 
     def replace(self: Path, target: Path) -> Path:
-        if self.name == "checkpoint.safetensors.unfinished":
+        if self.name == ".checkpoint.safetensors.metaprune-unfinished":
             maybe("between the renames")
         return replace_file(self, target)
 

@@ -1,11 +1,10 @@
 """Files that are there whole or not at all."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from metaprune.train.atomic import replacing, write_json
+from metaprune.train.atomic import read_json, replacing, write_json
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -26,7 +25,8 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
         write_json(path, {"a": object()})
     with pytest.raises(OSError, match="full"), replacing(path) as unfinished:
         fill(unfinished)
-    assert json.loads(path.read_text(encoding="utf-8")) == {"a": [1, "ü"]}
+    assert read_json(path) == {"a": [1, "ü"]}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def fill(path: Path) -> None:

@@ -119,7 +119,7 @@ def test_killed_between_the_two_renames(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
     checkpoint.save({"step": 1})
     checkpoint.newest.rename(checkpoint.previous)
-    checkpoint.newest.with_name("checkpoint.safetensors.unfinished").write_bytes(b"half a file")
+    checkpoint.newest.with_name(".checkpoint.safetensors.metaprune-unfinished").write_bytes(b"half a file")
     assert checkpoint.load() == {"step": 1}
     checkpoint.save({"step": 2})
     assert checkpoint.load() == {"step": 2}

@@ -6,8 +6,8 @@ as such; the rest is JSON in the header, beside a checksum of everything.
 
 import json
 import os
+import tempfile
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from metaprune.graph.errors import MetapruneError
-from metaprune.train.atomic import replacing
+from metaprune.train.atomic import checksum, replacing
+from metaprune.train.folder import sweep
 
 __all__ = ["Checkpoint", "CheckpointError"]
 
-FORMAT = "metaprune-checkpoint-1"
+FORMAT = "metaprune-checkpoint-2"
 
 
 class CheckpointError(MetapruneError):
@@ -45,16 +46,16 @@ class Checkpoint:
         return Path(self.folder) / "previous.safetensors"
 
     def prepare(self) -> None:
-        """Makes the folder and sees that it can be written to: better now than after an epoch.
+        """Makes the folder, sweeps it, and sees that it can be written to: better now than after an epoch.
 
         Raises:
             CheckpointError: it cannot.
         """
-        probe = Path(self.folder) / "probe.tmp"
         try:
-            probe.parent.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
+            sweep(Path(self.folder))
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
         except OSError as error:
             raise CheckpointError(f"checkpoint {self.folder}: the folder cannot be written to ({error})") from error
 
@@ -70,7 +71,7 @@ class Checkpoint:
 
         tensors: dict[str, Tensor] = {}
         text = json.dumps(_encode(tree, tensors))
-        header = {"format": FORMAT, "tree": text, "crc32": str(_checksum(text, tensors))}
+        header = {"format": FORMAT, "tree": text, "crc32": str(checksum(text, tensors))}
         try:
             self.newest.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.newest) as unfinished:
@@ -119,11 +120,15 @@ def _read(path: Path) -> Any:
             if header.get("format") != FORMAT:
                 raise CheckpointError(f"checkpoint {path}: expected format {FORMAT}, got {header.get('format')}")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"checkpoint {path}: damaged, or not a checkpoint ({error})") from error
-    if header.get("crc32") != str(_checksum(header["tree"], tensors)):
-        raise CheckpointError(f"checkpoint {path}: damaged (the checksum is wrong)")
-    return _decode(json.loads(header["tree"]), tensors)
+        if header.get("crc32") != str(checksum(header.get("tree"), tensors)):
+            raise CheckpointError(f"checkpoint {path}: damaged (the checksum is wrong)")
+        return _decode(json.loads(header["tree"]), tensors)
+    except MetapruneError:
+        raise
+    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"checkpoint {path}: damaged, or not a checkpoint ({' '.join(str(error).split())[:160]})"
+        ) from error
 
 
 def _encode(node: Any, tensors: dict[str, Tensor]) -> Any:
@@ -152,13 +157,6 @@ def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
     if kind == "dict":
         return {key: _decode(value, tensors) for key, value in content}
     return {"list": list, "tuple": tuple}[kind](_decode(value, tensors) for value in content)
-
-
-def _checksum(text: str, tensors: dict[str, Tensor]) -> int:
-    total = zlib.crc32(text.encode())
-    for name in sorted(tensors):
-        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, total)
-    return total
 
 
 def _sync(folder: Path) -> None:

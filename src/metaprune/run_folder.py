@@ -1,0 +1,109 @@
+"""The folder of a run: whose it is, and what an earlier start of the same run left in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from metaprune.cost.budget import Budget
+from metaprune.graph.errors import MetapruneError
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.tensors import digest
+from metaprune.methods.method import Method
+from metaprune.train.atomic import FileError, read_json, write_json
+from metaprune.train.engine import Recipe
+
+__all__ = ["RunFolder", "remembered"]
+
+RUN = "run.json"
+TRANSLATED = "budget.json"
+"""Where a run keeps what its latency was translated to."""
+
+FORMAT = "metaprune.run.1"
+
+Measured = list[tuple[float, float]]
+"""Pairs of (share of the MACs, milliseconds)."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @classmethod
+    def claim(
+        cls,
+        out: str | Path,
+        model: nn.Module,
+        graph: ChannelGraph,
+        method: Method,
+        budget: Budget,
+        recipe: Recipe,
+        data: str,
+    ) -> RunFolder:
+        """The folder, fresh, or of the same run, which then goes on.
+
+        Raises:
+            MetapruneError: It cannot be written, or holds another run, or a file of that name which is none of ours.
+        """
+        folder = Path(out)
+        identity = {
+            "method": f"{method!r}",
+            "budget": f"{budget!r}",
+            "recipe": f"{recipe!r}",
+            "data": data,
+            "inputs": [list(leaf.shape) for leaf in tree_leaves(graph.args) if isinstance(leaf, torch.Tensor)],
+            "axes": {name: axis.size for name, axis in graph.free.items()},
+            "weights": digest(model.state_dict()),
+        }
+        known = folder / RUN
+        try:
+            if known.exists():
+                before = read_json(known)
+                if not before.keys() & identity.keys():
+                    raise FileError(f"{known} was not written by metaprune")
+                if changed := [key for key in identity if before.get(key) != identity[key]]:
+                    raise MetapruneError(
+                        f"prune: {folder} holds another run (its {', '.join(changed)} differ); "
+                        "name another folder, or delete it"
+                    )
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(known, {"format": FORMAT, **identity})
+        except (FileError, OSError) as error:
+            raise MetapruneError(
+                f"prune: cannot use the folder {folder} ({error}); name one that can be written"
+            ) from error
+        return cls(folder)
+
+    def stage(self, name: str) -> Path:
+        """Where the checkpoints of a stage lie."""
+        return self.path / "checkpoints" / name
+
+    def remember(self, budget: Budget, translated: Budget, measured: Measured) -> None:
+        """Keep what a latency was translated to."""
+        tree = {"for": f"{budget!r}", "macs": translated.macs, "measured": measured}
+        write_json(self.path / TRANSLATED, tree)
+
+
+def remembered(out: str | Path | None, budget: Budget) -> tuple[Budget, Measured] | None:
+    """The budget that an earlier start of the run translated a latency to: measured again, it would be another.
+
+    Raises:
+        MetapruneError: The file that says so is damaged.
+    """
+    path = Path(out or "") / TRANSLATED
+    if out is None or budget.cost != "latency" or not path.is_file():
+        return None
+    try:
+        known = read_json(path)
+        if known["for"] != f"{budget!r}":
+            return None
+        return Budget(macs=known["macs"], multiple_of=budget.multiple_of), [tuple(pair) for pair in known["measured"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise MetapruneError(f"prune: {path} is damaged ({error}); delete the folder, or name another") from error

@@ -1,0 +1,106 @@
+"""Folders for one run at a time, and what killed runs left in them."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from metaprune.train.folder import UNFINISHED, FolderError, alone_in, draft, one_at_a_time, sweep_drafts
+
+
+def test_the_second_process_is_told(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    first = os.fork()
+    if first == 0:
+        with alone_in(tmp_path, "first"):
+            os.write(writing, b"x")
+            signal.pause()
+    os.read(reading, 1)
+    with pytest.raises(FolderError, match="second: another run works in"), alone_in(tmp_path, "second"):
+        pass
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    with alone_in(tmp_path, "third"):  # the lock of a process that was killed is nobody's
+        assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_second_thread_is_told_and_the_same_one_may_ask_again(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def second() -> None:
+        try:
+            with alone_in(tmp_path, "second"):
+                said.append("in")
+        except FolderError as error:
+            said.append(str(error))
+
+    with alone_in(tmp_path, "first"), alone_in(str(tmp_path), "again"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert "another run works in" in said[0]
+    second()
+    assert said[1] == "in"
+
+
+def test_a_child_does_not_hold_the_lock(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with alone_in(tmp_path, "parent"):
+        child = os.fork()
+        if child == 0:
+            os.read(reading, 1)
+            os._exit(0)
+    with alone_in(tmp_path, "after it"):
+        os.write(writing, b"x")
+    os.waitpid(child, 0)
+
+
+def test_a_folder_that_is_left_empty_goes_again(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "new" / "folder", "test"):
+        assert (tmp_path / "new" / "folder").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with alone_in(tmp_path / "new" / "folder", "test"):
+        (tmp_path / "new" / "folder" / "file").touch()
+    assert (tmp_path / "new" / "folder" / "file").exists()
+
+
+def test_an_error_of_the_run_is_its_own(tmp_path: Path) -> None:
+    for _ in range(2):
+        with alone_in(tmp_path, "outer"), pytest.raises(OSError, match="the run's"), alone_in(tmp_path, "inner"):
+            raise OSError("the run's")
+
+
+def test_a_function_is_alone_in_its_folder(tmp_path: Path) -> None:
+    @one_at_a_time
+    def work(*, out: Path | None = None) -> bool:
+        """Words."""
+        return (tmp_path / "run.lock").exists()
+
+    assert work.__doc__ == "Words."
+    assert work(out=tmp_path)
+    assert not work()
+
+
+def test_what_a_kill_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / f".run.json{UNFINISHED}").write_text("{")
+    for name in (".hidden", "run.json.unfinished", ".saving"):
+        (tmp_path / name).write_text("mine")
+    with alone_in(tmp_path, "test"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".saving", "run.json.unfinished"]
+
+
+def test_drafts_are_swept_if_they_are_nobodys(tmp_path: Path) -> None:
+    (tmp_path / ".saving-left").mkdir()
+    (tmp_path / ".saving-left" / "plan.json").touch()
+    (tmp_path / ".saving-photos").mkdir()
+    (tmp_path / ".saving-photos" / "holiday.jpg").touch()
+    with draft(tmp_path, ".saving-") as place:
+        (place / "plan.json").touch()
+        sweep_drafts(tmp_path, ".saving-", {"plan.json"})
+        assert (place / "plan.json").exists()
+        assert not (tmp_path / ".saving-left").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".saving-photos"]
