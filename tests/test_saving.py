@@ -4,7 +4,7 @@ import copy
 import json
 import pickle
 import warnings
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ FILES = {"README.md", "model.safetensors", "plan.json", "report.html", "report.j
 def result() -> session.Result:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "latency", lambda *args, **kwargs: mp.latency(args[0], args[1], seconds=0.005))
+        patch.setattr(session, "latencies", partial(session.latencies, seconds=0.005))
         return mp.prune(
             small.network(),
             small.EXAMPLE,

@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 import metaprune as mp
 import metaprune.session as session
 from metaprune.cost.budget import Allocation
-from metaprune.cost.latency import Latency
+from metaprune.cost.latency import Latency, latencies
 from metaprune.graph.errors import BudgetError, MetapruneError, TraceError
 from metaprune.methods.method import Method
+from metaprune.report import words
 from metaprune.report.page import render
 from metaprune.report.report import from_json, to_json
 from metaprune.train.restoration import bicubic
@@ -34,7 +35,7 @@ methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: getattr(
 @pytest.fixture(autouse=True)
 def no_time_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(session, "latency", partial(mp.latency, seconds=0.005))
+    monkeypatch.setattr(session, "latencies", partial(latencies, seconds=0.005))
 
 
 @cache
@@ -170,17 +171,18 @@ def test_frozen_weights_stay_frozen() -> None:
 # Latency: measured times are made up, so that they say what the test means.
 
 
-def timed(ms: Callable[[int], float]) -> Callable[..., Latency]:
+def timed(ms: Callable[[int], float]) -> Callable[..., dict[str, Latency]]:
     """A clock that reads the time off the number of parameters."""
 
-    def latency(model: nn.Module, args: Any, kwargs: Any = None, **_: Any) -> Latency:
-        return Latency(ms(oracle.counted_params(model)), 0.0, 1, 2, "cpu", "32-true", 1)
+    def read(networks: dict[str, nn.Module], *_: Any, **__: Any) -> dict[str, Latency]:
+        params = {name: oracle.counted_params(model) for name, model in networks.items()}
+        return {name: Latency(ms(count), 0.0, 1, 2, "cpu", "32-true", 1) for name, count in params.items()}
 
-    return latency
+    return read
 
 
 def test_a_latency_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "latency", timed(lambda params: params / 1000))
+    monkeypatch.setattr(session, "latencies", timed(lambda params: params / 1000))
     whole = oracle.counted_params(dense())
     result = prune(budget=mp.Budget(latency=whole / 2000, multiple_of=1), recipe=small.recipe(1))
     assert result.report.pruned.latency is not None
@@ -190,13 +192,13 @@ def test_a_latency_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_latency_that_holds_already_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "latency", timed(lambda params: params / 1000))
+    monkeypatch.setattr(session, "latencies", timed(lambda params: params / 1000))
     result = prune(budget=mp.Budget(latency=1000.0), recipe=small.recipe(1))
     assert result.plan.kept == {}
 
 
 def test_an_impossible_latency_names_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "latency", timed(lambda params: 20 + params / 1e6))
+    monkeypatch.setattr(session, "latencies", timed(lambda params: 20 + params / 1e6))
     with pytest.raises(BudgetError, match=r"0\.5 ms cannot be met; the smallest network takes 20 ms") as caught:
         prune(budget=mp.Budget(latency=0.5))
     assert "\n" not in str(caught.value)
@@ -210,11 +212,54 @@ def test_a_latency_that_only_the_smallest_network_meets(monkeypatch: pytest.Monk
     model = nn.Sequential(nn.Linear(5, width), nn.Linear(width, 7))
     graph = mp.trace(model, (torch.zeros(2, 5),))
     smallest = mp.params(graph, mp.Plan({"0": range(least)}))
-    monkeypatch.setattr(session, "latency", timed(lambda params: 1.0 if params <= smallest else 9.0))
+    monkeypatch.setattr(session, "latencies", timed(lambda params: 1.0 if params <= smallest else 9.0))
     budget = mp.Budget(latency=1.0, multiple_of=1)
     bounded, measured = session._computable(model, graph, budget, small.recipe(1))
     assert measured[0][1] == 9.0
     assert Allocation(graph, bounded).limit >= 12 * least
+
+
+def test_a_latency_that_is_missed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan was made by a clock that had gone slower by the end."""
+
+    def slower(networks: dict[str, nn.Module], *_: Any, **__: Any) -> dict[str, Latency]:
+        now = next(clock)
+        return {name: Latency(now, 0.0, 1, 2, "cpu", "32-true", 1) for name in networks}
+
+    monkeypatch.setattr(session, "latencies", slower)
+    clock = iter([1.0, 1.7])  # the dense network holds it already; then the result is measured
+    report = prune(budget=mp.Budget(latency=1.5), recipe=small.recipe(1)).report
+    assert report.latency_bound == 1.5
+    assert "".join(clause.text for clause in words.headline(report)).endswith("1.5 ms is missed: 1.700 ms measured.")
+    clock = iter([1.0, 1.4])
+    assert words.missed(prune(budget=mp.Budget(latency=1.5), recipe=small.recipe(1)).report) is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_times_are_those_of_what_load_gives_back(
+    layout: torch.memory_format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense, pruned and unaligned take turns, in the layout of a loaded network, whatever the recipe trains with."""
+    asked = []
+
+    def spy(networks: dict[str, nn.Module], *args: Any, **kwargs: Any) -> dict[str, Latency]:
+        asked.append(list(networks))
+        return latencies(networks, *args, **kwargs, seconds=0.001)
+
+    monkeypatch.setattr(session, "latencies", spy)
+    model = copy.deepcopy(dense()).to(memory_format=layout)
+    result = prune(model, recipe=small.recipe(1, channels_last=layout == torch.channels_last))
+    result.save(tmp_path)
+    loaded = mp.load(tmp_path, model)
+    assert asked == [["dense", "pruned", "rough"]]
+    assert all(tensor.is_contiguous() for tensor in loaded.state_dict().values())
+    alone = latencies({"": loaded}, small.EXAMPLE, seconds=0.001)[""]
+    report = from_json((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report.alignment is not None
+    for time in (report.dense.latency, report.pruned.latency, report.alignment.latency_unaligned):
+        assert time is not None
+        assert not time.channels_last
+        assert replace(time, median_ms=alone.median_ms, iqr_ms=alone.iqr_ms, runs=alone.runs) == alone
 
 
 def test_a_real_clock() -> None:

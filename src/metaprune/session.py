@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from metaprune.cost.budget import Allocation, Budget
 from metaprune.cost.closed_form import axis_shares, layer_macs, macs, params
-from metaprune.cost.latency import Latency, latency
+from metaprune.cost.latency import Latency, latencies
 from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
@@ -143,6 +143,9 @@ def prune(
     tuned: list[Row] = []
     if found.epochs < recipe.epochs:
         tuned = fit(small, task, recipe, start=found.epochs, checkpoint=stage("fine-tuning"), progress=progress).rows
+    rough = _unaligned(found, graph, bounded)
+    networks = {"dense": model, "pruned": small} | ({"rough": rough.model} if rough else {})
+    times = measure(networks, graph, recipe)
     report = Report(
         network=network or type(model).__name__,
         data=data,
@@ -153,15 +156,16 @@ def prune(
         metric_name=task.metric_name,
         higher_is_better=task.higher_is_better,
         split=split,
-        dense=dense,
-        pruned=figures(small, graph, cut.plan, task, recipe, split),
+        dense=replace(dense, latency=times["dense"]),
+        pruned=replace(figures(small, graph, cut.plan, task, recipe, split), latency=times["pruned"]),
         before_cut=before,
         after_cut=after,
         dense_val=dense_val,
+        latency_bound=budget.value if budget.cost == "latency" else None,
         axes=_axes(graph, cut.plan),
         layers=_layers(graph, cut.plan),
         history=_history([*found.history, *tuned], found),
-        alignment=_alignment(found, graph, bounded, recipe),
+        alignment=None if rough is None else Alignment(bounded.multiple_of, macs(graph, rough.plan), times["rough"]),
         notes=_notes(found, cut, graph, budget, measured, jump),
         commands=commands,
         wiring=wiring(graph),
@@ -194,7 +198,7 @@ def _jump(large: nn.Module, small: nn.Module, graph: ChannelGraph) -> float:
 def figures(
     model: nn.Module, graph: ChannelGraph, plan: Plan | None, task: Task, recipe: Recipe, split: str
 ) -> Figures:
-    """What a network costs and how good it is on a split of the task."""
+    """What a network costs and how good it is on a split of the task; its time is not measured."""
     found = scores(model, _part(task, split), task, recipe)
     weights = {id(t): t for t in [*model.parameters(), *model.buffers()]}.values()
     return Figures(
@@ -202,7 +206,7 @@ def figures(
         params=params(graph, plan),
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in weights),
         metric=found.metric,
-        latency=measure(model, graph, recipe),
+        latency=None,
         further=found.further,
     )
 
@@ -228,10 +232,12 @@ def _example(graph: ChannelGraph) -> str:
     )
 
 
-def measure(model: nn.Module, graph: ChannelGraph, recipe: Recipe) -> Latency:
-    """Time of the network on the graph's example inputs, in float32, on the recipe's device."""
-    device = recipe.device if recipe.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    return latency(model, graph.args, dict(graph.kwargs), device=device, channels_last=recipe.channels_last)
+def measure(networks: Mapping[str, nn.Module], graph: ChannelGraph, recipe: Recipe) -> dict[str, Latency]:
+    """Times of networks on the graph's example inputs, in turns, in float32, on the recipe's device.
+
+    Tensors are contiguous, as those that `load` gives, whatever layout the recipe trains with.
+    """
+    return latencies(networks, graph.args, graph.kwargs, device=recipe.device)
 
 
 def environment(recipe: Recipe) -> dict[str, str]:
@@ -266,7 +272,8 @@ def _computable(
 
     def time(macs: int) -> float:
         plan = loosest.plan(scores, limit=macs)
-        measured.append((macs / loosest.dense, measure(carve(model, graph, plan).model, graph, recipe).median_ms))
+        found = measure({"cut": carve(model, graph, plan).model}, graph, recipe)
+        measured.append((macs / loosest.dense, found["cut"].median_ms))
         return measured[-1][1]
 
     if (dense := time(high)) <= budget.value:
@@ -320,14 +327,12 @@ def _history(rows: list[Row], found: Found) -> tuple[Epoch, ...]:
     return tuple(Epoch(row.epoch, row.phase, row.loss, row.metric, share(row)) for row in rows)
 
 
-def _alignment(found: Found, graph: ChannelGraph, budget: Budget, recipe: Recipe) -> Alignment | None:
-    """The network that the same scores give without alignment, cut and timed."""
+def _unaligned(found: Found, graph: ChannelGraph, budget: Budget) -> Cut | None:
+    """The network that the same scores give without alignment; None where none was asked for."""
     if budget.multiple_of == 1:
         return None
     free = Allocation(graph.fixing(found.whole), Budget(**{budget.cost: getattr(budget, budget.cost)}, multiple_of=1))
-    plan = free.plan(found.scores)
-    unaligned = carve(found.model, graph, plan)
-    return Alignment(budget.multiple_of, macs(graph, unaligned.plan), measure(unaligned.model, graph, recipe))
+    return carve(found.model, graph, free.plan(found.scores))
 
 
 def _notes(

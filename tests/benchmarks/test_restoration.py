@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 import metaprune as mp
-from metaprune.cost.latency import latency
+from metaprune.cost.latency import latencies
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -33,7 +33,7 @@ def restoration() -> Iterator:
             tiny[name] = replace(setting, sizes=sizes, patch=16, patches=32, example=example, **brief)
         patch.setattr(restoration, "SETTINGS", tiny)
         patch.setattr(restoration, "ROUNDS", 3)
-        patch.setattr("metaprune.session.latency", partial(latency, seconds=0.005))
+        patch.setattr("metaprune.session.latencies", partial(latencies, seconds=0.005))
         yield restoration
 
 

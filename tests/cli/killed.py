@@ -49,7 +49,7 @@ def arm(place: str) -> None:
     Path.replace = passing("between the renames", Path.replace, first=True)  # type: ignore[method-assign]
 
 
-session.latency = partial(session.latency, seconds=0.01)  # type: ignore[attr-defined]
+session.latencies = partial(session.latencies, seconds=0.01)  # type: ignore[attr-defined]
 for line in sys.stdin:
     out, _, place = line.strip().partition(" ")
     child = os.fork()

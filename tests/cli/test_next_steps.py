@@ -5,12 +5,17 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import metaprune as mp
 from metaprune.cli import app
+from metaprune.cost.latency import Latency, latencies
 
 OWN = """
 from __future__ import annotations
@@ -46,6 +51,51 @@ def test_what_is_printed_to_do_next_works(folder: Path) -> None:
         again = CliRunner().invoke(app, shlex.split(step)[1:] + ["--batch", "1"] * (" bench " in step))
         assert again.exit_code == 0, again.output
     assert (folder / "out" / "model.onnx").exists()
+
+
+def test_times_are_measured_alike(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the report, by `bench` of its folder and by `mp.latency`: one function, batch, layout, number of threads."""
+    conditions = []
+
+    def spy(
+        networks: dict[str, Any], args: tuple[torch.Tensor, ...], *rest: Any, **settings: Any
+    ) -> dict[str, Latency]:
+        found = latencies(networks, args, *rest, **settings | {"seconds": 0.001})
+        conditions.append([(name, replace(time, median_ms=0, iqr_ms=0, runs=0)) for name, time in found.items()])
+        return found
+
+    for name in ("session", "cost.latency"):
+        monkeypatch.setattr(f"metaprune.{name}.latencies", spy)
+    line = f"prune own_nets.py:build {RUN} --batch-size 48 --multiple-of 1 --threads 1 --method uniform --out out"
+    assert CliRunner().invoke(app, shlex.split(line)).exit_code == 0
+    torch.set_num_threads(2)
+    done = CliRunner().invoke(app, shlex.split("bench own_nets.py:build --pruned out --device cpu"))
+    torch.set_num_threads(1)
+    assert done.exit_code == 0, done.output
+    assert [name for name, _ in conditions[0]] == ["dense", "pruned"]
+    assert conditions[0] == conditions[1]
+    assert conditions[0][0][1].batch == 48
+    assert done.stdout.count("cpu, 1 thread, 32-true, contiguous tensors") == 2
+    mp.latency(torch.nn.Linear(2, 2), (torch.zeros(48, 2),))
+    assert [time for _, time in conditions[2]] == [conditions[0][0][1]]
+
+
+def test_a_missed_latency_is_the_exit_status(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result is written all the same."""
+    clock = iter([1.0, 1.7, 1.0, 1.5])  # the dense network holds it already; then the result is measured
+
+    def made_up(networks: dict[str, Any], *_: Any, **__: Any) -> dict[str, Latency]:
+        now = next(clock)
+        return {name: Latency(now, 0.0, 1, 64, "cpu", "32-true", 1) for name in networks}
+
+    monkeypatch.setattr("metaprune.session.latencies", made_up)
+    run = RUN.replace("--macs 0.6", "--latency 1.5 --method uniform")
+    for status, out in ((3, "late"), (0, "in-time")):
+        done = CliRunner().invoke(app, shlex.split(f"prune own_nets.py:build {run} --out {out}"))
+        assert done.exit_code == status, done.output
+        assert ("The budget of 1.5 ms is missed: 1.700 ms measured." in done.stdout) == bool(status)
+        assert (folder / out / "report.html").exists()
+    assert "3 where the result is written" in CliRunner().invoke(app, ["prune", "--help"]).stdout
 
 
 def test_a_module_is_found_from_the_folder_one_stands_in(folder: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from metaprune.cli import app
-from metaprune.cost.latency import latency
+from metaprune.cost.latency import latencies
 from metaprune.models import DENOISING, SUPER_RESOLUTION
 
 NETS = """
@@ -42,9 +42,9 @@ RUN = (
 @pytest.fixture(scope="module", autouse=True)
 def little_time_to_measure() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        quick = partial(latency, seconds=0.005)
-        patch.setattr("metaprune.session.latency", quick)
-        patch.setattr("metaprune.cost.latency.latency", quick)
+        quick = partial(latencies, seconds=0.005)
+        patch.setattr("metaprune.session.latencies", quick)
+        patch.setattr("metaprune.cost.latency.latencies", quick)
         yield
 
 
@@ -122,7 +122,7 @@ def test_evaluate_says_what_the_report_says(pruned: tuple[Path, str, str], folde
 
 def test_the_other_commands_know_the_network(pruned: tuple[Path, str, str], tmp_path: Path) -> None:
     out, model, _ = pruned
-    assert "speed-up" in metaprune(f"bench {model} --pruned {out} --batch 1 --threads 1")
+    assert "pruned is" in metaprune(f"bench {model} --pruned {out} --batch 1 --threads 1")
     assert "equal to the module" in metaprune(f"export {model} --pruned {out} --to {tmp_path / 'm.pt2'}")
     assert "SSIM" in metaprune(f"report {out}")
 

@@ -1,13 +1,15 @@
 """Measured latency: it measures what it says, under the conditions it says, and leaves no trace."""
 
 import copy
+import itertools
 import time
+from types import MappingProxyType
 
 import pytest
 import torch
 from torch import nn
 
-from metaprune.cost.latency import Latency, latency
+from metaprune.cost.latency import ROUNDS, Latency, latencies, latency
 from metaprune.graph.errors import MetapruneError
 
 
@@ -60,6 +62,59 @@ def test_precision_and_layout_reach_the_model():
     assert not seen[-1].requires_grad
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_weights_and_inputs_have_the_layout_that_is_stated(channels_last):
+    """Also where the network and its inputs come in the other."""
+    seen = []
+    given = torch.contiguous_format if channels_last else torch.channels_last
+    stated = torch.channels_last if channels_last else torch.contiguous_format
+
+    class Layer(nn.Conv2d):
+        def forward(self, x):
+            seen.append((x.is_contiguous(memory_format=stated), self.weight.is_contiguous(memory_format=stated)))
+            return super().forward(x)
+
+    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=given)
+    measured = latency(Layer(3, 8, 3).to(memory_format=given), (x,), channels_last=channels_last, seconds=0.001)
+    assert set(seen) == {(True, True)}
+    assert measured.channels_last == channels_last
+
+
+def test_networks_take_turns():
+    """What slows the machine down half of the time slows all alike; the order turns round and round."""
+    order = []
+
+    class Named(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def forward(self, x):
+            order.append(self.name)
+            time.sleep(0.0002)
+            return x
+
+    found = latencies({name: Named(name) for name in "abc"}, (torch.zeros(1),), seconds=1e-6)
+    assert list(found) == list("abc")
+    turns = "".join(name for name, _ in itertools.groupby(order))
+    assert turns == "abc" + "abcba" + "bcba" * (ROUNDS // 2 - 1)
+    assert turns.count("b") == ROUNDS + 1
+
+
+def test_a_slow_spell_hits_all_alike():
+    """The second half of the measurement is ten times as slow: alone, the networks would be far apart."""
+    calls = []
+
+    class Drifting(nn.Module):
+        def forward(self, x):
+            calls.append(time.perf_counter())
+            time.sleep(0.0005 if calls[-1] - calls[0] < 0.2 else 0.005)
+            return x
+
+    one, other = latencies({"one": Drifting(), "other": Drifting()}, (torch.zeros(1),), seconds=0.2).values()
+    assert abs(one.median_ms - other.median_ms) < 2.5
+
+
 @pytest.mark.parametrize("dims", [1, 3])
 def test_networks_of_other_than_images(dims):
     """A layout that only images have is theirs alone."""
@@ -75,9 +130,23 @@ def test_keyword_and_nested_arguments():
     assert latency(Dictionary(), ({"x": torch.zeros(3, 2)},), {"scale": 2}, seconds=0.01).batch == 3
 
 
+def test_the_batch_of_keyword_inputs():
+    class Tokens(nn.Module):
+        def forward(self, ids, mask, factor=1.0):
+            return ids * mask * factor
+
+    ids, mask = torch.ones(5, 7, dtype=torch.long), torch.ones(5, 7)
+    assert latency(Tokens(), (), {"ids": ids, "mask": mask}, seconds=0.001).batch == 5
+    assert latency(Tokens(), (ids,), {"factor": torch.tensor(2.0), "mask": mask}, seconds=0.001).batch == 5
+    assert latency(Tokens(), (), MappingProxyType({"ids": ids, "mask": mask}), seconds=0.001).batch == 5
+
+
 def test_it_reads_as_one_line_that_says_all():
     line = str(Latency(3.2104, 0.0512, 310, 128, "cpu", "bf16-mixed", 2, channels_last=True))
     assert line == "3.21 ms (IQR 0.051 ms, 310 runs; batch 128, cpu, 2 threads, bf16-mixed, channels last)"
+    assert str(Latency(3.2104, 0.0512, 310, 128, "cuda", "32-true", 2)).endswith(
+        "batch 128, cuda, 32-true, contiguous)"
+    )
 
 
 @pytest.mark.parametrize(

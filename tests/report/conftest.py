@@ -100,6 +100,7 @@ def small_report() -> Report:
             *(Epoch(float(e), "fine-tuning", 0.6 - 0.03 * e, m) for e, m in tuned),
         ),
         dense_val=85.1,
+        dense_epochs=8.0,
         arms=(
             Arm("dense", dense, 8),
             Arm("DHP", pruned, 8),

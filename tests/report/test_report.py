@@ -1,14 +1,34 @@
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from metaprune.report.report import Report, ReportError, from_json, to_json
+from metaprune.report.report import Floor, Report, ReportError, from_json, to_json
 
 
 def test_json_round_trip(report: Report) -> None:
     assert from_json(to_json(report)) == report
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_has_no_numbers_that_json_does_not_know(small: Report, value: float) -> None:
+    """They are words there, and read as NaN, so that a page made anew still says that it is not finite."""
+    history = (replace(small.history[0], loss=value, metric=value, macs=value), *small.history[1:])
+    report = replace(small, history=history, pruned=replace(small.pruned, metric=value, further={"F1": value}))
+    text = to_json(replace(report, after_cut=value, floor=Floor("none", value)))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads(text, parse_constant=refuse)
+    read = from_json(text)
+    found = [read.history[0].loss, read.history[0].metric, read.history[0].macs, read.pruned.metric, read.after_cut]
+    found += [read.pruned.further["F1"], read.floor and read.floor.metric]
+    assert all(number is not None and math.isnan(number) for number in found)
+    assert read.axes == report.axes
 
 
 def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:

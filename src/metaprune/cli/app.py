@@ -17,6 +17,10 @@ from metaprune.cli.purpose import Cut, Optimizer, Purpose, TaskName
 __all__ = ["app", "command_line", "set_threads", "writable"]
 
 
+MISSED = 3
+"""Exit status of a run whose result is slower than was asked for."""
+
+
 class Commands(TyperGroup):
     """All commands: what the package refuses is one line on standard error, and exit code 2."""
 
@@ -206,7 +210,11 @@ def prune(
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Prune a network down to a budget, trained first where no weights are given; a killed run goes on."""
+    """Prune a network down to a budget, trained first where no weights are given; a killed run goes on.
+
+    Exit status: 0; 2 for what is refused; 3 where the result is written but takes longer than --latency; 130 where it
+    was interrupted.
+    """
     from dataclasses import replace
 
     import torch
@@ -214,6 +222,7 @@ def prune(
     from metaprune.cli.resolve import UsageError, chosen_method, example, network, remembering
     from metaprune.cli.show import result_table
     from metaprune.cost.budget import Allocation, Budget
+    from metaprune.report.words import missed
     from metaprune.saving import read_weights
     from metaprune.session import prune as run
     from metaprune.surgery.trace import trace
@@ -258,6 +267,8 @@ def prune(
     result = replace(result, report=remembering(result.report, args[0].shape[1:], **known))
     result.save(out)
     result_table(result.report, out, model)
+    if missed(result.report):
+        raise typer.Exit(MISSED)
 
 
 @app.command()
@@ -305,19 +316,27 @@ def bench(
     weights: Weights = None,
     sizes: Input = None,
     classes: Classes = None,
-    batch: Annotated[str, typer.Option(help="Batch sizes, as 1,32.")] = "1,32",
+    batch: Annotated[
+        str | None, typer.Option(help="Batch sizes, as 1,32: by default those, or that of the report of --pruned.")
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="32-true or bf16-mixed.")] = Precision.single,
-    device: str = "cpu",
-    threads: Threads = None,
+    device: Device = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads: by default those of the report of --pruned, else what torch likes.")
+    ] = None,
     scale: Scale = None,
 ) -> None:
-    """Time a network, and the pruned one beside it."""
-    from metaprune.cli.resolve import UsageError, example, known_of
+    """Time a network and the pruned one in turns, measured as `metaprune prune` and `mp.latency` do."""
+    from metaprune.cli.resolve import UsageError, example, known_of, timed_in
     from metaprune.cli.show import bench_table
-    from metaprune.cost.latency import latency
-    from metaprune.train.engine import Recipe
+    from metaprune.cost.latency import latencies
 
     set_threads(threads)
+    before = timed_in(pruned)
+    if threads is None and before:
+        threads = before["pruned"].threads
+    if batch is None:
+        batch = str(before["pruned"].batch) if before else "1,32"
     try:
         batches = [int(size) for size in batch.split(",")]
     except ValueError as error:
@@ -326,12 +345,9 @@ def bench(
     networks = {"dense": _built(model, weights, None, known.builds)}
     if pruned:
         networks["pruned"] = _built(model, None, pruned, known.builds)
-    timed = partial(latency, device=device, precision=precision.value, channels_last=Recipe.channels_last)
-    rows = []
-    for size in batches:
-        args = example(known.sizes, size)
-        rows.append((size, {name: timed(network, args) for name, network in networks.items()}))
-    bench_table(f"{model}, inputs of {known.sizes}", rows)
+    timed = partial(latencies, networks, device=device, precision=precision.value, threads=threads)
+    rows = [(size, timed(example(known.sizes, size))) for size in batches]
+    bench_table(f"{model}, inputs of {known.sizes}", rows, before)
 
 
 @app.command()

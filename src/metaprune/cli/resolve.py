@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from metaprune.cost.latency import Latency
 from metaprune.graph.errors import MetapruneError
 from metaprune.report.report import Report, from_json
 
@@ -31,6 +32,7 @@ __all__ = [
     "report_in",
     "settings_of",
     "task_of",
+    "timed_in",
 ]
 
 
@@ -206,6 +208,15 @@ def settings_of(pruned: Path | None) -> dict[str, str]:
     if pruned is None or not (pruned / "report.json").is_file():
         return {}
     return report_in(pruned).settings
+
+
+def timed_in(pruned: Path | None) -> dict[str, Latency]:
+    """The times in the report of a pruned network: "dense" and "pruned"; none where there is no report."""
+    if pruned is None or not (pruned / "report.json").is_file():
+        return {}
+    report = report_in(pruned)
+    dense, cut = report.dense.latency, report.pruned.latency
+    return {} if dense is None or cut is None else {"dense": dense, "pruned": cut}
 
 
 def chosen_method(name: str, settings: list[str]) -> Any:

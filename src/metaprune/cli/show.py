@@ -114,9 +114,10 @@ def joined(reports: list[Report]) -> Report:
         for name in ("network", "data", "metric_name", "split"):
             if (got := getattr(other, name)) != (expected := getattr(main, name)):
                 raise MetapruneError(f"report: folders of one {name} can be compared, got {expected!r} and {got!r}")
-    epochs = [max((int(row.epoch) for row in report.history), default=0) for report in reports]
-    arms = [Arm("dense", main.dense, 0)]
-    arms += [Arm(report.method, report.pruned, count) for report, count in zip(reports, epochs, strict=True)]
+    epochs = [max((row.epoch for row in report.history), default=0.0) for report in reports]
+    arms = [Arm("dense", main.dense, main.dense_epochs)]
+    for report, count in zip(reports, epochs, strict=True):
+        arms.append(Arm(report.method, report.pruned, count, None if report is main else report.dense.latency))
     return replace(main, arms=tuple(arms), commands=tuple(c for report in reports for c in report.commands))
 
 
@@ -141,7 +142,7 @@ def arms_table(report: Report) -> None:
         inputs = f" of {report.example}" if report.example else ""
         out.print(
             f"{report.metric_name} on {report.split}; time: median and spread of a batch of {timed.batch}{inputs}, "
-            f"{timed.device}, {timed.threads} threads, {timed.precision}."
+            f"{words.conditions(timed)}."
         )
 
 
@@ -149,9 +150,9 @@ def result_table(report: Report, out: Path, model: str) -> None:
     """What came of a run, and what to do next."""
     arms_table(report)
     shown = console()
-    shown.print("".join(clause.text for clause in words.headline(report)))
+    shown.print(escape("".join(clause.text for clause in words.headline(report))), soft_wrap=True)
     for note in report.notes:
-        shown.print(f"note: {note}")
+        shown.print(f"note: {escape(note)}")
     shown.print(
         f"report: {out / 'report.html'}; next:\n"
         f"  metaprune bench {model} --pruned {out}\n"
@@ -159,20 +160,22 @@ def result_table(report: Report, out: Path, model: str) -> None:
     )
 
 
-def bench_table(name: str, rows: list[tuple[int, dict[str, Latency]]]) -> None:
-    """Median and spread per batch size; speed-up where there are two networks."""
+def bench_table(name: str, rows: list[tuple[int, dict[str, Latency]]], before: dict[str, Latency]) -> None:
+    """Median and spread per batch size; where there are two networks, how they compare, and what the report said."""
     table = Table(title=f"{name}: time of a batch", title_justify="left")
-    for column in ("batch", *rows[0][1], *(["speed-up"] if len(rows[0][1]) > 1 else [])):
+    for column in ("batch", *rows[0][1], *(["pruned is"] if len(rows[0][1]) > 1 else [])):
         table.add_column(column, justify="right")
     for batch, times in rows:
         cells = [f"{time.median_ms:.3g} ms ± {time.iqr_ms:.2g}" for time in times.values()]
         if len(times) > 1:
-            dense, pruned = times.values()
-            cells.append(f"{dense.median_ms / pruned.median_ms:.2f}×")
+            cells.append(words.speed(*times.values()).text)
         table.add_row(str(batch), *cells)
     out = console()
     out.print(table)
-    out.print(f"median ± interquartile range; {next(iter(rows[0][1].values()))}")
+    out.print(f"median ± interquartile range; {words.conditions(next(iter(rows[0][1].values())))}")
+    if before:
+        said = ", ".join(f"{name} {time.median_ms:.3g} ms ± {time.iqr_ms:.2g}" for name, time in before.items())
+        out.print(f"in the report: {said}; batch {before['pruned'].batch}, {words.conditions(before['pruned'])}")
 
 
 def scores_line(name: str, split: str, found: Scores) -> str:

@@ -1,5 +1,6 @@
-"""How long a network takes, measured: warm-up, median, spread, at a stated batch, device and precision."""
+"""How long networks take, measured in turns: median and spread, at a stated batch, device, precision and layout."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +12,11 @@ from torch.utils.benchmark import Timer
 from metaprune.graph import tensors
 from metaprune.graph.errors import MetapruneError
 
-__all__ = ["Latency", "latency"]
+__all__ = ["Latency", "latencies", "latency"]
 
-BLOCKS = 5  # the time is split among so many timers, so that even one run a timer leaves a spread
+ROUNDS = (
+    6  # the time is split among so many: even one run each leaves a spread, and a machine that drifts hits all alike
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Latency:
     """Time of one forward pass of a whole batch, in milliseconds."""
 
     median_ms: float
-    iqr_ms: float  # interquartile range, between blocks of runs
+    iqr_ms: float  # interquartile range of the runs
     runs: int
     batch: int
     device: str
@@ -31,18 +34,22 @@ class Latency:
 
     def __str__(self) -> str:
         """Says the time, its spread, and every condition it was taken under, in one line."""
-        layout = ", channels last" if self.channels_last else ""
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.device == "cpu" else ""
         return (
             f"{self.median_ms:.3g} ms (IQR {self.iqr_ms:.2g} ms, {self.runs} runs; "
-            f"batch {self.batch}, {self.device}{threads}, {self.precision}{layout})"
+            f"batch {self.batch}, {self.device}{threads}, {self.precision}, {self.layout})"
         )
+
+    @property
+    def layout(self) -> str:
+        """How images and filters lay in memory, in words."""
+        return "channels last" if self.channels_last else "contiguous"
 
 
 def latency(
     model: nn.Module,
     args: tuple[Any, ...],
-    kwargs: dict[str, Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     *,
     device: str = "cpu",
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
@@ -56,16 +63,55 @@ def latency(
 
     Args:
         model: the network.
-        args: its positional arguments; the batch is the first size of the first tensor.
+        args: its positional arguments; the batch is the first size of the first tensor, keyword arguments last.
         kwargs: its keyword arguments.
-        device: where to measure; "cuda" waits for the kernels to end.
+        device: where to measure, "auto" where runs are trained by default; "cuda" waits for the kernels to end.
         precision: "bf16-mixed" runs each pass under autocast, as Lightning Fabric does.
-        channels_last: lay images and filters out as (N, H, W, C) in memory.
-        seconds: how long to measure, after the warm-up; a slow model is run at least five times all the same.
+        channels_last: lay images and filters out as (N, H, W, C) in memory; else contiguous, as `load` gives them.
+        seconds: how long to measure, after the warm-up; a slow model is run at least six times all the same.
         threads: CPU threads; by default as many as torch uses now.
 
     Raises:
         MetapruneError: for a device that is not here, an unknown precision, or no time to measure in.
+    """
+    [found] = latencies(
+        {"": model},
+        args,
+        kwargs,
+        device=device,
+        precision=precision,
+        channels_last=channels_last,
+        seconds=seconds,
+        threads=threads,
+    ).values()
+    return found
+
+
+def latencies(
+    networks: Mapping[str, nn.Module],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    device: str = "cpu",
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    channels_last: bool = False,
+    seconds: float = 1.0,
+    threads: int | None = None,
+) -> dict[str, Latency]:
+    """Measures several networks on the same inputs in turns, so that what slows the machine down slows all of them.
+
+    Args:
+        networks: by name; each is measured for `seconds`, in several rounds, forwards and backwards through the names.
+        args: as for `latency`, and so is the rest.
+        kwargs: see there.
+        device: see there.
+        precision: see there.
+        channels_last: see there.
+        seconds: see there.
+        threads: see there.
+
+    Raises:
+        MetapruneError: see there.
     """
     if precision not in ("32-true", "bf16-mixed"):
         raise MetapruneError(f"latency: precision must be '32-true' or 'bf16-mixed', got {precision!r}")
@@ -75,39 +121,57 @@ def latency(
     threads = threads or torch.get_num_threads()
 
     def placed(x: Tensor) -> Tensor:
-        return tensors.channels_last(x.to(where)) if channels_last else x.to(where)
+        return tensors.channels_last(x.to(where)) if channels_last else x.to(where).contiguous()
 
-    inputs, named = tree_map_only(Tensor, placed, (args, kwargs or {}))
-    network = tensors.clone(model).eval().to(where)
-    for weight in network.parameters():
-        weight.data = placed(weight.data)
+    inputs, named = tree_map_only(Tensor, placed, (args, dict(kwargs or {})))
 
-    def run() -> None:
-        with (
-            torch.inference_mode(),
-            torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16-mixed"),
-        ):
-            network(*inputs, **named)
+    def timer(model: nn.Module) -> Timer:
+        network = tensors.clone(model).eval().to(where)
+        for weight in network.parameters():
+            weight.data = placed(weight.data)
 
-    timer = Timer("run()", globals={"run": run}, num_threads=threads)
-    timer.timeit(2)  # the first calls choose kernels and fill caches
-    blocks = [timer.blocked_autorange(min_run_time=seconds / BLOCKS) for _ in range(BLOCKS)]
-    times = torch.tensor([t for block in blocks for t in block.times], dtype=torch.float64) * 1e3
-    low, median, high = times.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
-    return Latency(
-        median_ms=median,
-        iqr_ms=high - low,
-        runs=sum(block.number_per_run * len(block.times) for block in blocks),
-        batch=next((x.shape[0] for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim()), 1),
-        device=str(where),
-        precision=precision,
-        threads=threads,
-        channels_last=channels_last,
-    )
+        def run() -> None:
+            with (
+                torch.inference_mode(),
+                torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16-mixed"),
+            ):
+                network(*inputs, **named)
+
+        return Timer("run()", globals={"run": run}, num_threads=threads)
+
+    timers = {name: timer(model) for name, model in networks.items()}
+    for each in timers.values():
+        each.timeit(2)  # the first calls choose kernels and fill caches
+    times: dict[str, list[float]] = {name: [] for name in timers}
+    runs = dict.fromkeys(timers, 0)
+    for turn in range(ROUNDS):
+        for name in list(timers)[:: -1 if turn % 2 else 1]:
+            block = timers[name].blocked_autorange(min_run_time=seconds / ROUNDS)
+            times[name] += block.times
+            runs[name] += block.number_per_run * len(block.times)
+    batch = next((x.shape[0] for x in tree_leaves((inputs, named)) if isinstance(x, Tensor) and x.dim()), 1)
+
+    def summed(name: str) -> Latency:
+        quarters = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+        low, median, high = (torch.tensor(times[name], dtype=torch.float64) * 1e3).quantile(quarters).tolist()
+        return Latency(
+            median_ms=median,
+            iqr_ms=high - low,
+            runs=runs[name],
+            batch=batch,
+            device=str(where),
+            precision=precision,
+            threads=threads,
+            channels_last=channels_last,
+        )
+
+    return {name: summed(name) for name in timers}
 
 
 def available(device: str) -> torch.device:
-    """Returns the torch device of that name, or says which there are."""
+    """Returns the torch device of that name ("auto": a CUDA device where there is one), or says which there are."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         where = torch.device(device)
         torch.empty(0, device=where)

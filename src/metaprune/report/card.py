@@ -17,7 +17,7 @@ def model_card(report: Report) -> str:
         _front_matter(report),
         f"# {_text(report.network)}, pruned by {_text(report.method)}",
         _text("".join(clause.text for clause in words.headline(report))),
-        f"metaprune cut the network to a budget of {_text(report.budget)} on {_text(report.data)}. "
+        f"metaprune cut the network for a budget of {_text(report.budget)} on {_text(report.data)}. "
         "Whole channels went, so it is a plain, smaller network that needs no special kernels. "
         "`report.html` shows it all.",
         "## Load it",
@@ -87,7 +87,7 @@ def _figures(report: Report) -> str:
             f"{report.metric_name}, {report.split} split",
             words.metric(report, dense.metric),
             words.metric(report, pruned.metric),
-            words.change(report, pruned.metric, dense.metric).text,
+            words.against_dense(report, pruned.metric).text,
         ],
         *(_beside(report, name) for name in dense.further),
         [

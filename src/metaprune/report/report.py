@@ -4,6 +4,7 @@ Shares are always shares that *stay* (0.5 = half stays); MACs are those of one e
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+NOT_FINITE = "not finite"
+"""What stands in JSON for a float that is NaN or infinite; it is read as NaN."""
 
 
 class ReportError(MetapruneError):
@@ -132,8 +135,10 @@ class Arm:
 
     name: str
     figures: Figures
-    epochs: int
+    epochs: float
     """Search and fine-tuning together, after the dense network."""
+    dense_latency: Latency | None = None
+    """Of the dense network, measured in turns with this one; None where that is `Report.dense`."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,10 @@ class Report:
     history: tuple[Epoch, ...]
     dense_val: float | None = None
     """Metric of the dense network on the validation split, the level that `history` started from."""
+    dense_epochs: float = 0.0
+    """Epochs that `dense` was trained for after the network that pruning began with."""
+    latency_bound: float | None = None
+    """Milliseconds that the pruned network was allowed to take."""
     arms: tuple[Arm, ...] = ()
     alignment: Alignment | None = None
     notes: tuple[str, ...] = ()
@@ -191,7 +200,17 @@ class Report:
 
 def to_json(report: Report) -> str:
     """Write a report as JSON text, readable by `from_json`."""
-    return json.dumps({"metaprune_report": FORMAT, **asdict(report)}, indent=1, ensure_ascii=False) + "\n"
+    tree = {"metaprune_report": FORMAT, **_finite(asdict(report))}
+    return json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The same tree, with words where JSON has no number."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return NOT_FINITE if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_json(text: str) -> Report:
@@ -219,6 +238,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return None if value is None else _build(inner, value, where)
     if is_dataclass(kind):
         return _dataclass(kind, value, where)
+    if kind is float and value == NOT_FINITE:
+        return math.nan
     shape = get_origin(kind) or kind
     accepted = {tuple: (list,), float: (int, float)}.get(shape, (shape,))
     if not isinstance(value, accepted) or (isinstance(value, bool) and shape is not bool):

@@ -11,20 +11,24 @@ from metaprune.report.report import Report
 
 __all__ = [
     "Clause",
+    "against_dense",
     "alignment",
     "byte_size",
     "change",
     "comparison",
+    "conditions",
     "count",
     "counted",
     "difference",
     "epochs",
+    "extra_epochs",
     "floor",
     "headline",
     "measured",
     "measures",
     "metric",
     "milliseconds",
+    "missed",
     "quality",
     "share",
     "significant",
@@ -76,9 +80,9 @@ def share(part: float, whole: float) -> str:
     return f"{ratio:.2f}" if ratio >= 0.095 or not ratio else significant(ratio, 2)
 
 
-def epochs(n: int) -> str:
+def epochs(n: float) -> str:
     """1 epoch, 8 epochs."""
-    return f"{n} epoch{'s' * (n != 1)}"
+    return f"{n:g} epoch{'s' * (n != 1)}"
 
 
 # the metric
@@ -109,6 +113,24 @@ def change(report: Report, value: float | None, against: float | None) -> Clause
     if not float(text):
         return Clause("±0")
     return Clause(text.replace("-", "−"), "good" if (delta > 0) == report.higher_is_better else "bad")
+
+
+def extra_epochs(report: Report) -> float:
+    """How many epochs the pruned network was trained longer than the dense one that it is held against."""
+    return max(0.0, max((e.epoch for e in report.history), default=0.0) - report.dense_epochs)
+
+
+def against_dense(report: Report, value: float | None, longer: float | None = None) -> Clause:
+    """The signed difference from the dense network; better is no good news where dense was trained less.
+
+    Args:
+        report: Has the dense network.
+        value: Of another network.
+        longer: How many epochs that network was trained longer; by default as many as the pruned one.
+    """
+    found = change(report, value, report.dense.metric)
+    longer = extra_epochs(report) if longer is None else longer
+    return Clause(found.text) if found.tone == "good" and longer > 0 else found
 
 
 def measures(report: Report, value: float | None, further: Mapping[str, float]) -> str:
@@ -162,19 +184,28 @@ def spread(latency: Latency) -> str:
     return f"{significant(latency.iqr_ms, 2)} ms"
 
 
+def conditions(latency: Latency) -> str:
+    """Where and how: "cpu, 2 threads, 32-true, contiguous tensors"."""
+    threads = [f"{latency.threads} thread{'s' * (latency.threads != 1)}"] if latency.device == "cpu" else []
+    return ", ".join([latency.device, *threads, latency.precision, f"{latency.layout} tensors"])
+
+
 def measured(latency: Latency) -> str:
-    """Where and how: "batch 128, cpu, 2 threads, 32-true, median of 87 runs"."""
-    parts = [f"batch {latency.batch}", latency.device]
-    if latency.device == "cpu":
-        parts.append(f"{latency.threads} thread{'s' * (latency.threads != 1)}")
-    parts.append(latency.precision)
-    if latency.channels_last:
-        parts.append("channels last")
-    return ", ".join([*parts, f"median of {latency.runs} run{'s' * (latency.runs != 1)}"])
+    """All of it: "batch 128, cpu, 2 threads, 32-true, contiguous tensors, median of 87 runs"."""
+    runs = f"median of {latency.runs} run{'s' * (latency.runs != 1)}"
+    return f"batch {latency.batch}, {conditions(latency)}, {runs}"
+
+
+def missed(report: Report) -> Clause | None:
+    """That the pruned network takes longer than it was allowed to; None where it does not, or nothing was asked."""
+    bound, found = report.latency_bound, report.pruned.latency
+    if bound is None or found is None or found.median_ms <= bound:
+        return None
+    return Clause(f"The budget of {bound:g} ms is missed: {significant(found.median_ms, 4)} ms measured.", "bad")
 
 
 def speed(before: Latency | None, after: Latency | None) -> Clause:
-    """The measured change in words; a difference inside the spread of the two counts as none."""
+    """The measured change in words: no verdict where the spread of either is as large as the difference."""
     if before is None or after is None:
         return Clause(NONE)
     conditions = {f.name for f in fields(before)} - {"median_ms", "iqr_ms", "runs"}
@@ -182,8 +213,10 @@ def speed(before: Latency | None, after: Latency | None) -> Clause:
         return Clause(f"not comparable: measured at another {' and '.join(odd)}")
     gain = before.median_ms / after.median_ms
     factor = max(gain, 1 / gain)
-    if abs(before.median_ms - after.median_ms) <= (before.iqr_ms + after.iqr_ms) / 2 or factor < 1.005:
-        return Clause("not measurably faster", "bad")
+    if abs(before.median_ms - after.median_ms) <= max(before.iqr_ms, after.iqr_ms):
+        return Clause("within the spread")
+    if factor < 1.005:
+        return Clause("within 0.5 %")
     text = f"{factor:.2f}×" if factor < 1.095 else f"{factor:.1f}×"
     return Clause(f"{text} faster", "good") if gain > 1 else Clause(f"{text} slower", "bad")
 
@@ -197,17 +230,37 @@ def counted(report: Report) -> str:
 
 
 def headline(report: Report) -> list[Clause]:
-    """The result in one sentence, in clauses that know whether they are good news."""
-    verdict = quality(report, report.pruned.metric, report.dense.metric, "dense")
+    """The result in a sentence or two, in clauses that know whether they are good news: the worst news first."""
+    kept = share(report.pruned.macs, report.dense.macs)
     pace = speed(report.dense.latency, report.pruned.latency)
-    start = Clause(f"{report.network} keeps {share(report.pruned.macs, report.dense.macs)} of its MACs, ")
-    link = ", and is " if verdict.tone == "bad" else ", but is "
+    late = missed(report)
+    useless = floor(report)
+    if useless is not None and useless.tone == "bad":
+        start = [useless, Clause(f" {report.network} keeps {kept} of its MACs")]
+        tone = "bad"
+    else:
+        verdict = _verdict(report)
+        start = [Clause(f"{report.network} keeps {kept} of its MACs, "), verdict]
+        tone = verdict.tone
     end = {
         "good": [Clause(", "), Clause(f"{pace.text} measured", "good"), Clause(".")],
-        "bad": [Clause(link), Clause(pace.text, "bad"), Clause(".")],
+        "bad": [Clause(", and is " if tone == "bad" else ", but is "), Clause(pace.text, "bad"), Clause(".")],
         "plain": [Clause(f"; speed {pace.text}.")],
     }
-    return [start, verdict, *end[pace.tone]]
+    return [*start, *end[pace.tone], *([Clause(" "), late] if late else [])]
+
+
+def _verdict(report: Report) -> Clause:
+    """How good the pruned network is, against a dense one that may have been trained less."""
+    value, against = report.pruned.metric, report.dense.metric
+    found = quality(report, value, against, "dense")
+    longer = extra_epochs(report)
+    if not longer or value is None or against is None or not math.isfinite(value - against):
+        return found
+    if found.tone == "bad":
+        return Clause(f"{found.text} (dense was trained {epochs(longer)} less)", "bad")
+    text = f"{title(report)} {metric(report, value)} against {metric(report, against)}"
+    return Clause(f"{text} (dense was trained {epochs(longer)} less)")
 
 
 def floor(report: Report) -> Clause | None:
@@ -218,7 +271,7 @@ def floor(report: Report) -> Clause | None:
     value = report.pruned.metric
     if value is None or (value > found.metric) == report.higher_is_better:
         return Clause(f"{text}.")
-    return Clause(f"{text}: no worse than with the pruned one.", "bad")
+    return Clause(f"{text}, no worse than with the pruned one: {measures(report, value, {})}.", "bad")
 
 
 def comparison(report: Report) -> str:
