@@ -11,6 +11,7 @@ from tests.zoo import (
     convolution,
     detection,
     grouped,
+    habits,
     norm,
     opaque,
     parameters,
@@ -29,7 +30,20 @@ few = lru_cache(maxsize=8)
 """Remembers what was made of a network while its tests run together; to keep all graphs slows Python down."""
 
 _WHOLE = (vision, detection, recurrent, parameters)
-_FILES = (convolution, residual, branching, grouped, norm, attention, sequence, picking, opaque, pretrained, *_WHOLE)
+_FILES = (
+    convolution,
+    residual,
+    branching,
+    grouped,
+    norm,
+    attention,
+    sequence,
+    picking,
+    opaque,
+    habits,
+    pretrained,
+    *_WHOLE,
+)
 ZOO: dict[str, Entry] = {entry.name: entry for file in _FILES for entry in file.ENTRIES}
 
 

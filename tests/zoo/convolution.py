@@ -355,6 +355,6 @@ ENTRIES = (
     Entry("pixel_unshuffle", "pixel shuffle", PixelUnshuffle, pictures(), (6, 10), cnn=True),
     Entry("autoencoder", "transposed convolution", Autoencoder, pictures(), (8, 4, 3, 5), cnn=True),
     Entry("transposed_audio", "transposed convolution", TransposedAudio, floats((2, 6, 8)), (10, 7), cnn=True),
-    Entry("maxout", "plain", Maxout, pictures(), (8,), cnn=True),
+    Entry("maxout", "plain", Maxout, pictures(), (8,), cnn=True, statistics=(2,)),
     Entry("weight_standardised", "plain", weight_standardised, pictures(), (12,), statistics=(8,)),
 )

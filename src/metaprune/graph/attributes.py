@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Slot", "held", "slots", "whole_numbers", "write_numbers"]
+__all__ = ["Slot", "held", "modules_by_name", "slots", "whole_numbers", "write_numbers"]
 
 _OWN = frozenset(vars(nn.Module()))
 _MOST_DEEP = 4
@@ -104,6 +104,11 @@ def _fields(value: Any) -> dict[str, Any] | None:
     return getattr(value, "__dict__", None) if not callable(value) else None
 
 
+def modules_by_name(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module by its path; one that is registered under several names by each of them."""
+    return dict(model.named_modules(remove_duplicate=False))
+
+
 def whole_numbers(model: nn.Module) -> dict[tuple[str, str], int]:
     """(module, attribute) -> value, for every whole number above 1 that a network holds."""
     return {(slot.path, name): value for slot in slots(model) for name, value in slot.numbers()}
@@ -126,7 +131,7 @@ def _get(value: Any, name: str) -> Any:
 
 def write_numbers(model: nn.Module, values: Mapping[tuple[str, str], int]) -> None:
     """Set attributes, in place: (module, attribute) -> value; `sizes.1` is the second entry of a tuple or list."""
-    modules = dict(model.named_modules())
+    modules = modules_by_name(model)
     for (path, attribute), number in values.items():
         if held(modules, path, attribute) != number:
             _put(modules[path], attribute.split("."), number)

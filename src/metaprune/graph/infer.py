@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from metaprune.graph.attributes import held
+from metaprune.graph.attributes import held, modules_by_name
 from metaprune.graph.call import Call, Dims, constants, is_layout, named_arguments
 from metaprune.graph.capture import Captured, capture
 from metaprune.graph.errors import TraceError
@@ -218,7 +218,7 @@ class _Walk:
         def terms(dims: Dims) -> tuple[Term, ...]:
             return tuple(term(dim) for dim in dims)
 
-        modules = dict(self.model.named_modules())
+        modules = modules_by_name(self.model)
         numbers: dict[tuple[str, str], Term] = {}
         operators: list[Operator] = []
         nodes = [call.node for call, _ in self.calls]

@@ -104,7 +104,7 @@ def channels(term: Term, kept: Mapping[str, Sequence[int]]) -> Tensor:
         return positions, total
 
     def concat(parts: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, int]:
-        positions, total = [], 0
+        positions, total = [torch.zeros(0, dtype=torch.int64)], 0
         for inner, count in parts:
             positions.append(inner + total)
             total += count
@@ -130,4 +130,4 @@ def places(term: Term, name: str) -> Tensor:
     def leaf(axis: Axis) -> Tensor:
         return torch.arange(axis.size) if axis.name == name else torch.full((axis.size,), -1)
 
-    return fold(term, leaf, product, lambda parts: torch.cat(list(parts)))
+    return fold(term, leaf, product, lambda parts: torch.cat([torch.full((0,), -1), *parts]))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "EMPTY",
     "UNIT",
     "Factors",
     "Irreconcilable",
@@ -63,6 +64,8 @@ class Parts:
 Shape = Variable | Factors | Parts
 UNIT = Factors(())
 """The dimension of size 1: it has no channels to cut, and broadcasts."""
+EMPTY = Parts(())
+"""The dimension of size 0, as an empty slice has: it has no channels, and adds nothing to a concatenation."""
 
 _MOST_COPIES = 64  # a fixed leading factor is written out as a concatenation up to this many times
 
@@ -76,10 +79,13 @@ def measure(shape: Shape) -> int:
 
 
 def resolve(shape: Shape) -> Shape:
-    """Follow bindings to a normal form: flat, without units in products, a leading concatenation distributed."""
+    """Follow bindings to a normal form.
+
+    It is flat, without units in products and empty parts in concatenations; a leading concatenation is distributed.
+    """
     if isinstance(shape, Variable):
-        if shape.size == 1:
-            return UNIT
+        if shape.size < 2:
+            return UNIT if shape.size else EMPTY
         if shape.bound is None:
             return shape
         shape.bound = resolve(shape.bound)
@@ -102,6 +108,8 @@ def _product(resolved: Sequence[Shape]) -> Shape:
         flat.extend(inner.of if isinstance(inner, Factors) else (inner,))
     if len(flat) == 1:
         return flat[0]
+    if EMPTY in flat:
+        return EMPTY
     if flat and isinstance(flat[0], Parts):
         return _parts([_product([part, *flat[1:]]) for part in flat[0].of])
     return Factors(tuple(flat))
@@ -217,15 +225,23 @@ def _split_parts(shape: Parts, size: int) -> tuple[Shape, Shape]:
 
 
 def cut(shape: Shape, bounds: Sequence[int]) -> list[Shape]:
-    """Write `shape` as a concatenation with boundaries at `bounds` (ascending, inside); the pieces between them.
+    """Write `shape` as a concatenation with boundaries at `bounds` (ascending); the pieces between them.
+
+    Pieces of no entries are `EMPTY`, and say nothing.
 
     Raises:
         Irreconcilable: A boundary falls inside the channels of a factor.
     """
     shape = resolve(shape)
+    total = measure(shape)
+    inside = sorted({bound for bound in bounds if 0 < bound < total})
+    if len(inside) < len(bounds):
+        entries = iter(cut(shape, inside))
+        ends = [*bounds, total]
+        return [next(entries) if end > start else EMPTY for start, end in zip([0, *bounds], ends, strict=True)]
     if not bounds:
         return [shape]
-    ends = [*bounds, measure(shape)]
+    ends = [*bounds, total]
     sizes = [end - start for start, end in zip([0, *bounds], ends, strict=True)]
     if isinstance(shape, Variable):
         pieces = tuple(Variable(size, shape.fixed) for size in sizes)
@@ -259,11 +275,13 @@ def _cut_parts(shape: Parts, ends: Sequence[int]) -> list[Shape]:
 
 
 def factor(shapes: Sequence[Shape], sizes: Sequence[int]) -> list[Shape]:
-    """Lay the dimensions `shapes` out anew in `sizes`, as `reshape` does.
+    """Lay the dimensions `shapes` out anew in `sizes`, as `reshape` does; what has no entries says nothing.
 
     Raises:
         Irreconcilable: The old and the new sizes do not divide.
     """
+    if 0 in sizes:
+        return [resolve(Variable(size)) for size in sizes]
     pending: Shape = resolve(Factors(tuple(shapes)))
     result: list[Shape] = []
     for size in reversed(sizes):

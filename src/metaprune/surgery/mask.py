@@ -23,6 +23,9 @@ from metaprune.surgery.attention import written_out
 
 __all__ = ["HidingInterpreter", "Masked", "Programs", "mask"]
 
+_NORMALISING = {"aten.batch_norm", "aten.instance_norm", "aten.fused_moving_avg_obs_fake_quant"}
+"""Operators that read across dimensions which their result has, too."""
+
 
 def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
     """The function that `slice` computes, at full width: dead channels are invisible to whatever reads them.
@@ -203,7 +206,8 @@ class HidingInterpreter(fx.Interpreter):
         names = [argument.name for argument in n.target._schema.arguments]  # type: ignore[union-attr]
         pressed = [_select(value, living.get(argument, {})) for argument, value in zip(names, args, strict=False)]
         result = n.target(*pressed, **kwargs)  # type: ignore[operator]
-        return _scatter(result, args[0], next(iter(living.values()))) if "softm" in name else result
+        first = next(iter(living.values()))
+        return _scatter(result, args[0], first) if "softm" in name or name in _NORMALISING else result
 
     def living(self, node: fx.Node) -> dict[str, dict[int, Tensor]]:
         """Per argument and dimension that `node` reads across and that has dead channels: the living ones."""

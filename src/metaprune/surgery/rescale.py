@@ -42,6 +42,7 @@ _FIRST = {
         "aten.contiguous",
         "aten.clone",
         "aten.to",
+        "aten.type_as",
         "aten.dropout",
         "aten.neg",
         "aten.unbind",
@@ -65,6 +66,8 @@ _FIRST = {
         "aten._unsafe_view",
         "aten.swapaxes",
     ),
+    *("aten.alias", "aten.detach", "aten.repeat", "aten.movedim", "aten.mT", "aten.narrow", "aten.roll", "aten.flip"),
+    *("aten.view_as", "aten.reshape_as", "aten.broadcast_to"),
 }
 """Operators that scale with their first operand."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from metaprune.graph.flow import Flow, Source
 from metaprune.graph.graph import ChannelGraph, Operator
 from metaprune.graph.term import Axis, Term, fold, size
-from metaprune.graph.unify import Factors, Parts, Shape, Variable, resolve
+from metaprune.graph.unify import EMPTY, Factors, Parts, Shape, Variable, resolve
 
 __all__ = ["ScaleChange", "mismatch", "scale_changes"]
 
@@ -168,6 +168,8 @@ def _skeletons(widths: Mapping[str, int]) -> Callable[[Term], Skeleton]:
     def skeleton(shape: Shape) -> Skeleton:
         if isinstance(shape, Variable):
             return shape.size if shape.fixed else shape
+        if shape == EMPTY:
+            return 0
         inner = [skeleton(part) for part in shape.of]
         if isinstance(shape, Parts) and all(part == inner[0] for part in inner):
             inner = [

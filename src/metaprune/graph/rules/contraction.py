@@ -120,6 +120,23 @@ def matmul(call: Call) -> Dims:
     return (*batch, *rows, *columns)
 
 
+@rule("aten.tensordot", "aten.inner")
+def tensordot(call: Call) -> Dims:
+    """Of each operand some dimensions are contracted with as many of the other (`inner`: the last ones)."""
+    left, right = call.tensor("self"), call.tensor("other")
+    if call.name == "aten.inner" and not (left and right):
+        return left or right
+    ours = [int(dim) % len(left) for dim in call.get("dims_self", [-1])]
+    theirs = [int(dim) % len(right) for dim in call.get("dims_other", [-1])]
+    for one, other in zip(ours, theirs, strict=True):
+        unify(left[one], right[other])
+    call.reads["self"], call.reads["other"] = tuple(ours), tuple(theirs)
+    rows = tuple(dim for place, dim in enumerate(left) if place not in ours)
+    columns = tuple(dim for place, dim in enumerate(right) if place not in theirs)
+    call.macs.append((*rows, *(left[dim] for dim in ours), *columns))
+    return (*rows, *columns)
+
+
 @rule("aten.addmm", "aten.baddbmm")
 def addmm(call: Call) -> Dims:
     """A product added to a matrix."""

@@ -15,7 +15,7 @@ def broadcast(operands: Sequence[Dims], rank: int | None = None) -> Dims:
     rank = max((len(dims) for dims in operands), default=0) if rank is None else rank
     result: list[Shape] = []
     for position in range(-rank, 0):
-        seen = [dims[position] for dims in operands if len(dims) >= -position and measure(dims[position]) > 1]
+        seen = [dims[position] for dims in operands if len(dims) >= -position and measure(dims[position]) != 1]
         for other in seen[1:]:
             unify(seen[0], other)
         result.append(resolve(seen[0]) if seen else UNIT)
@@ -24,24 +24,8 @@ def broadcast(operands: Sequence[Dims], rank: int | None = None) -> Dims:
 
 @rule(
     *("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.native_dropout", "aten.rrelu"),
-    *(
-        "aten.to",
-        "aten.type_as",
-        "aten.contiguous",
-        "aten.clone",
-        "aten.detach",
-        "aten.alias",
-        "aten._to_copy",
-    ),
-    *(
-        "aten.expand_as",
-        "aten.zeros_like",
-        "aten.ones_like",
-        "aten.full_like",
-        "aten.empty_like",
-        "aten.masked_fill",
-    ),
-    *("aten.rand_like", "aten.randn_like", "aten.softplus", "aten.lift_fresh_copy"),
+    *("aten.contiguous", "aten.clone", "aten.detach", "aten.alias", "aten._to_copy", "aten.lift_fresh_copy"),
+    *("aten.expand_as", "aten.masked_fill", "aten.softplus"),
     *(
         "aten.hardswish",
         "aten.hardsigmoid",
@@ -57,6 +41,15 @@ def broadcast(operands: Sequence[Dims], rank: int | None = None) -> Dims:
 def pointwise(call: Call) -> Dims | None:
     """Also the rule of every operator that carries PyTorch's `pointwise` tag."""
     return broadcast(call.operands()) if call.node.meta.get("val") is not None else None
+
+
+@rule(
+    *("aten.to", "aten.type_as", "aten.zeros_like", "aten.ones_like", "aten.full_like", "aten.empty_like"),
+    *("aten.rand_like", "aten.randn_like", "aten.randint_like"),
+)
+def like_the_first(call: Call) -> Dims:
+    """The dimensions of the first operand; a second one only lends its type, or a number to fill with."""
+    return call.tensor("self")
 
 
 @rule("aten.__and", "aten.__or", "aten.__xor")

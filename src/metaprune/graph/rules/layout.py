@@ -9,6 +9,7 @@ from metaprune.graph.call import Call, Dims, constants, rule
 from metaprune.graph.provenance import Attribute, Combined, Extent
 from metaprune.graph.rules.elementwise import broadcast
 from metaprune.graph.unify import (
+    EMPTY,
     UNIT,
     Factors,
     Irreconcilable,
@@ -230,7 +231,10 @@ def pad(call: Call) -> object:
     "aten.tensor_split",
 )
 def split(call: Call) -> list[Dims]:
-    """Pieces of one size stay equal; pieces whose sizes were listed are a concatenation."""
+    """Pieces of one size stay equal; pieces whose sizes were listed are a concatenation.
+
+    Pieces of one size but for the last, which is what is left, would not be that many at other sizes.
+    """
     dims = call.tensor("self")
     dim = call.dim("dim", len(dims), 0)
     sizes = [int(value.shape[dim]) for value in call.node.meta["val"]]
@@ -239,14 +243,16 @@ def split(call: Call) -> list[Dims]:
         pieces: list[Shape] = [equal_pieces(dims[dim], len(sizes))] * len(sizes)
         if "split_size" in call.arguments:
             call.size(pieces[0], listed)
-    else:
-        bounds = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
-        pieces = cut(dims[dim], bounds)
-        if isinstance(call.get(listed), list) and listed.startswith("split"):
+    elif isinstance(call.get(listed), list):
+        pieces = cut(dims[dim], [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)])
+        if listed.startswith("split"):
             for place, piece in enumerate(pieces):
                 call.size(piece, listed, place)
         else:
             call.literal = True
+    else:
+        fix(dims[dim], f"it is split into uneven pieces ({', '.join(map(str, sizes))})")
+        pieces = list(constants(sizes, f"it is one of uneven pieces ({', '.join(map(str, sizes))})"))
     return [(*dims[:dim], piece, *dims[dim + 1 :]) for piece in pieces]
 
 
@@ -263,6 +269,10 @@ def slice_(call: Call) -> Dims:
     if call.get("step", 1) != 1:
         fix(dims[dim], "a strided slice picks single entries of it")
         piece: Shape = constants([call.shape[dim]])[0]
+    elif start >= stop:
+        piece = EMPTY
+        if start == total:
+            call.size(dims[dim], "start")
     elif (start, stop) == (0, total):
         piece = dims[dim]
         call.size(piece, "length" if "length" in call.arguments else "end")

@@ -10,8 +10,15 @@ __all__ = []
 
 @rule("aten.batch_norm", "aten.instance_norm", "aten._native_batch_norm_legit_no_training")
 def batch_norm(call: Call) -> Dims:
-    """Statistics per channel (dimension 1): channels do not see one another."""
+    """Statistics per channel (dimension 1): channels do not see one another.
+
+    Statistics of the input run over all else (batch and picture; the columns of a weight that is standardised so).
+    """
     dims = call.tensor("input")
+    if call.get("training", False):
+        call.reads["input"] = (0, *range(2, len(dims)))
+    elif call.get("use_input_stats", False):
+        call.reads["input"] = tuple(range(2, len(dims)))
     call.affine(dims[1], "weight", "bias", "running_mean", "running_var")
     named = next((name for name in ("weight", "running_mean") if call.get(name) is not None), None)
     call.number(named, num_features=dims[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from metaprune.graph.call import Call, Dims, constants, rule
 from metaprune.graph.rules.elementwise import broadcast
 from metaprune.graph.unify import UNIT, fix
@@ -27,17 +29,28 @@ def _dims(call: Call, rank: int) -> tuple[int, ...]:
         "aten.logsumexp",
         "aten.prod",
     ),
-    *("aten.linalg_vector_norm", "aten.norm", "aten.all", "aten.any"),
+    *("aten.linalg_vector_norm", "aten.norm", "aten.all", "aten.any", "aten.nansum", "aten.nanmean"),
+    *("aten.var_mean", "aten.std_mean", "aten.aminmax"),
 )
-def reduce(call: Call) -> Dims:
-    """One tensor out, without the reduced dimensions (or with 1 in their place)."""
+def reduce(call: Call) -> object:
+    """Tensors without the reduced dimensions (or with 1 in their place): one, or two as of `var_mean`."""
     argument = "self" if "self" in call.arguments else "x"
     dims = call.tensor(argument)
     over = _dims(call, len(dims))
     call.reads[argument] = over
+    return _each(call, _left(call, dims, over))
+
+
+def _left(call: Call, dims: Dims, over: tuple[int, ...]) -> Dims:
     if call.get("keepdim", False):
         return tuple(UNIT if i in over else dim for i, dim in enumerate(dims))
     return tuple(dim for i, dim in enumerate(dims) if i not in over)
+
+
+def _each(call: Call, result: Dims) -> object:
+    """The dimensions of every output, which are alike."""
+    values = call.node.meta["val"]
+    return [result] * len(values) if isinstance(values, list | tuple) else result
 
 
 @rule("aten.cosine_similarity")
@@ -58,20 +71,26 @@ def softmax(call: Call) -> Dims:
     return dims
 
 
-@rule("aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.var_mean", "aten.std_mean", "aten.median")
-def reduce_several(call: Call) -> object:
-    """Reductions whose result may be positions: what they run over is fixed. Of two tensors: elementwise."""
-    dims = call.operands()[0]
+@rule("aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.median", "aten.kthvalue", "aten.mode")
+def extreme(call: Call) -> object:
+    """Reductions whose result may be positions: then what they run over is fixed. Of two tensors: elementwise."""
     if call.get("other") is not None:
         return broadcast(call.operands())
-    over = _dims(call, len(dims))
-    for dim in over:
-        fix(dims[dim], f"{call.name} runs over it")
-    left = tuple(dim for i, dim in enumerate(dims) if i not in over)
-    if call.get("keepdim", False):
-        left = tuple(UNIT if i in over else dim for i, dim in enumerate(dims))
-    values = call.node.meta["val"]
-    return [left] * len(values) if isinstance(values, list | tuple) else left
+    dims = call.tensor("self")
+    over = _dims(call, len(dims)) if "dim" in call.arguments else tuple(range(len(dims)))
+    if call.name in {"aten.max", "aten.min"} and not _positions_are_used(call):
+        call.reads["self"] = over
+    else:
+        for dim in over:
+            fix(dims[dim], f"{call.name} runs over it")
+    return _each(call, _left(call, dims, over))
+
+
+def _positions_are_used(call: Call) -> bool:
+    """Whether anybody takes the second of its two outputs."""
+    if not isinstance(call.node.meta["val"], list | tuple):
+        return False
+    return any(user.target is not operator.getitem or (user.args[1] and user.users) for user in call.node.users)
 
 
 @rule(
@@ -95,8 +114,7 @@ def ordered(call: Call) -> object:
     )
     for dim in over:
         fix(dims[dim], f"{call.name} depends on the order of its entries")
-    values = call.node.meta["val"]
-    return [dims] * len(values) if isinstance(values, list | tuple) else dims
+    return _each(call, dims)
 
 
 @rule("aten.topk")

@@ -1,0 +1,186 @@
+"""Habits of code that hide what a size is of: statistics of weights, empty slices, two names of one module …"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.zoo.entry import Entry, floats, pictures
+
+
+class ByBatchNorm(nn.Conv2d):
+    """Weights standardised by batch norm, each output channel a channel of it (BiT, NFNet)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=1e-6).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class ByVarMean(nn.Conv2d):
+    """The same, by both statistics at once (BiT as it was published)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, dim=[1, 2, 3], keepdim=True, unbiased=False)
+        return F.conv2d(x, (self.weight - mean) / torch.sqrt(variance + 1e-8), self.bias, self.stride, self.padding)
+
+
+class ByLayerNorm(nn.Conv2d):
+    """The same, by a layer norm of each filter, and by the largest entry of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.layer_norm(self.weight, self.weight.shape[1:])
+        return F.conv2d(x, weight / weight.abs().amax((1, 2, 3), keepdim=True), self.bias, padding=self.padding)
+
+
+def standardised(conv: type[nn.Conv2d]) -> nn.Module:
+    """Two standardised convolutions, the first on the picture itself."""
+    return nn.Sequential(
+        conv(3, 12, 3), nn.SiLU(), conv(12, 10, 3, padding=1), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(10, 5),
+    )  # fmt: skip
+
+
+class Windows(nn.Module):
+    """A mask of shifted windows, written where nothing is shifted; a rotation of a whole head, the rest of it empty."""
+
+    def __init__(self, shift: int = 0) -> None:
+        super().__init__()
+        self.window, self.shift, self.heads = 4, shift, 3
+        self.q, self.k, self.v = nn.Linear(9, 18), nn.Linear(9, 18), nn.Linear(9, 18)
+        self.out = nn.Linear(18, 5)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """The first entries of a head are rotated, the rest (none) passes."""
+        size = x.shape[-1]
+        turned, rest = x[..., :size], x[..., size:]
+        return torch.cat([-turned, rest], -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        mask = x.new_zeros((1, 1, length, 1))
+        parts = (slice(-self.window), slice(-self.window, -self.shift), slice(-self.shift, None))
+        for count, part in enumerate(parts):
+            mask[:, :, part] = count
+        q, k, v = (layer(x).view(batch, length, self.heads, -1).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v + mask)
+        return self.out(y.transpose(1, 2).reshape(batch, length, -1).relu())
+
+
+class Block(nn.Module):
+    """A convolution and a norm that checks its number of channels."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(before, after, 3, padding=1), nn.InstanceNorm2d(after, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class TwoNames(nn.Module):
+    """Blocks that stand in a list and in the chain that is run (DynUNet)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        blocks = Block(3, 12), Block(12, 10)
+        self.chain = nn.Sequential(*blocks)
+        self.blocks = nn.ModuleList(blocks)
+        self.again = self.blocks[1]
+        self.out = nn.Conv2d(10, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.again(self.blocks[0](x)) + self.chain(x))
+
+
+class Lent(nn.Module):
+    """Numbers that borrow the type of a tensor, whatever its shape (DeBERTa)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 14), nn.Linear(14, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        floor = torch.tensor(0.1).type_as(y)
+        return self.last(torch.where(y > 0, y, floor.to(y)) + torch.tensor([1]).to(x))
+
+
+class Contracted(nn.Module):
+    """Products that name the dimensions to sum over, and those of the last ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 12)
+        self.mix, self.rows = nn.Parameter(torch.randn(10, 12)), nn.Parameter(torch.randn(7, 10))
+        self.last = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tensordot(F.relu(self.first(x)), self.mix, dims=([2], [1]))
+        return self.last(F.relu(torch.inner(y, self.rows)))
+
+
+class Rounded(nn.Module):
+    """Quantisation-aware training: weights rounded channel by channel, activations by one scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.head = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 10, 3), nn.Linear(10, 5)
+        for name, channels in (("conv1", 12), ("conv2", 10)):
+            self.register_buffer(f"{name}_scale", torch.full((channels,), 0.01))
+            self.register_buffer(f"{name}_zero", torch.zeros(channels, dtype=torch.int32))
+
+    def rounded(self, name: str, x: Tensor) -> Tensor:
+        """A convolution with rounded weights and outputs."""
+        conv, scale, zero = (getattr(self, name + suffix) for suffix in ("", "_scale", "_zero"))
+        weight = torch.fake_quantize_per_channel_affine(conv.weight, scale.float(), zero, 0, -128, 127)
+        return torch.fake_quantize_per_tensor_affine(F.relu(F.conv2d(x, weight, conv.bias)), 0.02, 3, 0, 255)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rounded("conv2", self.rounded("conv1", x)).mean((2, 3)))
+
+
+class ChannelConvolution(nn.Module):
+    """ECA: the channels are weighed by a convolution that runs over them, so that their order counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.weigh, self.last = (
+            nn.Conv2d(3, 8, 3),
+            nn.Conv1d(1, 1, 3, padding=1, bias=False),
+            nn.Conv2d(8, 12, 3),
+        )
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        gate = self.weigh(x.mean((2, 3)).unsqueeze(1)).sigmoid().transpose(1, 2).unsqueeze(-1)
+        return self.head(F.relu(self.last(x * gate)).mean((2, 3)))
+
+
+ENTRIES = (
+    Entry(
+        "standardised_by_batch_norm",
+        "habits",
+        lambda: standardised(ByBatchNorm),
+        pictures(),
+        (12, 10),
+        statistics=(12,),
+    ),
+    Entry(
+        "standardised_by_var_mean", "habits", lambda: standardised(ByVarMean), pictures(), (12, 10), statistics=(12,)
+    ),
+    Entry(
+        "standardised_by_layer_norm",
+        "habits",
+        lambda: standardised(ByLayerNorm),
+        pictures(),
+        (12, 10),
+        statistics=(12, 10),
+    ),
+    Entry("empty_slices", "habits", Windows, floats((2, 7, 9)), (3, 6, 6)),
+    Entry("two_names", "habits", TwoNames, pictures(), (12, 10)),
+    Entry("lent_types", "habits", Lent, floats((2, 6)), (14,)),
+    Entry("contracted", "habits", Contracted, floats((2, 4, 6)), (12, 10, 7)),
+    Entry("rounded", "habits", Rounded, pictures(), (12, 10)),
+    Entry("channel_convolution", "habits", ChannelConvolution, pictures(), (12,), {8: "kernel"}),
+)
