@@ -126,3 +126,84 @@ def test_what_it_refuses(how: dict[str, float], said: str) -> None:
 def test_a_network_without_layers() -> None:
     with pytest.raises(MetapruneError, match="got none"):
         mp.sparsify(nn.BatchNorm2d(4), 0.5)
+
+
+class Turned(nn.Module):
+    """A linear layer with its weight the other way round, as some libraries hold it, and a table that is added."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs))
+        self.bias = nn.Parameter(torch.randn(outputs))
+        self.table = nn.Parameter(torch.randn(3, outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(2, 3, -1) + self.table
+
+
+class Mixed(nn.Module):
+    """Attention with its three projections in one tensor, a turned layer, an embedding and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.turned = Turned(8, 12)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embed(tokens)
+        return self.head(self.turned(self.attention(x, x, x, need_weights=False)[0]))
+
+
+def test_attention_is_covered_and_what_is_left_dense_is_named() -> None:
+    sparse = mp.sparsify(Mixed(), n=2, m=4)
+    assert list(sparse.masks) == ["attention.in_proj_weight", "attention.out_proj.weight", "head.weight"]
+    assert float((sparse.model.attention.in_proj_weight == 0).double().mean()) == 0.5
+    assert set(sparse.dense) == {"embed.weight", "turned.weight", "turned.table"}
+    assert "looked up" in sparse.dense["embed.weight"]
+    assert "graph=mp.trace" in sparse.dense["turned.weight"]
+
+
+def test_a_graph_tells_the_weights_of_any_module_and_their_inputs() -> None:
+    model = Mixed()
+    graph = mp.trace(model, (torch.randint(7, (2, 3)),))
+    sparse = mp.sparsify(model, n=2, m=4, graph=graph)
+    assert {"turned.weight", "attention.in_proj_weight"} <= set(sparse.masks)
+    assert (sparse.masks["turned.weight"].view(2, 4, 12).sum(1) == 2).all()
+    assert set(sparse.dense) == {"embed.weight", "turned.table"}
+
+
+def test_recurrent_and_functional_layers() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.filters = nn.Parameter(torch.randn(4, 4, 3))
+            self.turned = nn.Parameter(torch.randn(4, 4, 2))
+            self.lstm = nn.LSTM(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.conv1d(x, self.filters, padding=1)
+            return self.lstm(nn.functional.conv_transpose1d(x, self.turned, stride=2, groups=2))[0]
+
+    model, x = Functional(), torch.randn(2, 4, 4)
+    graph = mp.trace(model, (x,))
+    assert set(mp.sparsify(model, 0.5).masks) == {"lstm.weight_ih_l0", "lstm.weight_hh_l0"}
+    sparse = mp.sparsify(model, n=1, m=2, graph=graph)
+    assert set(sparse.masks) == {"filters", "turned", "lstm.weight_ih_l0", "lstm.weight_hh_l0"}
+    assert (sparse.masks["filters"].view(4, 2, 2, 3).sum(2) == 1).all()
+    assert (sparse.masks["turned"].view(2, 2, 4, 2).sum(1) == 1).all()
+
+
+def test_layers_that_are_skipped_are_named() -> None:
+    sparse = mp.sparsify(Mixed(), 0.5, skip=["attention.in*"])
+    assert list(sparse.masks) == ["attention.out_proj.weight", "head.weight"]
+    assert "skipped" in sparse.dense["attention.in_proj_weight"]
+    assert list(mp.sparsify(Mixed(), 0.5, skip=["attention"]).masks) == ["head.weight"]
+    for skip, said in (
+        (["heads"], "fits no weight"),
+        ("head", "list of patterns"),
+        (["head", "attention"], "got none"),
+    ):
+        with pytest.raises(MetapruneError, match=said):
+            mp.sparsify(Mixed(), 0.5, skip=skip)

@@ -7,16 +7,18 @@ costs, unless a library makes use of the pattern.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import clone
+from metaprune.zeros.contractions import Weight, contractions
 
 __all__ = ["Sparse", "sparsify"]
 
@@ -30,7 +32,7 @@ class Sparse:
     Attributes:
         model: A copy of the network with zeros in it.
         masks: Name of a weight -> True where it stays; of the weight's shape.
-        dense: Weights that were left as they are, each with the reason.
+        dense: Weights (of two dimensions or more) that were left as they are, each with the reason.
     """
 
     model: nn.Module
@@ -51,20 +53,32 @@ class Sparse:
         return 1 - sum(int(mask.sum()) for mask in self.masks.values()) / max(total, 1)
 
 
-def sparsify(model: nn.Module, sparsity: float | None = None, *, n: int | None = None, m: int | None = None) -> Sparse:
-    """Set the smallest weights of linear layers and convolutions to zero, by magnitude.
+def sparsify(
+    model: nn.Module,
+    sparsity: float | None = None,
+    *,
+    n: int | None = None,
+    m: int | None = None,
+    skip: Sequence[str] = (),
+    graph: ChannelGraph | None = None,
+) -> Sparse:
+    """Set the smallest weights of whatever multiplies its inputs to zero, by magnitude.
 
     Either a share of all of them together (`sparsity=0.8`), or all but the n largest of every m neighbours along the
-    input dimension (`n=2, m=4`). Biases, norms and embeddings stay.
+    input dimension (`n=2, m=4`). Linear layers, convolutions, recurrent layers and PyTorch's attention are known by
+    themselves; weights of other modules are when a graph says how they are used. Biases, norms and embeddings stay.
 
     Args:
         model: Any network; left untouched.
         sparsity: The share that becomes zero, in [0, 1); `round(sparsity * number)` of them.
         n: How many stay.
-        m: Of how many. Layers whose inputs are no multiple of it stay dense, and are named.
+        m: Of how many. Weights whose inputs are no multiple of it stay dense, and are named.
+        skip: Patterns (as `head.*` or `layers.*.attention`) of the names of modules or weights that stay dense.
+        graph: From `mp.trace(model, …)`: it knows the weights of contractions in modules of any kind.
 
     Raises:
-        MetapruneError: Neither or both are given, or there is nothing to set to zero.
+        MetapruneError: Neither or both are given, a pattern fits nothing, or there is nothing to set to zero.
+        PlanError: The graph is of another network.
     """
     if (sparsity is None) == (n is None) or (n is None) != (m is None):
         raise MetapruneError(f"sparsify: expected sparsity, or n and m, got sparsity={sparsity!r}, n={n!r}, m={m!r}")
@@ -72,25 +86,35 @@ def sparsify(model: nn.Module, sparsity: float | None = None, *, n: int | None =
         raise MetapruneError(f"sparsify: expected sparsity in [0, 1), got {sparsity!r}; 0.8 sets four fifths to zero")
     if n is not None and m is not None and not 0 < n < m:
         raise MetapruneError(f"sparsify: expected 0 < n < m, got n={n!r}, m={m!r}; 2 and 4 are usual")
+    if isinstance(skip, str):
+        raise MetapruneError(f"sparsify: expected skip as a list of patterns, got {skip!r}; write [{skip!r}]")
     copy = clone(model)
-    layers = _layers(copy)
-    if not layers:
+    found, dense = contractions(copy, graph)
+    for pattern in skip:
+        names = [name for name in (*found, *dense) if _fits(name, pattern)]
+        if not names:
+            raise MetapruneError(
+                f"sparsify: {pattern!r} in skip fits no weight; names are as {next(iter(found), '')!r}"
+            )
+        dense |= dict.fromkeys(names, f"skipped, as {pattern!r} says")
+        found = {name: weight for name, weight in found.items() if name not in names}
+    if not found:
         raise MetapruneError(
             f"sparsify: expected a {type(model).__name__} with linear layers or convolutions, got none"
+            + (f"; left dense: {dense}" if dense else "")
         )
-    dense: dict[str, str] = {}
     if sparsity is not None:
-        masks = _largest({name: layer.weight for name, layer in layers.items()}, sparsity)
+        masks = _largest({name: weight.tensor for name, weight in found.items()}, sparsity)
     else:
         assert n is not None
         assert m is not None
         masks = {}
-        for name, layer in layers.items():
-            blocks = _along_inputs(layer, layer.weight.detach())
-            if blocks.shape[-1] % m:
-                dense[name] = f"it has {blocks.shape[-1]} inputs, no multiple of {m}"
+        for name, weight in found.items():
+            inputs = weight.along_inputs(weight.tensor.detach()).shape[-1]
+            if inputs % m:
+                dense[name] = f"it has {inputs} inputs, no multiple of {m}"
             else:
-                masks[name] = _n_of_m(layer, n, m)
+                masks[name] = _n_of_m(weight, n, m)
         if not masks:
             raise MetapruneError(f"sparsify: expected layers with inputs in multiples of {m}, got none; see {dense}")
     sparse = Sparse(copy, masks, dense)
@@ -98,17 +122,10 @@ def sparsify(model: nn.Module, sparsity: float | None = None, *, n: int | None =
     return sparse
 
 
-Layer = nn.Linear | _ConvNd
-
-
-def _layers(model: nn.Module) -> dict[str, Layer]:
-    """Name of a weight -> the layer that holds it; tied ones once."""
-    parameters = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {
-        parameters.pop(id(module.weight)): module
-        for module in model.modules()
-        if isinstance(module, nn.Linear | _ConvNd) and id(module.weight) in parameters
-    }
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a pattern fits a weight, or a module that it lies in."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:count]), pattern) for count in range(1, len(parts) + 1))
 
 
 def _largest(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
@@ -120,18 +137,11 @@ def _largest(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor
     return {name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)}
 
 
-def _along_inputs(layer: Layer, weight: Tensor) -> Tensor:
-    """A view of a weight whose last dimension is the inputs of a group."""
-    if isinstance(layer, _ConvTransposeNd):
-        return weight.view(layer.groups, -1, *weight.shape[1:]).movedim(1, -1)
-    return weight.movedim(1, -1)
-
-
-def _n_of_m(layer: Layer, n: int, m: int) -> Tensor:
+def _n_of_m(weight: Weight, n: int, m: int) -> Tensor:
     """True for the n largest of every m neighbours; of equals, the first ones."""
-    sizes = _along_inputs(layer, layer.weight.detach().abs())
+    sizes = weight.along_inputs(weight.tensor.detach().abs())
     blocks = (*sizes.shape[:-1], -1, m)
-    order = sizes.view(blocks).argsort(dim=-1, descending=True, stable=True)[..., :n]
-    mask = torch.zeros(layer.weight.shape, dtype=torch.bool, device=layer.weight.device)
-    _along_inputs(layer, mask).view(blocks).scatter_(-1, order, True)
+    order = sizes.reshape(blocks).argsort(dim=-1, descending=True, stable=True)[..., :n]
+    mask = torch.zeros(weight.tensor.shape, dtype=torch.bool, device=weight.tensor.device)
+    weight.along_inputs(mask).view(blocks).scatter_(-1, order, True)
     return mask
