@@ -39,7 +39,7 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
     """
     folder = Path(folder)
     modules = dict(model.named_modules())
-    numbers = {f"{path}:{name}": held(modules, path, name) for path, name in {**graph.guesses, **graph.numbers}}
+    numbers = {f"{path}:{name}": held(modules, path, name) for path, name in graph.numbers}
     dense = {name: [size(term) for term in terms] for name, terms in graph.tensors.items()}
     known = {"numbers": numbers, "dense": dense, "written_out": graph.written_out}
     meta = {META: json.dumps(known)}  # one key: several would come in any order

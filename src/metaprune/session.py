@@ -348,6 +348,11 @@ def _notes(
     notes += [f"{axis} was left whole, its cut could not be verified: {reason}" for axis, reason in cut.undone.items()]
     if cut.unjudged is not None:
         notes.append(f"outputs were not compared with the masked network's: {cut.unjudged}")
+    if numbers := graph.left_alone(cut.plan.widths):
+        notes.append(
+            "these numbers equal a size that was cut, were not followed to it by the calls that were traced, and were "
+            "left as they are: " + "; ".join(numbers)
+        )
     if graph.written_out:
         notes.append(
             "PyTorch's attention module cannot be cut, so it was replaced by an equivalent one of four linear layers: "

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Slot", "held", "modules_by_name", "slots", "whole_numbers", "write_numbers"]
+__all__ = ["Slot", "held", "is_pytorchs", "modules_by_name", "slots", "whole_numbers", "write_numbers"]
 
 _OWN = frozenset(vars(nn.Module()))
 _MOST_DEEP = 4
@@ -107,6 +107,12 @@ def _fields(value: Any) -> dict[str, Any] | None:
 def modules_by_name(model: nn.Module) -> dict[str, nn.Module]:
     """Every module by its path; one that is registered under several names by each of them."""
     return dict(model.named_modules(remove_duplicate=False))
+
+
+def is_pytorchs(module: nn.Module | None) -> bool:
+    """Whether a module is one of PyTorch's layers, or a kind of one: what its attributes are called is known."""
+    bases = type(module).__mro__
+    return any(base.__module__.partition(".")[0] == "torch" and base is not nn.Module for base in bases)
 
 
 def whole_numbers(model: nn.Module) -> dict[tuple[str, str], int]:

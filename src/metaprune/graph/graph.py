@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,9 +13,11 @@ from metaprune.graph.errors import PlanError
 from metaprune.graph.flow import Flow
 from metaprune.graph.provenance import Number
 from metaprune.graph.tensors import named_tensors
-from metaprune.graph.term import Axis, Term, axes_of, size
+from metaprune.graph.term import Axis, Term, axes_of, size, width
 
 __all__ = ["ChannelGraph", "Operator", "Size", "Tie"]
+
+_DIGITS = re.compile(r"\d+")
 
 Tie = tuple[Term, Term]
 """Two terms that are one, because one number in the code holds the size of both."""
@@ -83,7 +86,8 @@ class ChannelGraph:
         batch: Examples in the example inputs.
         constants: Digests of the tensors that the code makes and holds.
         returned: Where each of the outputs comes from.
-        guesses: As `numbers`, for attributes that nothing is computed from: set where a cut verifies with them.
+        unfollowed: (module, attribute) -> a term of the size that the attribute equals, where nothing was followed to
+            it from there: such a number stays what it is.
         ties: Pairs of terms made one, in the stages they were found in.
         inference: What it was read from.
         written_out: The attention modules of PyTorch's that were written out, each with how it is called.
@@ -97,7 +101,7 @@ class ChannelGraph:
     args: tuple[Any, ...] = field(repr=False)
     kwargs: Mapping[str, Any] = field(repr=False)
     batch: int = 1
-    guesses: Mapping[tuple[str, str], Term] = field(default_factory=dict, repr=False)
+    unfollowed: Mapping[tuple[str, str], Term] = field(default_factory=dict, repr=False)
     ties: tuple[tuple[Tie, ...], ...] = field(default=(), repr=False)
     returned: Flow = field(default=(), repr=False)
     constants: tuple[str, ...] = field(default=(), repr=False)
@@ -145,8 +149,26 @@ class ChannelGraph:
             free += count * any(self.is_free(axis) for term in self.tensors[name] for axis in axes_of(term))
         return free / total if total else 0.0
 
+    def left_alone(self, widths: Mapping[str, int] | None = None) -> list[str]:
+        """The numbers in `unfollowed`, alike ones in one line: "heads = 4, as large as blocks.0.q".
+
+        Args:
+            widths: Axis -> width; only what these change the size of. By default all.
+        """
+        alike: dict[tuple[str, int, str], list[str]] = {}
+        for (path, attribute), term in self.unfollowed.items():
+            if widths is None or width(term, widths) != size(term):
+                name = f"{path}.{attribute}" if path else attribute
+                like = " × ".join(dict.fromkeys(axis.name or str(axis.size) for axis in axes_of(term)))
+                alike.setdefault((_DIGITS.sub("*", name), size(term), _DIGITS.sub("*", like)), []).append(
+                    f"{name} = {size(term)}, as large as {like}"
+                )
+        return [
+            lines[0] + (f" (and {len(lines) - 1} more like it)" if len(lines) > 1 else "") for lines in alike.values()
+        ]
+
     def __str__(self) -> str:
-        """A table: axis, size, and its members or the reason why it is fixed."""
+        """A table: axis, size, and its members or the reason why it is fixed; then numbers that stay as they are."""
         names = max([len(name) for name in self.axes], default=4)
         lines = [f"{'axis':<{names}}  {'size':>6}  members, or why it is fixed"]
         for name, axis in self.axes.items():
@@ -154,6 +176,9 @@ class ChannelGraph:
         lines.append(
             f"{len(self.free)} of {len(self.axes)} axes free; {self.free_share():.1%} of the parameters on them"
         )
+        if numbers := self.left_alone():
+            lines += ["numbers that equal a free size, were not followed to it, and stay as they are:"]
+            lines += [f"  {line}" for line in numbers]
         return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from metaprune.graph.attributes import held, modules_by_name
+from metaprune.graph.attributes import held, is_pytorchs, modules_by_name
 from metaprune.graph.call import Call, Dims, constants, is_layout, named_arguments
 from metaprune.graph.capture import Captured, capture
 from metaprune.graph.errors import TraceError
@@ -224,7 +224,11 @@ class _Walk:
         nodes = [call.node for call, _ in self.calls]
         flows, returned = sources(self.program.graph_module, self.placeholders(), nodes)
         for (call, outputs), flow in zip(self.calls, flows, strict=True):
-            exact = {key: dim for key, dim in call.numbers.items() if held(modules, *key) == measure(dim)}
+            exact = {
+                key: dim
+                for key, dim in call.numbers.items()
+                if is_pytorchs(modules.get(key[0])) and held(modules, *key) == measure(dim)
+            }
             numbers |= {key: term(dim) for key, dim in exact.items()}
             operators.append(
                 Operator(

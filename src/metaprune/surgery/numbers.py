@@ -19,7 +19,7 @@ from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.provenance import Attribute, Extent, Number, evaluate, leaves
 from metaprune.graph.term import Axis, Concat, Product, Term, axes_of, size, width
 
-__all__ = ["Solution", "guesses", "set_numbers", "solve"]
+__all__ = ["Solution", "set_numbers", "solve"]
 
 Numbers = dict[tuple[str, str], Term]
 Reading = Term | None
@@ -80,11 +80,13 @@ class Solution:
         numbers: (module, attribute) -> the dimension whose size it is.
         ties: Pairs of terms that one number in the code holds, so that neither can be cut without the other.
         fixed: Axis -> why a number in the code keeps it from being cut.
+        followed: The attributes that a size was computed from, whatever they hold.
     """
 
     numbers: Numbers = field(default_factory=dict)
     ties: list[Tie] = field(default_factory=list)
     fixed: dict[str, str] = field(default_factory=dict)
+    followed: set[tuple[str, str]] = field(default_factory=set)
 
 
 def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
@@ -107,6 +109,7 @@ def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
         candidates = {attribute: _candidates(attribute, values[attribute], group, graph) for attribute in attributes}
         reading, unsolved = _search(group, candidates, values, points)
         solution.numbers |= {(a.path, a.name): term for a, term in reading.items() if term is not None}
+        solution.followed |= {(a.path, a.name) for a in attributes}
         for equation in unsolved:
             solution.ties += _ties(equation, reading, graph)
             pieces += _same_pieces(equation, reading, graph)
@@ -203,40 +206,6 @@ def _named(pairs: Iterable[tuple[Term, Reading]], graph: ChannelGraph) -> list[T
         and size(one) == size(other)
         and all(axis.name in graph.axes for term in (one, other) for axis in axes_of(term))
     ]
-
-
-def guesses(model: nn.Module, graph: ChannelGraph) -> Numbers:
-    """For each attribute that no rule and no equation speaks of, the likeliest dimension of its size, if there is one.
-
-    The code does not compute sizes from these; they are kept in line for those who read them.
-    """
-    result: Numbers = {}
-    terms_of: dict[str, list[Term]] = {}
-    modules = dict(model.named_modules())
-    for (path, attribute), value in whole_numbers(model).items():
-        theirs = type(modules[path]).__module__.startswith("torch.")
-        if theirs or attribute.startswith("_") or (path, attribute) in graph.numbers:
-            continue
-        if path not in terms_of:
-            terms_of[path] = list(dict.fromkeys(_terms_held(path, graph)))
-        term = next((term for term in terms_of[path] if size(term) == value), None)
-        if term is not None:
-            result[path, attribute] = term
-    return result
-
-
-def _terms_held(path: str, graph: ChannelGraph) -> Iterator[Term]:
-    """Dimensions that the module's own code lays out, then those of its tensors and of its children's."""
-    inside = f"{path}." if path else ""
-    for operator in graph.operators:
-        if operator.path == path:
-            for given in operator.sizes:
-                yield from _inner(given.term, graph)
-    for depth in (0, 1):
-        for name in (name for name in graph.tensors if name.startswith(inside)):
-            if name.removeprefix(inside).count(".") == depth:
-                for term in graph.tensors[name]:
-                    yield from _inner(term, graph)
 
 
 def _inner(term: Term, graph: ChannelGraph) -> Iterator[Term]:

@@ -15,7 +15,6 @@ from metaprune.graph.infer import Inference, infer
 from metaprune.graph.plan import Plan
 from metaprune.graph.provenance import is_network
 from metaprune.graph.tensors import clone, named_tensors, with_tensors
-from metaprune.graph.term import Term
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.culprits import Culprits
 from metaprune.surgery.index import index
@@ -81,12 +80,12 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     if not wanted:
         return Cut(clone(dense), plan, {})
     carving = _Carving(model, graph)
-    result = carving.whole(wanted)
+    result = carving.attempt(wanted)
     undone: dict[str, str] = {}
     if isinstance(result, str):
-        culprits = Culprits(graph, wanted, lambda kept: carving.attempt(kept, graph.numbers), undone=undone)
+        culprits = Culprits(graph, wanted, carving.attempt, undone=undone)
         culprits.sort(result)
-        result = carving.whole(culprits.accepted)
+        result = carving.attempt(culprits.accepted)
     if isinstance(result, str):
         raise TraceError(f"slice: the network does not trace to the same graph twice ({result}); is its code random?")
     plan = Plan({name: stays for name, stays in plan.kept.items() if name not in undone})
@@ -101,16 +100,11 @@ class _Carving:
         self.graph = graph
         self.judge = Judge(model, graph)
 
-    def whole(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
-        """The network cut, with what its attributes are guessed to hold in line too, where that can be."""
-        result = self.attempt(kept, {**self.graph.guesses, **self.graph.numbers})
-        return self.attempt(kept, self.graph.numbers) if isinstance(result, str) and self.graph.guesses else result
-
-    def attempt(self, kept: Mapping[str, tuple[int, ...]], numbers: Mapping[tuple[str, str], Term]) -> nn.Module | str:
+    def attempt(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
         """The network cut and verified, or in words what went wrong."""
         widths = {name: len(stays) for name, stays in kept.items()}
         small = _index(self.model, self.graph, kept)
-        set_numbers(small, numbers, widths)
+        set_numbers(small, self.graph.numbers, widths)
         try:
             with inference_mode_of(small):
                 seen = infer(small, *example_inputs(small, self.graph), recorded=False)

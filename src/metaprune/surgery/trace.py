@@ -12,10 +12,11 @@ from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.infer import read
 from metaprune.graph.term import axes_of
 from metaprune.surgery.attention import observe, written_out
-from metaprune.surgery.numbers import guesses, solve
+from metaprune.surgery.numbers import solve
 from metaprune.surgery.rescale import Way, way_to_weights
 from metaprune.surgery.slice import carve
 from metaprune.surgery.trial import may_hold_a_size, trial
+from metaprune.surgery.unfollowed import unfollowed
 
 __all__ = ["trace"]
 
@@ -60,8 +61,8 @@ def trace(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, objec
         if graph.is_free(axis)
     }
     graph = replace(graph, numbers={**graph.numbers, **solution.numbers}).fixing({**stuck, **solution.fixed})
-    graph = replace(graph, guesses=guesses(model, graph), written_out=calls, inference=inference)
+    graph = replace(graph, written_out=calls, inference=inference)
     forks = any(isinstance(way, Way) and way.beside for way in ways.values())
     if forks or graph.constants or any(may_hold_a_size(operator, graph) for operator in graph.operators):
         graph = graph.fixing(carve(model, graph, trial(graph)).undone)
-    return graph
+    return replace(graph, unfollowed=unfollowed(model, graph, solution.followed))
