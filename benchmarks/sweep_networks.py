@@ -630,7 +630,8 @@ for _name, _config, _given in [
     ("ViTForImageClassification", "ViTConfig", {}),
     ("Dinov2Model", "Dinov2Config", {"mlp_ratio": 2}),
     ("DPTForDepthEstimation", "DPTConfig", {
-        "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 8, 16, 16], "fusion_hidden_size": 8}),
+        "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 8, 16, 16],
+        "fusion_hidden_size": 8}),
     ("YolosForObjectDetection", "YolosConfig", {"image_size": [32, 32], "num_detection_tokens": 5}),
     ("SiglipVisionModel", "SiglipVisionConfig", {}),
 ]:  # fmt: skip
