@@ -30,7 +30,7 @@ from metaprune.surgery.attention import written_out
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import Cut, carve
 from metaprune.surgery.trace import trace
-from metaprune.train.engine import Recipe, evaluate, fit
+from metaprune.train.engine import Recipe, evaluate, fit, rehearse
 from metaprune.train.folder import one_at_a_time
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import Row
@@ -118,6 +118,7 @@ def prune(
     graph = trace(model, args, kwargs)
     bounded, measured = remembered(out, budget) or _computable(model, graph, budget, recipe)
     Allocation(graph, bounded)
+    rehearse(model, task, recipe)
     split = "test" if task.test is not None else "val"
     dense = figures(model, graph, None, task, recipe, split)
     dense_val = evaluate(model, task.val, task, recipe) if split == "test" else dense.metric

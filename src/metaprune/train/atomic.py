@@ -82,8 +82,9 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
 
     Raises:
         FileError: It cannot be written.
+        ValueError: A number that JSON has no word for: infinite, or none.
     """
-    write_text(path, json.dumps(seal(tree), indent=1))
+    write_text(path, json.dumps(seal(tree), indent=1, allow_nan=False))
 
 
 def read_json(path: Path) -> dict[str, Any]:

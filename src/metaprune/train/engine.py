@@ -16,15 +16,28 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from metaprune.graph.tensors import channels_last
+from metaprune.graph.tensors import channels_last, clone
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint
+from metaprune.train.checks import (
+    TrainError,
+    answer,
+    counted,
+    examples_of,
+    length,
+    loss_of,
+    mean,
+    metric_of,
+    one_of,
+    smallest,
+)
 from metaprune.train.progress import Bar
-from metaprune.train.run import History, Run, Stateful, TrainError
-from metaprune.train.task import Batch, Loader, Task
+from metaprune.train.run import History, Run, Stateful
+from metaprune.train.task import Batch, Loader, Task, is_number
 
-__all__ = ["Recipe", "evaluate", "fit"]
+__all__ = ["Recipe", "evaluate", "fit", "rehearse"]
 
+MEASURING = "evaluate"  # what it is called where data do not fit
 LOOK = 20  # steps between two looks at the loss; each look waits for the device
 
 
@@ -53,21 +66,29 @@ class Recipe:
         Raises:
             TrainError: a value out of range.
         """
+        whole = {name: type(getattr(self, name)) is int for name in ("epochs", "seed")}
+        numbers = ("lr", "momentum", "weight_decay", "warmup")
+        real = {name: is_number(value := getattr(self, name)) and math.isfinite(value) for name in numbers}
+        clip = self.clip_norm
+        steps = isinstance(self.milestones, tuple | list) and all(map(is_number, self.milestones))
         limits = {
-            "epochs": (self.epochs >= 1, "1 or more"),
-            "lr": (self.lr > 0, "above 0"),
-            "momentum": (0 <= self.momentum < 1, "inside [0, 1)"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "epochs": (whole["epochs"] and self.epochs >= 1, "a whole number from 1"),
+            "lr": (real["lr"] and self.lr > 0, "a number above 0"),
+            "momentum": (real["momentum"] and 0 <= self.momentum < 1, "a number inside [0, 1)"),
+            "weight_decay": (real["weight_decay"] and self.weight_decay >= 0, "a number from 0"),
             "optimizer": (self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'"),
             "schedule": (self.schedule in ("cosine", "constant", "steps"), "'cosine', 'constant' or 'steps'"),
             "milestones": (
-                bool(self.milestones) == (self.schedule == "steps")
+                steps
+                and bool(self.milestones) == (self.schedule == "steps")
                 and list(self.milestones) == sorted(self.milestones),
                 "ascending epochs for schedule='steps', and empty for the others",
             ),
-            "warmup": (0 <= self.warmup < self.epochs, "inside [0, epochs)"),
-            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "None or above 0"),
-            "seed": (0 <= self.seed < 2**63, "inside [0, 2^63)"),
+            "warmup": (real["warmup"] and 0 <= self.warmup < self.epochs, "epochs inside [0, epochs)"),
+            "clip_norm": (clip is None or (is_number(clip) and clip > 0), "None or above 0"),
+            "seed": (whole["seed"] and 0 <= self.seed < 2**63, "a whole number inside [0, 2^63)"),
+            "precision": (isinstance(self.precision, str), "words such as '32-true'"),
+            "device": (isinstance(self.device, str), "words such as 'cpu' or 'cuda:0'"),
         }
         for name, (fits, expected) in limits.items():
             if not fits:
@@ -145,8 +166,8 @@ def fit(
     stop = recipe.epochs if stop is None else stop
     if not 0 <= start <= stop <= recipe.epochs:
         raise TrainError(f"{name}: expected 0 <= start <= stop <= {recipe.epochs} (epochs), got {start} and {stop}")
-    batches = _length(task.train, f"{name}: the training data")
-    _length(task.val, f"{name}: the validation data")
+    batches = length(task.train, f"{name}: the training data")
+    length(task.val, f"{name}: the validation data")
     if isinstance(checkpoint, Path | str):
         checkpoint = Checkpoint(checkpoint)
     fabric = _fabric(recipe)
@@ -179,9 +200,8 @@ def fit(
                     group["lr"] = lr * share
 
                 batch = _placed(fabric, batch, recipe)
-                args, kwargs = task.inputs(batch)
-                with fabric.autocast():
-                    loss = task.loss(network(*args, **kwargs), batch)
+                with fabric.autocast(), _given_back(module, only=step == 0):
+                    loss = loss_of(answer(network, batch, task, name), batch, task, name)
                 stepper.zero_grad()
                 fabric.backward(loss)
                 if recipe.clip_norm is not None:
@@ -206,6 +226,36 @@ def fit(
         return History(run.rows)
 
 
+def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:
+    """Tries a first batch of the training data on a copy: what does not fit is better known before a long search.
+
+    Of the last batch, too, where the loader tells that it has one example only. Nothing is changed.
+
+    Raises:
+        MetapruneError: no batches, a network that cannot take them, a loss that is none or not finite.
+    """
+    what = "rehearsal"
+    batches = length(task.train, "prune: the training data")
+    length(task.val, "prune: the validation data")
+    fabric = _fabric(recipe)
+    twin = clone(module)
+    with _borrowed(twin, fabric.device, recipe):
+        randomness.seed(recipe.seed, 0)
+        network = fabric.setup(twin)
+        network.train()
+        batch = _placed(fabric, next(counted(task.train, batches, "prune: the training data")), recipe)
+        with torch.enable_grad(), fabric.autocast():
+            loss = loss_of(answer(network, batch, task, what), batch, task, what)
+        if not math.isfinite(loss.item()):
+            raise TrainError(
+                f"{what}: the loss is {loss.item()} at epoch 1, step 1, whatever the lr; look for numbers in the "
+                "data and in the weights that are not finite, and for a division by 0 in the loss"
+            )
+        if smallest(task.train) == 1:
+            with torch.no_grad(), fabric.autocast():
+                answer(network, one_of(batch, examples_of(batch, task)), task, f"{what} of the last training batch")
+
+
 def evaluate(module: nn.Module, batches: Loader, task: Task, recipe: Recipe) -> float:
     """The metric of the task: its mean over all examples, in evaluation mode.
 
@@ -214,7 +264,7 @@ def evaluate(module: nn.Module, batches: Loader, task: Task, recipe: Recipe) -> 
     Raises:
         TrainError: there are no batches.
     """
-    _length(batches, "evaluate: the data")
+    length(batches, "evaluate: the data")
     fabric = _fabric(recipe)
     with _borrowed(module, fabric.device, recipe):
         randomness.seed(recipe.seed)
@@ -237,6 +287,19 @@ def _fabric(recipe: Recipe) -> Any:
         raise TrainError(
             f"recipe: cannot use device {recipe.device!r} with precision {recipe.precision!r} ({error})"
         ) from error
+
+
+@contextmanager
+def _given_back(module: nn.Module, *, only: bool) -> Iterator[None]:
+    """The statistics of a network as they were, should the block fail (if `only` then)."""
+    held = [(buffer, buffer.clone()) for buffer in module.buffers()] if only else []
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for buffer, before in held:
+                buffer.copy_(before)
+        raise
 
 
 @contextmanager
@@ -275,14 +338,12 @@ def _score(fabric: Any, network: nn.Module, batches: Loader, task: Task, recipe:
     total: float | Tensor = 0.0
     examples = 0
     with torch.no_grad():  # not inference mode: what a loader or a module caches here may be trained on later
-        for batch in batches:
+        for batch in counted(batches, len(batches), f"{MEASURING}: the data"):
             batch = _placed(fabric, batch, recipe)
-            args, kwargs = task.inputs(batch)
-            value, count = task.metric(network(*args, **kwargs), batch)
+            output = answer(network, batch, task, MEASURING)
+            value, count = metric_of(output, batch, task, MEASURING)
             total, examples = total + value, examples + count
-    if not examples:
-        raise TrainError("evaluate: the data gave no examples")
-    return float(total) / examples
+    return mean(total, examples, task.metric_name, "evaluate: the data")
 
 
 def _optimizer(
@@ -304,14 +365,3 @@ def _optimizer(
         return torch.optim.AdamW(groups, betas=(recipe.momentum, 0.999), **common)
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=nesterov, **common)
-
-
-def _length(batches: Loader, what: str) -> int:
-    """The number of batches, which must be known and not 0."""
-    try:
-        length = len(batches)
-    except TypeError:
-        raise TrainError(f"{what} must have a length (a DataLoader over a map-style dataset has)") from None
-    if not length:
-        raise TrainError(f"{what} is empty: it has no batches; check the dataset, batch_size and drop_last")
-    return length

@@ -8,9 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaprune.train import fidelity
-from metaprune.train.task import Batch, Loader, Pictures, Task, TaskError
+from metaprune.train.task import Batch, Loader, Pictures, Task, TaskError, is_number
 
 __all__ = ["Denoising", "SuperResolution", "bicubic"]
+
+FLAWLESS = 100.0  # dB, what a picture counts that is restored without any error
 
 
 def SuperResolution(train: Loader, val: Loader, test: Loader | None = None, *, scale: int) -> Task:
@@ -55,7 +57,7 @@ def Denoising(train: Loader, val: Loader, test: Loader | None = None, *, sigma: 
     Raises:
         TaskError: a sigma that is none.
     """
-    if not 0 < sigma < float("inf"):
+    if not (is_number(sigma) and 0 < sigma < float("inf")):
         raise TaskError(f"denoising: expected a sigma above 0, in grey levels of 255, got {sigma!r}")
     return _restoration(train, val, test, 1, fidelity.quantized, f"noisy (σ = {sigma:g})")
 
@@ -80,7 +82,7 @@ def _restoration(
         val,
         test,
         loss=partial(_absolute_error, scale=scale),
-        metric=partial(_measured, measure=fidelity.psnr, view=view, scale=scale),
+        metric=partial(_measured, measure=_decibels, view=view, scale=scale),
         metric_name="PSNR (dB)",
         distance=F.l1_loss,
         further={"SSIM": partial(_measured, measure=fidelity.ssim, view=view, scale=scale)},
@@ -111,6 +113,11 @@ def _fitting(restored: Tensor, batch: Batch, scale: int) -> Tensor:
             f"of the input, got {tuple(restored.shape)} and {tuple(true.shape)}; do network and data have this scale?"
         )
     return true
+
+
+def _decibels(restored: Tensor, true: Tensor) -> Tensor:
+    """PSNR where a picture without an error counts as `FLAWLESS`, so that means stay finite."""
+    return fidelity.psnr(restored, true).clamp(max=FLAWLESS)
 
 
 def _luma_inside(pictures: Tensor, border: int) -> Tensor:

@@ -4,22 +4,17 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from metaprune.graph.errors import MetapruneError
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
+from metaprune.train.checks import TrainError, counted
 from metaprune.train.task import Batch, Loader
 
 __all__ = ["History", "Row", "Run", "Stateful", "TrainError"]
-
-
-class TrainError(MetapruneError):
-    """A training that cannot start or go on."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +33,14 @@ class History:
     """One row an epoch."""
 
     rows: list[Row] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """How many epochs, and from where to where."""
+        if not self.rows:
+            return "History(no epochs)"
+        a, b = self.rows[0], self.rows[-1]
+        metric = f"metric {a.metric:.4g} → {b.metric:.4g}"
+        return f"History({len(self.rows)} epochs, loss {a.loss:.3g} → {b.loss:.3g}, {metric})"
 
 
 class Stateful(Protocol):
@@ -73,18 +76,13 @@ class Run:
     def rest_of_epoch(self, loader: Loader) -> Iterator[Batch]:
         """The batches of this epoch that are not done yet, with the random numbers that belong to them."""
         randomness.seed(self.identity["seed"], self.epoch)
-        remaining = iter(loader)
+        remaining = counted(loader, self.batches, f"{self.name}: the training data")
         for _ in range(self.batch):
             next(remaining)
         if self._random is not None:
             randomness.restore(self._random)
             self._random = None
-        yield from islice(remaining, self.batches - self.batch)
-        if self.batch != self.batches:
-            raise TrainError(
-                f"{self.name}: the training data promised {self.batches} batches an "
-                f"epoch and gave {self.batch}; make its length true"
-            )
+        yield from remaining
         self.look()
 
     def count(self, loss: Tensor, lr: float) -> None:

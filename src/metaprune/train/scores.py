@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from metaprune.train.checks import mean, metric_of
 from metaprune.train.engine import Recipe, evaluate
-from metaprune.train.run import TrainError
 from metaprune.train.task import Batch, Loader, Task
 
 __all__ = ["Scores", "scores", "scores_of_outputs"]
@@ -59,11 +59,9 @@ def scores_of_outputs(outputs: Callable[[Batch], Any], batches: Iterable[Batch],
     """
     beside, total, examples = _Further(task), 0.0, 0
     for batch in batches:
-        value, count = beside.metric(outputs(batch), batch)
+        value, count = metric_of(outputs(batch), batch, replace(task, metric=beside.metric), "evaluate")
         total, examples = total + float(value), examples + count
-    if not examples:
-        raise TrainError("evaluate: the data gave no examples")
-    return Scores(total / examples, beside.means)
+    return Scores(mean(total, examples, task.metric_name, "evaluate: the data"), beside.means)
 
 
 class _Further:
@@ -76,11 +74,12 @@ class _Further:
     def metric(self, output: Any, batch: Batch) -> tuple[float | Tensor, int]:
         """The task's metric of a batch; the others are added up."""
         for name, (total, examples) in self.sums.items():
-            value, count = self.task.further[name](output, batch)
+            further = replace(self.task, metric=self.task.further[name])
+            value, count = metric_of(output, batch, further, f"evaluate: {name}")
             self.sums[name] = (total + float(value), examples + count)
         return self.task.metric(output, batch)
 
     @property
     def means(self) -> dict[str, float]:
         """The mean of each over all examples so far."""
-        return {name: total / examples for name, (total, examples) in self.sums.items()}
+        return {name: mean(*sums, name, "evaluate: the data") for name, sums in self.sums.items()}

@@ -2,9 +2,11 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Real
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +16,19 @@ from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.errors import MetapruneError
 
-__all__ = ["Batch", "Classification", "First", "Loader", "Metric", "Pictures", "Task", "TaskError", "distil", "on"]
+__all__ = [
+    "Batch",
+    "Classification",
+    "First",
+    "Loader",
+    "Metric",
+    "Pictures",
+    "Task",
+    "TaskError",
+    "distil",
+    "is_number",
+    "on",
+]
 
 Batch = Any
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs
@@ -52,9 +66,39 @@ class First:
         return min(self.most, len(self.loader))
 
 
+def is_number(value: object) -> bool:
+    """Whether it is a number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def first(batch: Batch) -> Arguments:
-    """The first element of a batch, or the batch if it is one tensor, as the only argument of the network."""
-    return (batch if isinstance(batch, Tensor) else batch[0],), {}
+    """The first element of a batch, or the batch if it is one tensor, as the only argument of the network.
+
+    Raises:
+        TaskError: the batch has no first element, such as a dictionary.
+    """
+    if isinstance(batch, Tensor):
+        return (batch,), {}
+    if isinstance(batch, Mapping):
+        key = next(iter(batch), "x")
+        raise TaskError(
+            f"task: expected batches as tuples, whose first element the network takes, got a {type(batch).__name__} "
+            f"with {', '.join(map(repr, batch)) or 'no keys'}; say what it takes: Task(…, inputs=lambda batch: "
+            f"((batch[{key!r}],), {{}}))"
+        )
+    if not isinstance(batch, Sequence) or isinstance(batch, str) or not len(batch):
+        raise TaskError(
+            f"task: expected batches as tuples, whose first element the network takes, got {_kind(batch)}; say what it "
+            "takes: Task(…, inputs=lambda batch: ((batch.images,), {}))"
+        )
+    return (batch[0],), {}
+
+
+def _kind(thing: Any) -> str:
+    """What a thing is, in words."""
+    if isinstance(thing, Sequence) and not isinstance(thing, str) and not len(thing):
+        return f"an empty {type(thing).__name__}"
+    return "None" if thing is None else f"a {type(thing).__name__}"
 
 
 def on(device: torch.device | None, batch: Batch) -> Batch:
@@ -87,6 +131,27 @@ class Task:
     further: Mapping[str, Metric] = field(default_factory=dict)  # by name; choose nothing; reported
     pictures: Pictures | None = None  # where outputs are pictures
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be gone through or called.
+
+        Raises:
+            TaskError: batches that are none, a loss or a metric that cannot be called.
+        """
+        for part in ("train", "val", "test"):
+            loader = getattr(self, part)
+            if not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")) or isinstance(loader, str | Tensor):
+                if part == "test" and loader is None:
+                    continue
+                raise TaskError(
+                    f"task: expected {part} as batches to go through, such as a DataLoader, got {_kind(loader)}"
+                )
+        called = {"loss": self.loss, "metric": self.metric, "inputs": self.inputs, "distance": self.distance}
+        for name, function in called.items():
+            if not callable(function) and not (name == "distance" and function is None):
+                raise TaskError(f"task: expected {name} as a function, got {_kind(function)}")
+        if not isinstance(self.metric_name, str):
+            raise TaskError(f"task: expected metric_name as words, got {_kind(self.metric_name)}")
+
 
 def Classification(
     train: Loader,
@@ -107,7 +172,14 @@ def Classification(
         test: batches to report.
         label_smoothing: the share of each target that is spread over all classes.
         temperature: T, how soft a teacher's answers are made where one is imitated (`distil`).
+
+    Raises:
+        TaskError: a smoothing or a temperature out of range.
     """
+    if not (is_number(label_smoothing) and 0 <= label_smoothing < 1):
+        raise TaskError(f"classification: expected label_smoothing inside [0, 1), got {label_smoothing!r}")
+    if not (is_number(temperature) and 0 < temperature < math.inf):
+        raise TaskError(f"classification: expected a temperature above 0, got {temperature!r}")
     return Task(
         train,
         val,
@@ -130,7 +202,21 @@ def _accuracy(logits: Tensor, batch: Batch) -> tuple[Tensor, int]:
 
 def _labels(logits: Tensor, batch: Batch) -> Tensor:
     """The labels of a batch, once they are known to fit: a GPU dies of a label that is out of range."""
+    if not isinstance(batch, Sequence) or len(batch) < 2:
+        raise TaskError(
+            f"classification: expected batches (images, labels), got {_kind(batch)}; give a Task with a loss and a "
+            "metric of its own"
+        )
+    if not isinstance(logits, Tensor):
+        raise TaskError(
+            f"classification: expected logits (N, classes), got {_kind(logits)} from the network; wrap it so that it "
+            "returns them"
+        )
     labels: Tensor = batch[1]
+    if not isinstance(labels, Tensor):
+        raise TaskError(
+            f"classification: expected N whole-number labels as a tensor, got {_kind(labels)}; use torch.as_tensor"
+        )
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
         raise TaskError(
             f"classification: expected logits (N, classes) and N whole-number labels, got an output of shape "
@@ -172,9 +258,13 @@ def distil(task: Task, teacher: nn.Module, *, share: float = 0.5) -> Task:
     Raises:
         TaskError: the task has no distance, or the share is none.
     """
+    if not isinstance(task, Task):
+        raise TaskError(f"distil: expected a task, such as mp.Classification(train, val), got {_kind(task)}")
     if (distance := task.distance) is None:
         raise TaskError("distil: the task cannot compare two outputs; give its field `distance`, as F.l1_loss")
-    if not 0 <= share <= 1:
+    if not isinstance(teacher, nn.Module):
+        raise TaskError(f"distil: expected the teacher as a network, an nn.Module, got {_kind(teacher)}")
+    if not (is_number(share) and 0 <= share <= 1):
         raise TaskError(f"distil: expected a share from 0 to 1, got {share!r}")
     wise = copy.deepcopy(teacher).eval().requires_grad_(False)
 
