@@ -13,7 +13,6 @@ ours.
 import argparse
 import contextlib
 import hashlib
-import json
 import os
 import re
 import resource
@@ -35,7 +34,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import Term, axes_of, width
 from metaprune.surgery.slice import carve
-from metaprune.train.atomic import write_json
+from metaprune.train.atomic import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # tests are no package that is installed
@@ -301,7 +300,7 @@ def place_of(folder: Path, name: str) -> Path:
 def kept_row(folder: Path, name: str) -> Row | None:
     """The row of a network, if it was measured."""
     place = place_of(folder, name)
-    return Row(**json.loads(place.read_text(encoding="utf-8"))) if place.exists() else None
+    return Row(**read_json(place)) if place.exists() else None
 
 
 def measure(folder: Path, name: str, limit: int, memory: int) -> Row:

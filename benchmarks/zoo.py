@@ -9,7 +9,6 @@ name holds a word, or whose family it is; the page has all rows that hold. The e
 import argparse
 import hashlib
 import inspect
-import json
 import os
 import platform
 import re
@@ -27,7 +26,7 @@ import metaprune as mp
 from metaprune.graph.graph import ChannelGraph
 from metaprune.report.summary import groups, reasons
 from metaprune.surgery.slice import carve
-from metaprune.train.atomic import write_json
+from metaprune.train.atomic import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # tests are no package that is installed
@@ -142,7 +141,7 @@ def kept_row(folder: Path, name: str, seeds: int) -> tuple[Path, Row | None]:
     for path in sources:
         digest.update(path.read_bytes())
     place = folder / f"{name}.{digest.hexdigest()[:16]}.json"
-    return place, Row(**json.loads(place.read_text(encoding="utf-8"))) if place.exists() else None
+    return place, Row(**read_json(place)) if place.exists() else None
 
 
 def page(rows: list[Row], networks: int, seeds: int) -> str:
