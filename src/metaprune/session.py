@@ -226,10 +226,12 @@ def _floor(task: Task, split: str) -> Floor | None:
 
 
 def _example(graph: ChannelGraph) -> str:
-    """Sizes of the example inputs, without the batch."""
-    leaves = tree_leaves((graph.args, graph.kwargs))
+    """Sizes of the example inputs, without the batch, and what they hold where that is not usual."""
+    leaves = tree_leaves((graph.args, dict(graph.kwargs)))
     return ", ".join(
-        "×".join(map(str, leaf.shape[1:])) for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim() > 1
+        "×".join(map(str, leaf.shape[1:])) + ("" if leaf.is_floating_point() else f" {str(leaf.dtype)[6:]}")
+        for leaf in leaves
+        if isinstance(leaf, torch.Tensor) and leaf.dim() > 1
     )
 
 

@@ -185,7 +185,7 @@ def test_strip_draws_each_channel_once() -> None:
 
 def test_skyline_names_what_neighbours_share() -> None:
     names = ["net.stem", *(f"net.layer{i}.{j}" for i in (1, 2) for j in range(20))]
-    drawn = picture.skyline([(name, 8.0, 4.0, name, False) for name in names])
+    drawn = picture.skyline([(name, 8.0, 4.0, name) for name in names])
     assert [group[0] for group in drawn.groups] == ["stem", "layer1", "layer2"]
     assert drawn.bars[0].before == 100
     assert drawn.bars[0].after == 50

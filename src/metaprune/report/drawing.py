@@ -163,10 +163,11 @@ def _label(scene: Scene, lane: Lane, words: bool) -> list[str]:
 def _paint(scene: Scene, name: str, width: int) -> str:
     look = _look(scene, width)
     legend, used = _legend(scene, look.width)
+    heads = {block: _HEAD + 12 * (len(_lines(_title(block), _title_room(block, look))) - 1) for block in scene.blocks}
     tops, y = [], used + 18.0
     for index in range(len(scene.lines)):
         y += sum(8.0 for block in scene.blocks if block.last == index - 1)
-        y += sum(float(_HEAD) for block in scene.blocks if block.first == index)
+        y += sum(heads[block] for block in scene.blocks if block.first == index)
         tops.append(y + _ROW / 2)
         y += _ROW
     height = y + sum(8.0 for block in scene.blocks if block.last == len(scene.lines) - 1) + 14
@@ -180,11 +181,12 @@ def _paint(scene: Scene, name: str, width: int) -> str:
     for block in scene.blocks:
         inside = [b for b in scene.blocks if b.first == block.first and b.depth >= block.depth]
         ends = [b for b in scene.blocks if b.last == block.last and b.depth > block.depth]
-        top = tops[block.first] - _ROW / 2 - _HEAD * len(inside) + 3
+        top = tops[block.first] - _ROW / 2 - sum(heads[b] for b in inside) + 3
         bottom = tops[block.last] + _ROW / 2 + 5 + 6 * len(ends)
         x = 2 + 8.0 * block.depth
         parts.append(_rect("cg-block", x, top, look.width - 2 * x, bottom - top, 5))
-        parts.append(_text("cg-mono cg-strong", x + 8, top + 16, _fitting(_title(block), look.names - x - 8)))
+        middle = top + 16 + (heads[block] - _HEAD) / 2
+        parts += _named("cg-mono cg-strong", x + 8, middle, _title(block), _title_room(block, look))
     for lane in scene.lanes.values():
         x, wide = look.columns[lane.column], _wide(scene, lane, look.lane)
         kind, kept = kind_of(scene, lane), _kept(scene, lane, look.lane)
@@ -198,9 +200,7 @@ def _paint(scene: Scene, name: str, width: int) -> str:
             parts.append(_text(f"cg-{kind}-ink", x + wide + 5, below, words))
     for y, line in zip(tops, scene.lines, strict=True):
         x = 10 + 8.0 * line.depth
-        text = _fitting(line.label, look.names - x)
-        tip = f"<title>{escape(line.label)}: {escape(line.operator)}</title>"
-        parts.append(f'<text class="cg-mono" x="{_n(x)}" y="{_n(y + 4)}">{escape(text)}{tip}</text>')
+        parts += _named("cg-mono", x, y + 4, line.label, look.names - x, f"{line.label}: {line.operator}")
         if look.operators:
             parts.append(_text("cg-soft", look.width - 12, y + 4, line.operator, "end"))
         parts += _marks(scene, line, look, y)
@@ -213,6 +213,10 @@ def _paint(scene: Scene, name: str, width: int) -> str:
 
 def _title(block: Block) -> str:
     return f"{block.label} × {block.count}".strip()
+
+
+def _title_room(block: Block, look: _Look) -> float:
+    return look.names - 10 - 8.0 * block.depth
 
 
 def _marks(scene: Scene, line: Line, look: _Look, y: float) -> Iterator[str]:
@@ -283,10 +287,27 @@ def _about(scene: Scene, lane: Lane) -> str:
     return f"{names}: {axis.size:,} channels{left}{f' ({about})' if about else ''}"
 
 
-def _fitting(text: str, room: float) -> str:
-    """The text, or its end where there is no room for all of it: its end tells it from its neighbours."""
+def _named(kind: str, x: float, y: float, name: str, room: float, tip: str = "") -> Iterator[str]:
+    """A name, on two lines where one is too short; `tip` is what a pointer brings up."""
+    lines = _lines(name, room)
+    tips = f"<title>{escape(tip)}</title>" if tip else ""
+    for place, words in enumerate(lines):
+        height = y + 12 * (place - (len(lines) - 1) / 2)
+        yield f'<text class="{kind}" x="{_n(x)}" y="{_n(height)}">{escape(words)}{tips}</text>'
+
+
+def _lines(name: str, room: float) -> list[str]:
+    """A name in one or two lines, broken between its parts.
+
+    Of a name that is longer still the middle goes: its beginning says where it is, its end what it is.
+    """
     most = max(4, int(room / _MONO))
-    return text if len(text) <= most else f"…{text[1 - most :]}"
+    if len(name) <= most:
+        return [name]
+    ends = [place + 1 for place, letter in enumerate(name[:most]) if letter in ". _"]
+    cut = max((end for end in ends if len(name) - end <= most or end > most // 2), default=most)
+    rest = name[cut:].strip()
+    return [name[:cut].strip(), rest if len(rest) <= most else f"…{rest[1 - most :]}"]
 
 
 def _rect(kind: str, x: float, y: float, width: float, height: float, round_: float) -> str:

@@ -5,9 +5,11 @@ import hashlib
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from metaprune.report import picture, words
 from metaprune.report.drawing import draw_report
+from metaprune.report.paths import apart, spans
 from metaprune.report.report import AxisRow, Report
 
 __all__ = ["render"]
@@ -29,7 +31,8 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cells = len(report.axes) <= FEW_AXES and all(axis.before <= MOST_CELLS for axis in report.axes)
+    free = [axis for axis in report.axes if axis.fixed is None]
+    cells = len(free) <= FEW_AXES and all(axis.before <= MOST_CELLS for axis in free)
     shares = picture.shares(report)
     script = (templates / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -38,28 +41,51 @@ def render(report: Report) -> str:
         words=words,
         script=script,
         script_hash=f"sha256-{digest}",
-        strips=[picture.strip(axis.before, axis.kept) for axis in report.axes] if cells else None,
+        free=free,
+        strips=[picture.strip(axis.before, axis.kept) for axis in free] if cells else None,
+        lots=_lots(report, free),
         few_layers=len(report.layers) <= FEW_LAYERS,
         wide=draw_report(report, WIDE),
         narrow=draw_report(report, NARROW),
-        widths=picture.skyline([(a.name, a.before, a.after, _width(a), bool(a.fixed)) for a in report.axes]),
+        widths=picture.skyline(
+            [
+                (axis.name, axis.before, axis.after, f"{axis.name}: {axis.before} to {axis.after} channels")
+                for axis in free
+            ]
+        ),
         shares=shares,
         layers=picture.skyline(
             [
-                (layer.name, before, after, f"{layer.name}: {before:.1f} % to {after:.1f} %", False)
+                (layer.name, before, after, f"{layer.name}: {before:.1f} % to {after:.1f} %")
                 for layer, (before, after) in zip(report.layers, shares, strict=True)
             ]
         ),
         curves=picture.curves(report),
         fixed=_by_reason(report.axes),
-        whole=[axis for axis in report.axes if axis.fixed is None and axis.after == axis.before],
+        whole=[axis for axis in free if axis.after == axis.before],
     )
 
 
-def _width(axis: AxisRow) -> str:
-    if axis.fixed is not None:
-        return f"{axis.name}: {axis.before} channels, fixed ({axis.fixed})"
-    return f"{axis.name}: {axis.before} to {axis.after} channels"
+class Lot(NamedTuple):
+    """Axes whose names differ in numbers alone."""
+
+    name: str
+    """Theirs, written as one: `blocks.0–11.mlp.0`."""
+    role: str
+    rows: list[tuple[str, AxisRow]]
+    """What tells an axis from the others, such as `3`, and the axis."""
+
+
+def _lots(report: Report, axes: Iterable[AxisRow]) -> list[Lot]:
+    known = {axis.name: axis for axis in axes}
+    return [
+        Lot(
+            name,
+            ", ".join(dict.fromkeys(role for path in paths if (role := report.roles.get(path, "")))),
+            [(label, known[path]) for label, path in zip(apart(paths), paths, strict=True)],
+        )
+        for name, paths in spans(known)
+    ]
 
 
 def _by_reason(axes: Iterable[AxisRow]) -> list[tuple[str, list[AxisRow]]]:

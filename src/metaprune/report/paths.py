@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["indices", "like", "runs", "spans", "template"]
+__all__ = ["apart", "indices", "like", "runs", "spans", "template"]
 
 # A whole part of the path, or the end of a part that holds others: `blocks.3.conv1` has one, `layer1.0.conv` has two.
 _INDEX = re.compile(r"(?:(?<![^.])|(?<=[a-z_]))\d+(?=\.)|(?<![^.])\d+(?=\[|:|$)", re.IGNORECASE)
@@ -36,6 +36,13 @@ def spans(paths: Iterable[str]) -> list[tuple[str, tuple[str, ...]]]:
     for path in dict.fromkeys(paths):
         alike.setdefault(template(path), []).append(path)
     return [(_written(box), box) for same in alike.values() for box in _boxes(tuple(same))]
+
+
+def apart(paths: Sequence[str]) -> list[str]:
+    """What tells paths that `spans` gathered from one another: the numbers that differ, as `3` or `1.0`."""
+    numbers = [indices(path) for path in paths]
+    differ = [place for place, column in enumerate(zip(*numbers, strict=True)) if len(set(column)) > 1]
+    return [".".join(str(own[place]) for place in differ) for own in numbers]
 
 
 def runs(numbers: Iterable[int]) -> str:

@@ -41,7 +41,6 @@ class Bar:
     before: float
     after: float
     label: str
-    fixed: bool
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,13 @@ class Skyline:
     top: float
 
 
-def skyline(rows: Sequence[tuple[str, float, float, str, bool]]) -> Skyline:
-    """Draw (name, before, after, label, fixed) rows as columns: pale is before, filled is after."""
-    top = max((max(before, after) for _, before, after, _, _ in rows), default=0) or 1.0
+def skyline(rows: Sequence[tuple[str, float, float, str]]) -> Skyline:
+    """Draw (name, before, after, label) rows as columns: pale is before, filled is after."""
+    top = max((max(before, after) for _, before, after, _ in rows), default=0) or 1.0
     step = 100 / max(1, len(rows))
     bars = tuple(
-        Bar(i * step + step * 0.09, step * 0.82, 100 * before / top, 100 * after / top, label, fixed)
-        for i, (_, before, after, label, fixed) in enumerate(rows)
+        Bar(i * step + step * 0.09, step * 0.82, 100 * before / top, 100 * after / top, label)
+        for i, (_, before, after, label) in enumerate(rows)
     )
     runs = _neighbours([row[0] for row in rows])
     return Skyline(bars, tuple((name, start * step, length * step) for name, start, length in runs), top)

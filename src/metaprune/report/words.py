@@ -234,8 +234,7 @@ def headline(report: Report) -> list[Clause]:
     kept = share(report.pruned.macs, report.dense.macs)
     pace = speed(report.dense.latency, report.pruned.latency)
     late = missed(report)
-    useless = floor(report)
-    if useless is not None and useless.tone == "bad":
+    if (useless := _useless(report)) is not None:
         start = [useless, Clause(f" {report.network} keeps {kept} of its MACs")]
         tone = "bad"
     else:
@@ -263,15 +262,26 @@ def _verdict(report: Report) -> Clause:
     return Clause(f"{text} (dense was trained {epochs(longer)} less)")
 
 
+def _useless(report: Report) -> Clause | None:
+    """That the inputs are as good without a network, where they are."""
+    without, value = floor(report), report.pruned.metric
+    if report.floor is None or without is None or without.tone != "bad":
+        return None
+    name, found = report.floor.name, measures(report, report.floor.metric, {})
+    how = "no better with the network" if report.floor.metric == value else "better without the network"
+    return Clause(f"{title(report)} is {how}: {found} ({name}) against {measures(report, value, {})}.", "bad")
+
+
 def floor(report: Report) -> Clause | None:
     """What there is without a network, and whether that is better than the pruned one: then the network is no use."""
     if (found := report.floor) is None:
         return None
     text = f"Without a network ({found.name}): {measures(report, found.metric, found.further)}"
     value = report.pruned.metric
-    if value is None or (value > found.metric) == report.higher_is_better:
+    better = value is not None and (value > found.metric if report.higher_is_better else value < found.metric)
+    if value is None or better:
         return Clause(f"{text}.")
-    return Clause(f"{text}, no worse than with the pruned one: {measures(report, value, {})}.", "bad")
+    return Clause(f"{text}, no worse than with the pruned one.", "bad")
 
 
 def comparison(report: Report) -> str:
