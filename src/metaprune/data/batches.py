@@ -10,6 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from metaprune.data.pictures import DataError
+
 __all__ = ["Batches", "read_ahead"]
 
 
@@ -30,6 +32,11 @@ class Batches:
     pad: int = 0  # crop at random from the image with so many black pixels around it
     flip: bool = False  # left and right, every other time
     workers: int = 0  # processes that read images which are not in memory
+
+    @property
+    def examples(self) -> int:
+        """The number of examples in a pass."""
+        return len(self.labels)
 
     def __len__(self) -> int:
         """The number of batches; the last one may be small."""
@@ -72,14 +79,21 @@ def shift(images: UInt8[Tensor, " n c h w"], pad: int, flip: bool) -> UInt8[Tens
 
 
 def read_ahead(read: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> Iterator[Any]:
-    """What `read` gives for each key, in order; so many processes read what is needed next."""
-    yield from DataLoader(
+    """What `read` gives for each key, in order; so many processes read what is needed next.
+
+    Raises:
+        DataError: as `read` does, in one line wherever it was read.
+    """
+    for found in DataLoader(
         _Reader(read),  # type: ignore[arg-type]
         sampler=keys,
         batch_size=None,
         num_workers=workers,
         generator=torch.Generator(),  # seeds the workers, who draw nothing; the global one stays as it is
-    )
+    ):
+        if isinstance(found, DataError):
+            raise found
+        yield found
 
 
 @dataclass(frozen=True)
@@ -89,4 +103,7 @@ class _Reader:
     read: Callable[[Any], Any]
 
     def __getitem__(self, key: Any) -> Any:
-        return self.read(key)
+        try:
+            return self.read(key)
+        except DataError as error:  # a DataLoader would make many lines of it
+            return error

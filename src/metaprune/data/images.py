@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from metaprune.data.load import MEMORY, WORKERS, DataError, as_bytes
+from metaprune.data.load import MEMORY, MOST_WORKERS, VAL_SHARE, WORKERS, whole
 from metaprune.data.pairs import Pair, Patches, Whole
+from metaprune.data.pictures import DataError, inside, opened, pixels
 from metaprune.train.fidelity import WINDOW
 from metaprune.train.restoration import bicubic
+from metaprune.train.task import is_number
 
 __all__ = ["Folder", "Images", "load_images", "load_test_images"]
 
@@ -86,11 +87,12 @@ def load_images(
     patch: int | None = None,
     patches: int = 3200,
     batch_size: int = 16,
-    val_share: float = 0.1,
+    val_share: float | None = None,
     val_images: int | None = None,
     test: str | Path | None = None,
     seed: int = 0,
     augment: bool = True,
+    workers: int | None = None,
 ) -> Images:
     """Loads images to be restored: `load_images("photos", scale=4)`, `load_images("photos", sigma=50)`.
 
@@ -114,46 +116,54 @@ def load_images(
         seed: which images are held out, and the noise of whole images. It has nothing to do with the seed of a
             training: leave it alone wherever numbers are compared.
         augment: mirror patches and turn them by quarters.
+        workers: processes that read images which do not fit in memory; 4 by default.
 
     Raises:
         DataError: nothing there, files that are no images, images too small, or arguments that do not fit.
     """
+    _check_folder(folder)
     name = Path(folder).name or str(folder)
     scale, channels = _degradation(name, scale, sigma, channels)
     patch = PATCH[scale > 1] if patch is None else patch
-    if patch < 1 or patch % scale or patches < 1 or batch_size < 1:
+    share = VAL_SHARE if val_share is None else val_share
+    if not all(whole(number, 1) for number in (patch, patches, batch_size)) or patch % scale:
         raise DataError(
             f"images {name}: expected patch, patches and batch_size of 1 or more, and a patch that the scale {scale} "
-            f"divides, got {patch}, {patches} and {batch_size}"
+            f"divides, got {patch!r}, {patches!r} and {batch_size!r}"
         )
-    if not 0 <= seed < 2**31:
-        raise DataError(f"images {name}: expected a seed inside [0, 2^31), got {seed}")
-    if not 0 < val_share < 1 or (val_images is not None and val_images < 1):
+    if not whole(seed, 0, 2**31 - 1):
+        raise DataError(f"images {name}: expected a seed inside [0, 2^31), got {seed!r}")
+    if not (is_number(share) and 0 < share < 1) or not (val_images is None or whole(val_images, 1)):
         raise DataError(
-            f"images {name}: expected val_share in (0, 1) and val_images >= 1, got {val_share}, {val_images}"
+            f"images {name}: expected val_share in (0, 1) and val_images >= 1, got {val_share!r}, {val_images!r}"
         )
+    if not (workers is None or whole(workers, 0, MOST_WORKERS)):
+        raise DataError(f"images {name}: expected workers inside [0, {MOST_WORKERS}], got {workers!r}")
     parts = {part: Path(folder) / part for part in PARTS if (Path(folder) / part).is_dir()}
     if parts and "train" not in parts:
         raise DataError(f"images {folder}: expected a subfolder named 'train' beside {', '.join(parts)}; rename it")
     train = _found(parts.get("train", Path(folder)))
     if "val" in parts:
+        if val_share is not None:
+            raise DataError(f"images {folder}: there is a subfolder val; leave val_share out, or take that away")
         val = _found(parts["val"])
     else:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
-        held_out = max(1, round(val_share * len(train)))
+        held_out = max(1, round(share * len(train)))
         if held_out == len(train):
-            raise DataError(f"images {folder}: cannot hold {val_share:g} of {len(train)} images out; add more")
+            raise DataError(f"images {folder}: cannot hold {share:g} of {len(train)} images out; add more")
         train, val = ([train[i] for i in sorted(some)] for some in (order[held_out:], order[:held_out]))
     tested = Path(test) if test is not None else parts.get("test")
 
-    whole = WINDOW + 2 * scale  # SSIM needs a window inside the borders
-    folders = [_folder(train, patch, channels, scale), _folder(val[:val_images], whole, channels, scale)]
+    least = WINDOW + 2 * scale  # SSIM needs a window inside the borders
+    folders = [_folder(train, patch, channels, scale), _folder(val[:val_images], least, channels, scale)]
     if tested is not None:
-        folders.append(_folder(_found(tested), whole, channels, scale))
+        folders.append(_folder(_found(tested), least, channels, scale))
     memory = MEMORY
     for each in folders:
         memory = each.keep(memory)
-    workers = 0 if folders[0].in_memory else WORKERS
+    if workers is None:
+        workers = 0 if folders[0].in_memory else WORKERS
     noise = sigma or 0.0
     return Images(
         name=name,
@@ -177,6 +187,7 @@ def load_test_images(
     Raises:
         DataError: as `load_images`.
     """
+    _check_folder(folder)
     scale, channels = _degradation(Path(folder).name, scale, sigma, channels)
     below = Path(folder) / "test"
     found = _folder(_found(below if below.is_dir() else Path(folder)), WINDOW + 2 * scale, channels, scale)
@@ -190,17 +201,22 @@ def shrunk(true: UInt8[Tensor, " c big wide"], scale: int) -> UInt8[Tensor, " c 
     return bicubic(true[None].float(), size)[0].round().clamp(0, 255).to(torch.uint8)
 
 
+def _check_folder(folder: object) -> None:
+    if not isinstance(folder, str | Path) or not str(folder).strip():
+        raise DataError(f"images: expected a folder, got {folder!r}")
+
+
 def _degradation(name: str, scale: int | None, sigma: float | None, channels: int | None) -> tuple[int, int]:
     """The scale (1 where noise is added) and the channels, once they are known to make sense."""
     if (scale is None) == (sigma is None):
         raise DataError(f"images {name}: expected scale (to enlarge) or sigma (to denoise), got {scale} and {sigma}")
-    if scale is not None and (not isinstance(scale, int) or scale < 2):
+    if scale is not None and not whole(scale, 2):
         raise DataError(f"images {name}: expected a whole scale of 2 or more, got {scale!r}")
-    if sigma is not None and not 0 < sigma < float("inf"):
+    if sigma is not None and not (is_number(sigma) and 0 < sigma < float("inf")):
         raise DataError(f"images {name}: expected a sigma above 0, in grey levels of 255, got {sigma!r}")
     channels = (1 if scale is None else 3) if channels is None else channels
-    if channels not in (1, 3):
-        raise DataError(f"images {name}: expected 1 channel (grey) or 3 (RGB), got {channels}")
+    if type(channels) is not int or channels not in (1, 3):
+        raise DataError(f"images {name}: expected 1 channel (grey) or 3 (RGB), got {channels!r}")
     return scale or 1, channels
 
 
@@ -211,21 +227,16 @@ def _found(folder: Path) -> list[Path]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise DataError(f"images {folder}: expected files named {', '.join(sorted(SUFFIXES))}, found none")
-    return paths
+    root = folder.resolve()
+    return [inside(path.absolute(), (root,), f"images {folder}") for path in paths]
 
 
 def _folder(paths: Sequence[Path], least: int, channels: int, scale: int) -> Folder:
     """The images, once each is known to be one, and to have `least` pixels each way."""
     sizes = []
     for path in paths:
-        try:
-            with Image.open(path) as picture:
-                width, height = (side - side % scale for side in picture.size)
-                mode = picture.mode
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(f"images: {path} cannot be read as an image ({error}); take it away") from error
-        if mode.startswith(("I", "F")):
-            raise DataError(f"images: {path} has pixels of type {mode}; expected 8 bits a channel; convert it")
+        with opened(path, f"images: {path}") as picture:
+            width, height = (side - side % scale for side in picture.size)
         if min(width, height) < least:
             raise DataError(
                 f"images: {path} is too small: expected {least} pixels or more each way, "
@@ -236,8 +247,5 @@ def _folder(paths: Sequence[Path], least: int, channels: int, scale: int) -> Fol
 
 
 def _decoded(path: Path, channels: int) -> UInt8[Tensor, " c h w"]:
-    try:
-        with Image.open(path) as picture:
-            return as_bytes(picture.convert("L" if channels == 1 else "RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"images: {path} cannot be decoded ({error}); take it away") from error
+    with opened(path, f"images: {path}") as picture:
+        return pixels(picture, "L" if channels == 1 else "RGB")

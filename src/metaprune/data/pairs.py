@@ -43,6 +43,11 @@ class Patches:
     augment: bool = True
     workers: int = 0  # processes that read images which are not in memory
 
+    @property
+    def examples(self) -> int:
+        """The number of patches in a pass."""
+        return self.patches
+
     def __len__(self) -> int:
         """The number of batches; the last one may be small."""
         return -(-self.patches // self.batch_size)
