@@ -157,6 +157,108 @@ class ChannelConvolution(nn.Module):
         return self.head(F.relu(self.last(x * gate)).mean((2, 3)))
 
 
+class Heads(nn.Module):
+    """Attention whose heads have the size of the trunk over their number, however its layers are written."""
+
+    def __init__(self, fused: bool, dim: int = 18, heads: int = 3) -> None:
+        super().__init__()
+        self.fused, self.dim, self.num_heads = fused, dim, heads
+        self.layers = nn.ModuleList([nn.Linear(dim, 3 * dim)] if fused else [nn.Linear(dim, dim) for _ in range(3)])
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        if self.fused:
+            shape = batch, length, 3, self.num_heads, width // self.num_heads
+            q, k, v = self.layers[0](x).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            shape = batch, length, self.num_heads, self.dim // self.num_heads
+            q, k, v = (layer(x).reshape(shape).transpose(1, 2) for layer in self.layers)
+        y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.proj(y.transpose(1, 2).reshape(batch, length, -1 if self.fused else width))
+
+
+class HeadsOfTheTrunk(nn.Module):
+    """Two blocks of it on one trunk, one layer for all three products or one for each (CrossViT, CaiT, Swin V2)."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Linear(7, 18), nn.LayerNorm(18)
+        self.one, self.two, self.head = Heads(fused), Heads(fused), nn.Linear(18, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x + self.one(self.norm(x))
+        return self.head((x + self.two(x)).mean(1))
+
+
+class PartialBlock(nn.Module):
+    """Only the first channels of the trunk attend (SHViT); the others are convolved (FasterNet)."""
+
+    def __init__(self, dim: int, part: int, size: int) -> None:
+        super().__init__()
+        self.dim, self.part, self.size, self.scale = dim, part, size, size**-0.5
+        self.norm, self.qkv = nn.GroupNorm(1, part), nn.Conv2d(part, 2 * size + part, 1)
+        self.conv = nn.Conv2d(dim - part, dim - part, 3, padding=1)
+        self.proj = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        one, _ = torch.split(x, [self.part, self.dim - self.part], dim=1)
+        two = x[:, self.part - channels :]
+        q, k, v = torch.split(self.qkv(self.norm(one)), [self.size, self.size, self.part], dim=1)
+        weights = (q.flatten(2).transpose(1, 2) @ k.flatten(2) * self.scale).softmax(-1)
+        one = (v.flatten(2) @ weights.transpose(1, 2)).reshape(batch, self.part, height, width)
+        return x + self.proj(F.relu(torch.cat([one, self.conv(two)], dim=1)))
+
+
+class Partial(nn.Module):
+    """Two such blocks: one number is the size of a part of the trunk and of the values of each block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 20, 3), nn.Linear(20, 5)
+        self.blocks = nn.Sequential(PartialBlock(20, 8, 4), PartialBlock(20, 8, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+class Uneven(nn.Module):
+    """A trunk in three pieces that are not alike, and heads over it (EdgeNeXt): it stays, the rest does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 2
+        self.stem, self.conv = nn.Conv2d(3, 22, 3), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.qkv, self.up, self.down = nn.Linear(22, 66), nn.Linear(22, 16), nn.Linear(16, 22)
+        self.last, self.head = nn.Conv2d(22, 14, 1), nn.Linear(14, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        one, two, three = x.chunk(3, dim=1)
+        y = torch.cat([self.conv(one), self.conv(one + two), three], 1)
+        batch, width, rows, columns = y.shape
+        y = y.reshape(batch, width, rows * columns).transpose(1, 2)
+        q, k, v = self.qkv(y).reshape(batch, rows * columns, 3, self.heads, -1).permute(2, 0, 3, 4, 1)
+        z = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        y = y + z.permute(0, 3, 1, 2).reshape(batch, rows * columns, width)
+        y = self.down(F.relu(self.up(y))).transpose(1, 2).reshape(x.shape)
+        return self.head(F.relu(self.last(x + y)).mean((2, 3)))
+
+
+class Interleaved(nn.Module):
+    """Every second channel gates the one before it; a head's entries lie in pairs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 20), nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.last(y[..., ::2] * y[..., 1::2].sigmoid())
+
+
 ENTRIES = (
     Entry(
         "standardised_by_batch_norm",
@@ -183,4 +285,16 @@ ENTRIES = (
     Entry("contracted", "habits", Contracted, floats((2, 4, 6)), (12, 10, 7)),
     Entry("rounded", "habits", Rounded, pictures(), (12, 10)),
     Entry("channel_convolution", "habits", ChannelConvolution, pictures(), (12,), {8: "kernel"}),
+    Entry("heads_of_the_trunk", "habits", lambda: HeadsOfTheTrunk(False), floats((2, 4, 7)), (3, 6), statistics=(3, 6)),
+    Entry(
+        "heads_of_the_trunk_fused",
+        "habits",
+        lambda: HeadsOfTheTrunk(True),
+        floats((2, 4, 7)),
+        (3, 6),
+        statistics=(3, 6),
+    ),
+    Entry("partial", "habits", Partial, pictures(), (8, 12, 4, 6), statistics=(8,)),
+    Entry("interleaved", "habits", Interleaved, floats((2, 6)), (10,)),
+    Entry("uneven", "habits", Uneven, pictures(), (16, 14), {22: "uneven"}),
 )

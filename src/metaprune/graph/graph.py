@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -19,8 +19,13 @@ __all__ = ["ChannelGraph", "Operator", "Size", "Tie"]
 
 _DIGITS = re.compile(r"\d+")
 
-Tie = tuple[Term, Term]
-"""Two terms that are one, because one number in the code holds the size of both."""
+
+class Tie(NamedTuple):
+    """Two terms that are one, because one number in the code, at `where`, holds the size of both."""
+
+    one: Term
+    other: Term
+    where: str
 
 
 @dataclass(frozen=True)

@@ -219,15 +219,16 @@ class _Walk:
             return tuple(term(dim) for dim in dims)
 
         modules = modules_by_name(self.model)
+        first = {module: path for path, module in self.model.named_modules()}
         numbers: dict[tuple[str, str], Term] = {}
         operators: list[Operator] = []
         nodes = [call.node for call, _ in self.calls]
         flows, returned = sources(self.program.graph_module, self.placeholders(), nodes)
         for (call, outputs), flow in zip(self.calls, flows, strict=True):
             exact = {
-                key: dim
-                for key, dim in call.numbers.items()
-                if is_pytorchs(modules.get(key[0])) and held(modules, *key) == measure(dim)
+                (first.get(modules[path], path), name): dim
+                for (path, name), dim in call.numbers.items()
+                if is_pytorchs(modules.get(path)) and held(modules, path, name) == measure(dim)
             }
             numbers |= {key: term(dim) for key, dim in exact.items()}
             operators.append(
@@ -288,13 +289,17 @@ class _Walk:
     def tie(self, pairs: Sequence[Tie]) -> None:
         """Make the terms of each pair one."""
         named: dict[str, Shape] = {axis.name: variable for variable, axis in self.name().items()}
-        for pair in pairs:
-            one, other = (fold(term, lambda axis: named[axis.name], _factors, _parts) for term in pair)
+        for one, other, where in pairs:
+
+            def leaf(axis: Axis, where: str = where) -> Shape:
+                return named[axis.name] if axis.name else Variable(axis.size, f"{axis.fixed} at {where}")
+
+            left, right = (fold(term, leaf, _factors, _parts) for term in (one, other))
             try:
-                unify(one, other)
+                unify(left, right)
             except Irreconcilable as error:
-                for shape in (one, other):
-                    fix(shape, f"one number in the code holds the sizes of dimensions that differ ({error})")
+                for shape in (left, right):
+                    fix(shape, f"{where} holds one number for dimensions that differ ({error})")
 
     def placeholders(self) -> dict[fx.Node, str]:
         """What the program is given, by name: parameters and buffers, inputs by their place, constants."""

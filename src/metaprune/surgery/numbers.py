@@ -18,6 +18,7 @@ from metaprune.graph.attributes import whole_numbers, write_numbers
 from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.provenance import Attribute, Extent, Number, evaluate, leaves
 from metaprune.graph.term import Axis, Concat, Product, Term, axes_of, size, width
+from metaprune.surgery.inverse import WRITTEN, Known, made_of, wanted
 
 __all__ = ["Solution", "set_numbers", "solve"]
 
@@ -26,6 +27,7 @@ Reading = Term | None
 
 _POINTS = 4  # random widths that an equation must hold at
 _MOST_STEPS = 20_000
+_MOST_DEEP = 3  # expressions that are read one through the other
 
 
 def set_numbers(model: nn.Module, numbers: Mapping[tuple[str, str], Term], widths: Mapping[str, int]) -> None:
@@ -35,11 +37,12 @@ def set_numbers(model: nn.Module, numbers: Mapping[tuple[str, str], Term], width
 
 @dataclass(frozen=True)
 class Equation:
-    """The code at `where` gave `number` to an operator as the size of `term`."""
+    """The code at `where` gave `number` to an operator as the size of `term`; `layout` is that of its results."""
 
     term: Term
     number: Number
     where: str
+    layout: tuple[Term, ...] = field(default=(), compare=False)
 
     def attributes(self) -> Iterator[Attribute]:
         """The attributes that the number was computed from."""
@@ -62,6 +65,22 @@ class Equation:
             return evaluate(self.number, leaf)
         except ZeroDivisionError:
             return None
+
+    def known(self, reading: Mapping[Attribute, Reading], values: Mapping[Attribute, int]) -> Known:
+        """What the leaves of the number are the sizes of; an attribute read as no dimension is its value."""
+
+        def leaf(number: Attribute | Extent) -> Term | None:
+            if isinstance(number, Extent):
+                return Axis("", number.size, WRITTEN) if number.term is None else number.term
+            return reading[number] or made_of(values[number], leaf)
+
+        return leaf
+
+    def wanted(
+        self, reading: Mapping[Attribute, Reading], values: Mapping[Attribute, int]
+    ) -> Iterator[tuple[Attribute | Extent, Term]]:
+        """What leaves of the number would have to be the sizes of for it to be true."""
+        return wanted(self.number, self.term, self.known(reading, values), self.layout)
 
     def terms(self, reading: Mapping[Attribute, Reading]) -> list[Term]:
         """Everything whose size takes part in it."""
@@ -96,7 +115,7 @@ def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
     values = {Attribute(*key): value for key, value in whole_numbers(model).items()}
     equations = list(
         dict.fromkeys(
-            Equation(given.term, given.number, operator.where)
+            Equation(given.term, given.number, operator.where, tuple(itertools.chain(*operator.outputs)))
             for operator in graph.operators
             for given in operator.sizes
             if given.number is not None and not isinstance(given.number, int)
@@ -106,12 +125,12 @@ def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
     pieces: list[Tie] = []
     for group in _components(equations):
         attributes = list(dict.fromkeys(a for equation in group for a in equation.attributes()))
-        candidates = {attribute: _candidates(attribute, values[attribute], group, graph) for attribute in attributes}
+        candidates = _candidates({attribute: values[attribute] for attribute in attributes}, group, graph)
         reading, unsolved = _search(group, candidates, values, points)
         solution.numbers |= {(a.path, a.name): term for a, term in reading.items() if term is not None}
         solution.followed |= {(a.path, a.name) for a in attributes}
         for equation in unsolved:
-            solution.ties += _ties(equation, reading, graph)
+            solution.ties += _ties(equation, reading, values, graph)
             pieces += _same_pieces(equation, reading, graph)
             for axis in (axis for term in equation.terms(reading) for axis in axes_of(term)):
                 solution.fixed.setdefault(axis.name, f"{equation.where} holds a size that would not follow a cut")
@@ -135,13 +154,36 @@ def _components(equations: Sequence[Equation]) -> list[list[Equation]]:
     return list(groups.values())
 
 
-def _candidates(attribute: Attribute, value: int, group: Sequence[Equation], graph: ChannelGraph) -> list[Reading]:
-    """What an attribute may hold, the likeliest first: what its bare uses say, parts of that, or nothing."""
-    uses = [equation for equation in group if attribute in equation.attributes()]
-    bare = [equation.term for equation in uses if equation.number == attribute]
-    near = [inner for equation in uses for term in equation.terms({}) for inner in _inner(term, graph)]
-    found = [term for term in dict.fromkeys([*bare, *near]) if size(term) == value]
-    return [term for term in found if any(graph.is_free(axis) for axis in axes_of(term))] + [None]
+def _candidates(
+    values: Mapping[Attribute, int], group: Sequence[Equation], graph: ChannelGraph
+) -> dict[Attribute, list[Reading]]:
+    """What each attribute may hold, the likeliest first.
+
+    That is what rules know, what its bare uses say, what an expression wants it to be, parts of all that, or nothing.
+    """
+    found: dict[Attribute, dict[Term, None]] = {attribute: {} for attribute in values}
+
+    def add(attribute: Attribute, term: Term) -> None:
+        if size(term) == values[attribute] and any(graph.is_free(axis) for axis in axes_of(term)):
+            found[attribute].setdefault(term)
+
+    for attribute in values:
+        if (known := graph.numbers.get((attribute.path, attribute.name))) is not None:
+            add(attribute, known)
+    for equation in group:
+        if isinstance(equation.number, Attribute):
+            add(equation.number, equation.term)
+    for _ in range(_MOST_DEEP):
+        first = {attribute: next(iter(terms), None) for attribute, terms in found.items()}
+        for equation in group:
+            for leaf, term in equation.wanted(first, values):
+                if isinstance(leaf, Attribute):
+                    add(leaf, term)
+    for equation in group:
+        for inner in (inner for term in equation.terms({}) for inner in _inner(term, graph)):
+            for attribute in equation.attributes():
+                add(attribute, inner)
+    return {attribute: [*terms, None] for attribute, terms in found.items()}
 
 
 def _search(
@@ -178,33 +220,32 @@ def _search(
     return best
 
 
-def _ties(equation: Equation, reading: Mapping[Attribute, Reading], graph: ChannelGraph) -> list[Tie]:
+def _ties(
+    equation: Equation, reading: Mapping[Attribute, Reading], values: Mapping[Attribute, int], graph: ChannelGraph
+) -> list[Tie]:
     """Pairs of terms that an equation which does not hold wants to be equal."""
-    number = equation.number
-    if isinstance(number, Extent):
-        pairs = [(equation.term, number.term)]
-    elif isinstance(number, Attribute):
-        pairs = [(equation.term, reading[number])]
-    else:
-        pairs = []
-    return _named(pairs, graph)
+    known = equation.known(reading, values)
+    if (term := made_of(equation.number, known)) is not None:
+        return _named([(equation.term, term)], equation, graph)
+    return _named([(known(leaf), term) for leaf, term in equation.wanted(reading, values)], equation, graph)
 
 
 def _same_pieces(equation: Equation, reading: Mapping[Attribute, Reading], graph: ChannelGraph) -> list[Tie]:
     """Pairs of pieces of a concatenation that an equation measures by one number, as in `w[i * n : (i + 1) * n]`."""
     pieces = equation.term.parts if isinstance(equation.term, Concat) else ()
     known = [term for attribute in equation.attributes() if (term := reading[attribute]) is not None]
-    return _named([(piece, term) for term in known for piece in pieces if piece != term], graph)
+    return _named([(piece, term) for term in known for piece in pieces if piece != term], equation, graph)
 
 
-def _named(pairs: Iterable[tuple[Term, Reading]], graph: ChannelGraph) -> list[Tie]:
-    """Those of the pairs that can be tied: of one size, and of axes that have names."""
+def _named(pairs: Iterable[tuple[Reading, Reading]], equation: Equation, graph: ChannelGraph) -> list[Tie]:
+    """Those of the pairs that can be tied: of one size, and not both of plain numbers."""
     return [
-        (one, other)
+        Tie(one, other, equation.where)
         for one, other in pairs
-        if other is not None
+        if one is not None
+        and other is not None
         and size(one) == size(other)
-        and all(axis.name in graph.axes for term in (one, other) for axis in axes_of(term))
+        and any(axis.name in graph.axes for term in (one, other) for axis in axes_of(term))
     ]
 
 

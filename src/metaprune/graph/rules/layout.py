@@ -266,9 +266,11 @@ def slice_(call: Call) -> Dims:
     start = max(start + total, 0) if start < 0 else min(start, total)
     stop = start + call["length"] if "length" in call.arguments else call.get("end", _LAST)
     stop = stop + total if stop < 0 else min(stop, total)
-    if call.get("step", 1) != 1:
-        fix(dims[dim], "a strided slice picks single entries of it")
-        piece: Shape = constants([call.shape[dim]])[0]
+    if (step := call.get("step", 1)) != 1:
+        piece: Shape = _every(step, dims[dim]) if start < step and stop == total else EMPTY
+        if piece == EMPTY:
+            fix(dims[dim], "a strided slice picks single entries of it")
+            piece = constants([call.shape[dim]])[0]
     elif start >= stop:
         piece = EMPTY
         if start == total:
@@ -289,6 +291,16 @@ def slice_(call: Call) -> Dims:
         elif isinstance(call.number_at("end", None, total), Attribute | Combined | Extent):
             call.size(Parts((*before.of, piece)), "end")  # written down, it would be the end whatever is cut
     return (*dims[:dim], resolve(piece), *dims[dim + 1 :])
+
+
+def _every(step: int, dim: Shape) -> Shape:
+    """What each stride over a dimension has one entry of, where strides divide it; else `EMPTY`."""
+    try:
+        strides, inside = split_right(dim, step)
+    except Irreconcilable:
+        return EMPTY
+    fix(inside, "a strided slice picks single entries of it")
+    return resolve(strides)
 
 
 @rule("aten.select")
