@@ -1,18 +1,31 @@
-"""Which axes of a plan cannot be cut: found by trying parts of it."""
+"""Which axes of a plan cannot be cut: read from where the cut network failed, and tried.
+
+A failure names a line of the network's code. What is laid out there is suspected, in all blocks at once, and left whole
+until the rest can be cut; then the suspects are tried again beside it, those of equal blocks together. So the number of
+attempts hangs on how many lines are at fault, not on how many axes there are.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
 
-from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.graph import ChannelGraph, Operator
+from metaprune.graph.term import Term, axes_of, size
 
-__all__ = ["Culprits"]
+__all__ = ["MOST_ATTEMPTS", "Culprits"]
 
-_FEW = 8  # of more axes alike, all are left whole where the first cannot be cut
+MOST_ATTEMPTS = 48
+"""After so many, whatever has not been cut stays whole."""
+
+_PLACE = re.compile(r"(?P<file>[^\s:'\"]+\.\w+):(?P<line>\d+)")
+_TENSOR = re.compile(r"tensor (?P<name>\S+) is")
+_FEW = 8  # of more axes alike, all are left whole where the first cannot be cut, and the others cannot together
+_UPSTREAM = 4  # operators that a failure is followed back through, where what it names is whole already
 
 Kept = Mapping[str, tuple[int, ...]]
 
@@ -24,44 +37,153 @@ class Culprits:
     Attributes:
         graph: The graph that the axes are of.
         wanted: The channels that should stay.
-        attempt: The network cut and verified, or in words what went wrong.
-        accepted: What can be cut, together.
+        attempt: The network cut and verified, or in words what went wrong, with the line of code where it did.
         undone: Axis -> why it is left whole.
+        accepted: What can be cut, together.
+        model: The network with that cut; None before anything was.
+        attempts: How many were made.
     """
 
     graph: ChannelGraph
     wanted: Kept
     attempt: Callable[[Kept], nn.Module | str]
-    accepted: dict[str, tuple[int, ...]] = field(default_factory=dict)
     undone: dict[str, str] = field(default_factory=dict)
+    accepted: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    model: nn.Module | None = None
+    attempts: int = 0
 
-    def sort(self, known: str) -> None:
-        """Sort all axes, where to cut all of them at once fails for the reason `known`."""
-        self.accept(_kinds(self.graph, self.wanted), known)
+    def sort(self, reason: str) -> None:
+        """Sort all axes, where to cut all of them at once fails for `reason`."""
+        suspects = self.without_suspects(reason)
+        known = reason if len(suspects) == 1 else None  # with it all fails, without it all is well
+        for kind in sorted(suspects, key=self.entries, reverse=True):
+            self.try_again(kind, known)
 
-    def accept(self, kinds: Sequence[Sequence[str]], known: str | None = None) -> None:
-        """Cut as many as can be verified beside what was accepted already, halving where they cannot."""
-        names = [name for kind in kinds for name in kind]
-        more = {name: self.wanted[name] for name in names}
-        outcome = known or self.attempt(self.accepted | more)
-        if isinstance(outcome, nn.Module):
-            self.accepted |= more
-        elif len(kinds) > 1:
-            self.accept(kinds[: len(kinds) // 2])
-            self.accept(kinds[len(kinds) // 2 :])
-        elif len(names) > 1:
-            self.accept([names[:1]])
-            if names[0] in self.undone and len(names) > _FEW:
-                self.undone |= dict.fromkeys(names[1:], self.undone[names[0]])
-            else:
-                self.accept([[name] for name in names[1:]])
+    def without_suspects(self, reason: str) -> list[list[str]]:
+        """Leave whole what is suspected, until the rest can be cut; returns the kinds that were left."""
+        rest, suspects = _kinds(self.wanted), []
+        while rest:
+            names = self.suspected(reason, [name for kind in rest for name in kind])
+            guilty = [kind for kind in rest if not names.isdisjoint(kind)] or rest[: -(-len(rest) // 2)]
+            suspects += guilty
+            rest = [kind for kind in rest if kind not in guilty]
+            outcome = self.cut([name for kind in rest for name in kind])
+            if outcome is None:
+                return suspects
+            reason = outcome
+        return []  # not even a copy verifies
+
+    def try_again(self, kind: Sequence[str], reason: str | None = None) -> None:
+        """Cut axes that play one part beside what can be cut already: all of them, those of one size, or some.
+
+        Args:
+            kind: The axes.
+            reason: Why all of them cannot be cut, where that is known.
+        """
+        reason = reason or self.cut([*self.accepted, *kind])
+        if reason is None:
+            return
+        sizes = _grouped(kind, lambda name: self.graph.axes[name].size)
+        if len(sizes) > 1:
+            for part in sizes:
+                self.try_again(part)
+        elif len(kind) == 1:
+            self.undone[kind[0]] = reason
         else:
-            self.undone[names[0]] = outcome
+            first, *rest = kind
+            self.try_again([first])
+            if first in self.undone and len(kind) > _FEW:
+                if (again := self.cut([*self.accepted, *rest])) is not None:
+                    self.undone |= dict.fromkeys(rest, again)
+            elif first in self.undone:
+                for name in rest:
+                    self.try_again([name])
+            else:
+                half = len(rest) // 2
+                for part in (rest[:half], rest[half:]):
+                    if part:
+                        self.try_again(part)
+
+    def cut(self, names: Iterable[str]) -> str | None:
+        """Cut some axes: None where that verifies, and they are accepted, else what went wrong."""
+        if self.attempts >= MOST_ATTEMPTS:
+            return f"it was not tried: the cut had failed {MOST_ATTEMPTS} times by then"
+        self.attempts += 1
+        kept = {name: self.wanted[name] for name in names}
+        outcome = self.attempt(kept)
+        if isinstance(outcome, str):
+            return outcome
+        self.accepted, self.model = kept, outcome
+        return None
+
+    def suspected(self, reason: str, among: Sequence[str]) -> set[str]:
+        """The axes, of some, that a reason speaks of: those whose size the line was given as a number that nobody knows
+        where from; or else all that are laid out there; or else a little upstream.
+        """
+        free = set(among)
+
+        def of(terms: Iterable[Term]) -> set[str]:
+            return {axis.name for term in terms for axis in axes_of(term)} & free
+
+        if (tensor := _TENSOR.search(reason)) is not None and tensor["name"] in self.graph.tensors:
+            return of(self.graph.tensors[tensor["name"]])
+        here = set(self.at(reason))
+        operators = self.graph.operators
+        unknown = {name for place in here for name in of(_unknown(operators[place]))}
+        found = unknown
+        for _ in range(_UPSTREAM):
+            if found or not here:
+                break
+            above = {source for place in here for source, _ in operators[place].operands}
+            laid_out = [term for place in here for terms in operators[place].outputs for term in terms]
+            laid_out += [
+                term for place in above if isinstance(place, str) for term in self.graph.tensors.get(place, ())
+            ]
+            laid_out += [
+                term
+                for place in above
+                if isinstance(place, int)
+                for terms in operators[place].outputs
+                for term in terms
+            ]
+            found = of(laid_out)
+            here = {place for place in above if isinstance(place, int)}
+        return found
+
+    def at(self, reason: str) -> list[int]:
+        """The operators of the line that a reason names, or else of the last line before it that has any."""
+        place = _PLACE.search(reason)
+        if place is None:
+            return []
+        lines: dict[int, list[int]] = {}
+        for index, operator in enumerate(self.graph.operators):
+            file, _, line = operator.where.rpartition(":")
+            if file == place["file"]:
+                lines.setdefault(int(line), []).append(index)
+        return lines[max((line for line in lines if line <= int(place["line"])), default=min(lines))] if lines else []
+
+    def entries(self, kind: Iterable[str]) -> int:
+        """The entries of the parameters that some axes take part in."""
+        names = set(kind)
+        return sum(
+            math.prod(map(size, terms))
+            for terms in (self.graph.tensors[name] for name in self.graph.parameters)
+            if any(axis.name in names for term in terms for axis in axes_of(term))
+        )
 
 
-def _kinds(graph: ChannelGraph, names: Iterable[str]) -> list[list[str]]:
-    """Axes of one size whose names differ in numbers only, as those of equal blocks do."""
-    kinds: dict[tuple[str, int], list[str]] = {}
+def _unknown(operator: Operator) -> list[Term]:
+    """The sizes that an operator was given as numbers of which nobody knows where they come from."""
+    return [given.term for given in operator.sizes if given.number is None or isinstance(given.number, int)]
+
+
+def _kinds(names: Iterable[str]) -> list[list[str]]:
+    """Axes whose names differ in numbers only, as those of equal blocks do."""
+    return _grouped(names, lambda name: re.sub(r"\d+", "0", name))
+
+
+def _grouped(names: Iterable[str], by: Callable[[str], object]) -> list[list[str]]:
+    groups: dict[object, list[str]] = {}
     for name in names:
-        kinds.setdefault((re.sub(r"\d+", "0", name), graph.axes[name].size), []).append(name)
-    return list(kinds.values())
+        groups.setdefault(by(name), []).append(name)
+    return list(groups.values())

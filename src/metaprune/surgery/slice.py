@@ -83,9 +83,9 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     result = carving.attempt(wanted)
     undone: dict[str, str] = {}
     if isinstance(result, str):
-        culprits = Culprits(graph, wanted, carving.attempt, undone=undone)
+        culprits = Culprits(graph, wanted, carving.attempt, undone)
         culprits.sort(result)
-        result = carving.attempt(culprits.accepted)
+        result = culprits.model or carving.attempt({})
     if isinstance(result, str):
         raise TraceError(f"slice: the network does not trace to the same graph twice ({result}); is its code random?")
     plan = Plan({name: stays for name, stays in plan.kept.items() if name not in undone})

@@ -1,0 +1,97 @@
+"""Culprits: the axes at fault are found in few attempts, whatever the number of blocks."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.graph.infer import infer
+from metaprune.graph.tensors import clone
+from metaprune.surgery.culprits import MOST_ATTEMPTS, Culprits
+from metaprune.surgery.trial import trial
+
+
+class Block(nn.Module):
+    """Two hidden layers, of which the first is laid out by numbers that are written down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 6), nn.Linear(6, 10), nn.Linear(10, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).reshape(x.shape[0], 3, 2).flatten(1)
+        return x + self.c(self.b(y).relu())
+
+
+def network(blocks: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 8), *(Block() for _ in range(blocks)), nn.Linear(8, 4)).eval()
+
+
+def read(model: nn.Module) -> mp.ChannelGraph:
+    return infer(model, (torch.zeros(2, 4),)).graph
+
+
+def sorted_by(model: nn.Module, bad: set[str], reason: str) -> Culprits:
+    """Culprits of a trial cut that fails as long as one of the axes `bad` is cut, and how."""
+    graph = read(model)
+
+    def attempt(kept: object) -> nn.Module | str:
+        return reason if bad & set(kept) else clone(model)  # type: ignore[call-overload]
+
+    culprits = Culprits(graph, trial(graph).kept, attempt)
+    culprits.sort(reason)
+    return culprits
+
+
+@pytest.mark.parametrize("blocks", [9, 18])
+def test_a_bad_line_of_equal_blocks_takes_as_many_attempts_as_of_one(blocks: int) -> None:
+    model = network(blocks)
+    line = f"{__file__}:{Block.forward.__code__.co_firstlineno + 1}"
+    bad = {name for name in read(model).free if name.endswith((".a", ".a[0]", ".a[1]"))}
+    assert len(bad) >= blocks
+    culprits = sorted_by(model, bad, f"{line}: shape '[2, 3, 2]' is invalid")
+    assert culprits.attempts <= 8
+    assert culprits.undone.keys() == bad
+    assert culprits.accepted.keys() == set(culprits.wanted) - bad
+
+
+def test_without_a_line_it_takes_more_and_finds_the_same() -> None:
+    model = network(12)
+    culprits = sorted_by(model, {"3.b"}, "its outputs differ")
+    assert set(culprits.undone) == {"3.b"}
+    assert culprits.attempts <= 24
+
+
+def test_attempts_are_bounded_where_nothing_is_alike() -> None:
+    model = nn.Sequential(nn.Linear(4, 10), *(nn.Linear(width, width + 1) for width in range(10, 70)), nn.Linear(70, 4))
+    free = read(model).free
+    culprits = sorted_by(model, {name for place, name in enumerate(free) if place % 2}, "its outputs differ")
+    assert culprits.attempts == MOST_ATTEMPTS
+    assert culprits.model is not None
+    assert not culprits.undone.keys() & culprits.accepted.keys()
+    assert culprits.undone.keys() | culprits.accepted.keys() == set(free)
+
+
+def test_one_bad_block_of_many_is_found_beside_the_good_ones() -> None:
+    model = network(11)
+    line = f"{__file__}:{Block.forward.__code__.co_firstlineno + 2}"
+    culprits = sorted_by(model, {"7.b"}, f"{line}: no")
+    assert set(culprits.undone) == {"7.b"}
+    assert culprits.attempts <= 14
+
+
+def test_a_network_that_does_not_verify_uncut_is_given_up_at_once() -> None:
+    model = network(4)
+    graph = read(model)
+    culprits = Culprits(graph, trial(graph).kept, lambda kept: "is its code random?")
+    culprits.sort("is its code random?")
+    assert culprits.model is None
+    assert culprits.attempts <= 6
+
+
+def test_trace_learns_what_a_line_holds_in_all_blocks() -> None:
+    model = network(4)
+    graph = mp.trace(model, (torch.zeros(2, 4),))
+    assert {name for name in graph.free if ".b" in name} == {f"{block}.b" for block in range(1, 5)}
+    assert all("test_culprits.py:" in axis.fixed for name, axis in graph.axes.items() if ".a" in name and axis.fixed)
+    assert not [name for name in graph.free if ".a" in name]
