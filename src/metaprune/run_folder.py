@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class RunFolder:
         budget: Budget,
         recipe: Recipe,
         data: str,
+        settings: Mapping[str, str],
     ) -> RunFolder:
         """The folder, fresh, or of the same run, which then goes on.
 
@@ -57,6 +59,7 @@ class RunFolder:
             "budget": f"{budget!r}",
             "recipe": f"{recipe!r}",
             "data": data,
+            "preprocessing": dict(settings),
             "inputs": [list(leaf.shape) for leaf in tree_leaves(graph.args) if isinstance(leaf, torch.Tensor)],
             "axes": {name: axis.size for name, axis in graph.free.items()},
             "weights": digest(model.state_dict()),

@@ -35,7 +35,7 @@ from metaprune.train.folder import one_at_a_time
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import Row
 from metaprune.train.scores import scores, scores_of_outputs
-from metaprune.train.task import Loader, Task
+from metaprune.train.task import Loader, Task, settings_of
 
 __all__ = ["Result", "figures", "prune"]
 
@@ -122,7 +122,8 @@ def prune(
     split = "test" if task.test is not None else "val"
     dense = figures(model, graph, None, task, recipe, split)
     dense_val = evaluate(model, task.val, task, recipe) if split == "test" else dense.metric
-    folder = RunFolder.claim(out, model, graph, method, budget, recipe, data) if out is not None else None
+    said = settings_of(task.train)
+    folder = None if out is None else RunFolder.claim(out, model, graph, method, budget, recipe, data, said)
     if folder and measured:
         folder.remember(budget, bounded, measured)
 
@@ -152,7 +153,7 @@ def prune(
         data=data,
         method=method.name,
         reference=method.reference,
-        settings=_settings(method, recipe),
+        settings=_settings(method, recipe) | said,
         budget=str(budget),
         metric_name=task.metric_name,
         higher_is_better=task.higher_is_better,

@@ -1,7 +1,7 @@
 """Batches of images, augmented and normalised a whole batch at a time."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Batches:
     pad: int = 0  # crop at random from the image with so many black pixels around it
     flip: bool = False  # left and right, every other time
     workers: int = 0  # processes that read images which are not in memory
+    settings: Mapping[str, str] = field(default_factory=dict)  # what is done to the images, for runs and reports
 
     @property
     def examples(self) -> int:

@@ -146,12 +146,13 @@ def load_images(
     if "val" in parts:
         if val_share is not None:
             raise DataError(f"images {folder}: there is a subfolder val; leave val_share out, or take that away")
-        val = _found(parts["val"])
+        val, source = _found(parts["val"]), "a subfolder of its own"
     else:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
         held_out = max(1, round(share * len(train)))
         if held_out == len(train):
             raise DataError(f"images {folder}: cannot hold {share:g} of {len(train)} images out; add more")
+        source = f"{share:g} of the training images"
         train, val = ([train[i] for i in sorted(some)] for some in (order[held_out:], order[:held_out]))
     tested = Path(test) if test is not None else parts.get("test")
 
@@ -165,9 +166,14 @@ def load_images(
     if workers is None:
         workers = 0 if folders[0].in_memory else WORKERS
     noise = sigma or 0.0
+    settings = {
+        "data.patch": str(patch),
+        "data.augment": "mirror and turn" if augment else "none",
+        "data.val": source,
+    }
     return Images(
         name=name,
-        train=Patches(folders[0], patch // scale, patches, batch_size, noise, augment, workers),
+        train=Patches(folders[0], patch // scale, patches, batch_size, noise, augment, workers, settings),
         val=Whole(folders[1], noise, seed),
         test=Whole(folders[2], noise, seed) if tested is not None else None,
         channels=channels,

@@ -129,41 +129,47 @@ def load(
     found = _digits(size) if name == "digits" else _found(str(name), size)
     train, val, source = _held_out(who, found, val_share, seed)
 
-    given = all(value is not None and value != "data" for value in (mean, std)) or "imagenet" in (mean, std)
-    sample = train.sample(1 if given else SAMPLE)
+    sample = train.sample(SAMPLE)
     _, channels, height, width = sample.shape
     if 4 * batch_size * channels * height * width > BATCH:
         raise DataError(
             f"{who}: a batch of {batch_size} images of {width}x{height} takes more than {BATCH >> 30} GiB; give size=… "
             "or a smaller batch_size"
         )
-    *statistics, origin = chosen(mean, std, _statistics(sample), found.white, who)
+    own = _statistics(sample)
+    *statistics, origin = chosen(mean, std, own, found.white, who)
     in_memory = isinstance(train.images, Tensor)
     workers = (0 if in_memory else WORKERS) if workers is None else workers
 
-    def batches(split: Split) -> Batches:
-        return Batches(split.images, split.labels, batch_size, statistics[0], statistics[1], workers=workers)
-
     flip = (channels == 3 if flip is None else flip) and augment
-    pad = height // 8 if augment else 0
+    preprocessing = Preprocessing(
+        shape=(channels, height, width),
+        size=size,
+        mean=_shares(statistics[0], found.white),
+        std=_shares(statistics[1], found.white),
+        source=origin,
+        pad=height // 8 if augment else 0,
+        flip=flip,
+        val=source,
+        workers=workers,
+        own=(_shares(own[0], found.white), _shares(own[1], found.white)),
+        white=found.white,
+    )
+
+    def batches(split: Split) -> Batches:
+        mean, std = statistics
+        return Batches(
+            split.images, split.labels, batch_size, mean, std, workers=workers, settings=preprocessing.settings
+        )
+
     return Data(
         name=str(name),
-        train=replace(batches(train), shuffle=True, pad=pad, flip=flip),
+        train=replace(batches(train), shuffle=True, pad=preprocessing.pad, flip=flip),
         val=batches(val),
         test=batches(found.test) if found.test else None,
         classes=found.classes,
         shape=(channels, height, width),
-        preprocessing=Preprocessing(
-            shape=(channels, height, width),
-            size=size,
-            mean=_shares(statistics[0], found.white),
-            std=_shares(statistics[1], found.white),
-            source=origin,
-            pad=pad,
-            flip=flip,
-            val=source,
-            workers=workers,
-        ),
+        preprocessing=preprocessing,
     )
 
 

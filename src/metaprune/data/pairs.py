@@ -1,7 +1,7 @@
 """Pairs of degraded and true images: patches to learn from, whole images to measure on."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +42,7 @@ class Patches:
     sigma: float = 0.0  # of the noise, in grey levels of 255
     augment: bool = True
     workers: int = 0  # processes that read images which are not in memory
+    settings: Mapping[str, str] = field(default_factory=dict)  # what is done to the images, for runs and reports
 
     @property
     def examples(self) -> int:

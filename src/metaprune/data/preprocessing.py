@@ -34,6 +34,8 @@ class Preprocessing:
     flip: bool  # and mirrored, every other time
     val: str  # where the validation part comes from
     workers: int  # processes that read images
+    own: tuple[tuple[float, ...], tuple[float, ...]]  # mean and std of the training images, whatever was chosen
+    white: int = 255  # the largest value that a pixel can have, as bytes
 
     def __str__(self) -> str:
         """In one line."""

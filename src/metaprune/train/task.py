@@ -28,6 +28,7 @@ __all__ = [
     "distil",
     "is_number",
     "on",
+    "settings_of",
 ]
 
 Batch = Any
@@ -48,6 +49,12 @@ class Loader(Protocol):
 
     def __len__(self) -> int:
         """The number of batches in a pass."""
+
+
+def settings_of(loader: Loader) -> dict[str, str]:
+    """What a loader says it does to its data, in `settings`; nothing where it does not say."""
+    said = getattr(loader, "settings", {})
+    return {str(name): str(value) for name, value in said.items()} if isinstance(said, Mapping) else {}
 
 
 @dataclass(frozen=True)
