@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gc
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, contextmanager, redirect_stderr
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +15,8 @@ from torch import fx, nn
 
 from metaprune.graph.errors import TraceError
 from metaprune.graph.provenance import Record, recording
+from metaprune.graph.quiet import quiet
+from metaprune.graph.rehearsal import ordinary, rehearsal, stand_in
 
 __all__ = ["Captured", "capture", "check_inputs", "inference_mode_of"]
 
@@ -41,33 +41,39 @@ class Captured:
 
 
 def capture(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, recorded: bool = True
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    recorded: bool = True,
+    training: bool | None = None,
 ) -> Captured:
-    """Export a network, in the mode it is in.
+    """Export a network. What is exported is a stand-in: whatever its code writes, `model` stays what it is.
 
     Args:
         model: Any module that `torch.export` can read.
         args: Example inputs.
         kwargs: Example inputs by name.
         recorded: Whether to record the calls of its code; without, it takes less time.
+        training: The mode in which to export it; None for the one that it is in.
 
     Raises:
         TraceError: `torch.export` cannot capture it with these inputs.
     """
     check_inputs(model, args, kwargs)
-    kwargs = dict(sorted((kwargs or {}).items()))  # one order, whoever calls
+    named: dict[str, Any]
+    args, named = ordinary((args, dict(sorted((kwargs or {}).items()))))  # one order, whoever calls
     try:
-        with _quiet(), _buffers_kept(model), torch.enable_grad():  # programs differ with it
+        with rehearsal(model, training, writes=False) as actor, quiet(), torch.enable_grad():  # programs differ with it
             if recorded:
                 try:
-                    with recording(model) as recorder, _no_more_than_needed():
-                        program = torch.export.export(model, args, kwargs, strict=False)
-                    return Captured(program, recorder.records, recorder.floats, args, kwargs)
+                    with recording(actor) as recorder, _no_more_than_needed():
+                        program = torch.export.export(actor, args, named, strict=False)
+                    return Captured(program, recorder.records, recorder.floats, args, named)
                 except Exception:
-                    pass  # trial cuts tell less, but something
+                    actor = stand_in(model)  # trial cuts tell less, but something
             with _no_more_than_needed(stack_traces=recorded):
-                program = torch.export.export(model, args, kwargs, strict=False)
-            return Captured(program, (), frozenset(), args, kwargs)
+                program = torch.export.export(actor, args, named, strict=False)
+            return Captured(program, (), frozenset(), args, named)
     except Exception as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise TraceError(
@@ -103,33 +109,6 @@ def inference_mode_of(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """What fails is told by the error, not by pages of log."""
-    silenced = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(silenced)
-
-
-@contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Buffers that the code replaces are put back."""
-    buffers = dict(model.named_buffers())
-    try:
-        yield
-    finally:
-        for name, buffer in buffers.items():
-            path, _, attribute = name.rpartition(".")
-            owner = model.get_submodule(path)
-            if owner._buffers.get(attribute) is not buffer:
-                owner._buffers[attribute] = buffer
-
-
-@contextmanager
 def _no_more_than_needed(stack_traces: bool = True) -> Iterator[None]:
     """An export in three quarters of the time, where this version of PyTorch has the switches.
 
@@ -147,7 +126,7 @@ def _no_more_than_needed(stack_traces: bool = True) -> Iterator[None]:
             for owner, name, value in switches:
                 if hasattr(owner, name):
                     stack.enter_context(patch.object(owner, name, value))
-            stack.enter_context(patch.object(fx.GraphModule, "recompile", _recompile_when_called))
+            stack.enter_context(patch.object(fx.GraphModule, "recompile", _recompiled_when_called()))
             yield
     finally:
         if collecting:
@@ -157,11 +136,19 @@ def _no_more_than_needed(stack_traces: bool = True) -> Iterator[None]:
 _recompile = fx.GraphModule.recompile
 
 
-def _recompile_when_called(module: fx.GraphModule) -> None:
-    """Take the place of `GraphModule.recompile`, and do what it does when the module is called first."""
+def _recompiled_when_called() -> Callable[[fx.GraphModule], Any]:
+    """What takes the place of `GraphModule.recompile` in this thread: it is done when the module is called first."""
+    ours = threading.get_ident()
 
-    def forward(self: fx.GraphModule, *args: Any, **kwargs: Any) -> Any:
-        _recompile(self)
-        return self.forward(*args, **kwargs)
+    def recompile(module: fx.GraphModule) -> Any:
+        if threading.get_ident() != ours:
+            return _recompile(module)
 
-    type(module).forward = forward
+        def forward(self: fx.GraphModule, *args: Any, **kwargs: Any) -> Any:
+            _recompile(self)
+            return self.forward(*args, **kwargs)
+
+        type(module).forward = forward
+        return None
+
+    return recompile

@@ -74,8 +74,9 @@ def infer(
     kwargs: Mapping[str, Any] | None = None,
     ties: Sequence[Sequence[Tie]] = (),
     recorded: bool = True,
+    training: bool | None = None,
 ) -> Inference:
-    """Infer the channel graph of `model` from one export, in the mode the model is in.
+    """Infer the channel graph of `model` from one export.
 
     Args:
         model: Any module that `torch.export` can read; it may lie on the meta device. Left untouched.
@@ -83,11 +84,12 @@ def infer(
         kwargs: Example keyword inputs.
         ties: As for `read`.
         recorded: As for `capture`.
+        training: As for `capture`.
 
     Raises:
         TraceError: `torch.export` cannot capture the model with these inputs.
     """
-    return read(model, capture(model, args, kwargs, recorded), ties)
+    return read(model, capture(model, args, kwargs, recorded, training), ties)
 
 
 def read(model: nn.Module, captured: Captured, ties: Sequence[Sequence[Tie]] = ()) -> Inference:

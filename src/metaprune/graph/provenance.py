@@ -204,6 +204,18 @@ class Recorder(TorchFunctionMode):
         self.records: list[Record] = []
         self.floats = {value for module in model.modules() for value in vars(module).values() if type(value) is float}
         self.made: dict[int, tuple[Any, int | str, int]] = {}
+        self.records_now = False
+
+    def begin(self) -> None:
+        """The network's code begins to run."""
+        self.__enter__()  # type: ignore[no-untyped-call]
+        self.records_now = True
+
+    def end(self) -> None:
+        """It has run, or failed."""
+        if self.records_now:
+            self.records_now = False
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -300,11 +312,12 @@ def recording(model: nn.Module) -> Iterator[Recorder]:
             tag = slot.map(lambda name, value, path=slot.path: Tagged(value, Attribute(path, name)))  # type: ignore[misc]
             tags.append((slot, slot.key in slot.place, tag))
             slot.place[slot.key] = tag
-        begins = model.register_forward_pre_hook(lambda *_: recorder.__enter__() and None)  # type: ignore[no-untyped-call]
-        ends = model.register_forward_hook(lambda *_: recorder.__exit__(None, None, None), always_call=True)  # type: ignore[no-untyped-call]
+        begins = model.register_forward_pre_hook(lambda *_: recorder.begin())
+        ends = model.register_forward_hook(lambda *_: recorder.end())
         try:
             yield recorder
         finally:
+            recorder.end()  # a forward pass that fails comes to no hook
             begins.remove()
             ends.remove()
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from metaprune.graph.copying import clone
 
 __all__ = ["call_with", "channels_last", "clone", "digest", "named_tensors", "with_tensors"]
 
@@ -62,21 +63,6 @@ def call_with(
         if id(tensor) in given
     }
     return functional_call(model, places, args, dict(kwargs or {}), tie_weights=False)
-
-
-def clone(model: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
-    """A deep copy, also of a network whose modules hold tensors that were computed (old-style weight norm).
-
-    Args:
-        model: Any network; left untouched.
-        memo: Identity of an object -> what takes its place in the copy.
-    """
-    memo = dict(memo or {})
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo.setdefault(id(value), value.detach().clone())
-    return copy.deepcopy(model, memo)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

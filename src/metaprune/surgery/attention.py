@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from metaprune.graph.rehearsal import rehearsal
 from metaprune.graph.tensors import clone, named_tensors
 
 __all__ = ["Calls", "observe", "written_out"]
@@ -42,25 +43,26 @@ def observe(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     if not found:
         return {}
     calls: dict[str, list[dict[str, Any]]] = {path: [] for path in found}
-    path_of = {module: path for path, module in found.items()}
-
+    path_of: dict[nn.Module, str] = {}
     signature = inspect.signature(next(iter(found.values())).forward)
 
     def note(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         bound = signature.bind(*given, **named)
         bound.apply_defaults()
-        calls[path_of[module]].append(_call(bound.arguments))  # type: ignore[index]
+        calls[path_of[module]].append(_call(bound.arguments))
 
-    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in found.values()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad():
-            model(*copy.deepcopy(args), **copy.deepcopy(dict(kwargs)))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for hook in hooks:
-            hook.remove()
+    with rehearsal(model) as actor:
+        for path in found:
+            module = actor.get_submodule(path)
+            path_of[module] = path
+            module.register_forward_pre_hook(note, with_kwargs=True)
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with torch.no_grad():
+                actor(*copy.deepcopy(args), **copy.deepcopy(dict(kwargs)))
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
     return {path: seen[0] for path, seen in calls.items() if seen and all(call == seen[0] for call in seen) and seen[0]}
 
 

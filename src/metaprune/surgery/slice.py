@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, infer
@@ -106,8 +105,7 @@ class _Carving:
         small = _index(self.model, self.graph, kept)
         set_numbers(small, self.graph.numbers, widths)
         try:
-            with inference_mode_of(small):
-                seen = infer(small, *example_inputs(small, self.graph), recorded=False)
+            seen = infer(small, *example_inputs(small, self.graph), recorded=False, training=False)
         except TraceError as error:
             return _blame(error)
         problem = mismatch(self.graph, seen.graph, widths) or _make_up(small, self.graph, seen, widths)

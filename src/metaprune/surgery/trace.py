@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from metaprune.graph.capture import capture, check_inputs, inference_mode_of
+from metaprune.graph.capture import capture, check_inputs
 from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.infer import read
 from metaprune.graph.term import axes_of
@@ -39,10 +39,9 @@ def trace(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, objec
         TraceError: `torch.export` cannot read the network with these inputs.
     """
     check_inputs(model, args, kwargs)
-    with inference_mode_of(model):
-        calls = observe(model, args, kwargs or {})
-        model = written_out(model, calls)
-        captured = capture(model, args, kwargs)
+    calls = observe(model, args, kwargs or {})
+    model = written_out(model, calls)
+    captured = capture(model, args, kwargs, training=False)
     stages: tuple[tuple[Tie, ...], ...] = ()
     inference = read(model, captured)
     solution = solve(model, inference.graph)

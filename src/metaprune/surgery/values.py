@@ -10,9 +10,9 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.call import named_arguments
-from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, infer
+from metaprune.graph.rehearsal import rehearsal
 from metaprune.graph.tensors import named_tensors
 from metaprune.surgery.mask import HidingInterpreter
 
@@ -64,8 +64,7 @@ class Judge:
             if not isinstance(known, Inference) or _places((args, kwargs)) != _places(
                 (self.graph.args, self.graph.kwargs)
             ):
-                with inference_mode_of(self.model):
-                    known = infer(self.model, args, kwargs, self.graph.ties)
+                known = infer(self.model, args, kwargs, self.graph.ties, training=False)
             self._seen = known
         return self._seen
 
@@ -75,11 +74,12 @@ class Judge:
         if self.silent is not None:
             return None
         args, kwargs = example_inputs(self.model, self.graph)
-        with inference_mode_of(self.model), inference_mode_of(small):
-            masked = HidingInterpreter(self.seen, kept)
-            expected = pytree.tree_leaves(masked.call(named_tensors(self.model), args, kwargs))
-            args, kwargs = example_inputs(self.model, self.graph)
-            got = pytree.tree_leaves(small(*args, **kwargs))
+        masked = HidingInterpreter(self.seen, kept)
+        with rehearsal(self.model) as whole:
+            expected = pytree.tree_leaves(masked.call(named_tensors(whole), args, kwargs))
+        args, kwargs = example_inputs(self.model, self.graph)
+        with rehearsal(small) as actor:
+            got = pytree.tree_leaves(actor(*args, **kwargs))
         if len(expected) != len(got):
             return f"it has {len(got)} outputs instead of {len(expected)}"
         for one, other in zip(expected, got, strict=True):
