@@ -314,7 +314,7 @@ ODD: dict[str, Callable[[], nn.Module]] = {
 
 
 def state_of(model: nn.Module) -> list[Any]:
-    """Everything that a trace might change: tensors bit for bit, attributes, hooks, modes, gradients, random numbers."""
+    """All that a trace might change: tensors bit for bit, attributes, hooks, modes, gradients, random numbers."""
     found: list[Any] = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
     found += [STEPS, _shown(OUTSIDE), WritesToItsClass.total, _shown(DefaultArgument.between.__defaults__)]
     found += [sorted(WritesToItsClass.cache), vars(CountingAttribute).get("calls")]
