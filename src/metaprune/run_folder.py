@@ -15,10 +15,11 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import digest
 from metaprune.methods.method import Method
+from metaprune.saving import taken
 from metaprune.train.atomic import FileError, read_json, write_json
 from metaprune.train.engine import Recipe
 
-__all__ = ["RunFolder", "remembered"]
+__all__ = ["RunFolder", "check", "remembered"]
 
 RUN = "run.json"
 TRANSLATED = "budget.json"
@@ -92,6 +93,25 @@ class RunFolder:
         """Keep what a latency was translated to."""
         tree = {"for": f"{budget!r}", "macs": translated.macs, "measured": measured}
         write_json(self.path / TRANSLATED, tree)
+
+
+def check(out: Path) -> None:
+    """See that a folder has no files of others under the names that a run and its result write.
+
+    Raises:
+        MetapruneError: It has.
+    """
+    reason = taken(out)
+    for path in (out / RUN, out / TRANSLATED) if reason is None else ():
+        if path.exists():
+            try:
+                ours = read_json(path).keys() & {"method", "for"}
+            except FileError:
+                ours = set()
+            if not ours:
+                reason = f"{path} is damaged, or was not written by metaprune; move it away, or name another folder"
+    if reason is not None:
+        raise MetapruneError(f"prune: {reason}")
 
 
 def remembered(out: str | Path | None, budget: Budget) -> tuple[Budget, Measured] | None:

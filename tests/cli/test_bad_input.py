@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,11 +69,19 @@ BAD = {
     "evaluate resnet8 --data digits --batch-size 0": "batch",
     # weights
     f"prune resnet8 {PRUNE} --weights HERE/nowhere.safetensors": "there is no file",
-    f"prune resnet8 {PRUNE} --weights HERE/pickle.pt": "pickles are never opened",
+    f"prune resnet8 {PRUNE} --weights HERE/pickle.pt": "does not fit resnet8",
+    f"prune resnet8 {PRUNE} --weights HERE/pickle.bin": "pickles are never opened",
+    f"prune resnet8 {PRUNE} --weights HERE/code.pt": "weights_only",
+    f"prune resnet8 {PRUNE} --weights HERE/list.pth": "no state dict",
+    f"prune resnet8 {PRUNE} --weights HERE/text.pt": "cannot be opened",
+    f"prune resnet8 {PRUNE} --weights HERE/empty.pth": "cannot be opened",
+    f"prune resnet8 {PRUNE} --weights HERE/whole.pt": "torch.int64",
+    f"prune resnet8 {PRUNE} --weights HERE/infinite.safetensors": "not finite",
+    "bench resnet8 --input 1x8x8 --weights HERE/whole.pt": "torch.int64",
     f"prune resnet8 {PRUNE} --weights HERE/text.txt": "no safetensors file",
     f"prune resnet8 {PRUNE} --weights HERE/empty": "there is no file",
     f"prune resnet8 {PRUNE} --weights HERE/other.safetensors": "does not fit resnet8",
-    "evaluate resnet8 --data digits --weights HERE/pickle.pt": "pickles are never opened",
+    "evaluate resnet8 --data digits --weights HERE/code.pt": "weights_only",
     "bench resnet8 --input 1x8x8 --weights HERE/other.safetensors": "does not fit resnet8",
     "evaluate resnet8 --data digits --weights HERE/dense/model.safetensors --pruned HERE/dense": "--weights",
     # training
@@ -114,6 +123,16 @@ BAD = {
 }
 
 
+class Runs:
+    """What a pickle can do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mark = folder / "it-ran"
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of things that are not what they should be."""
@@ -129,7 +148,15 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.txt").write_text("Call me Ishmael.\n")
     (folder / "damaged" / "report.json").write_text('{"network": "res')
     (folder / "foreign" / "report.json").write_text('{"a": 1}')
-    torch.save({"weight": torch.ones(2)}, folder / "pickle.pt")
+    weights = MODELS["resnet8"](classes=10, channels=1).state_dict()
+    for name in ("pickle.pt", "pickle.bin"):
+        torch.save({"weight": torch.ones(2)}, folder / name)
+    torch.save(weights | {"hook": Runs(folder)}, folder / "code.pt")
+    torch.save(list(weights.values()), folder / "list.pth")
+    (folder / "text.pt").write_text("Call me Ishmael.\n")
+    (folder / "empty.pth").touch()
+    torch.save({name: tensor.long() for name, tensor in weights.items()}, folder / "whole.pt")
+    save_file({name: tensor / 0 for name, tensor in weights.items()}, folder / "infinite.safetensors")
     save_file(MODELS["resnet20"](classes=10, channels=1).state_dict(), folder / "other.safetensors")
     save_file(MODELS["resnet8"](classes=10, channels=1).state_dict(), folder / "dense" / "model.safetensors")
     return folder

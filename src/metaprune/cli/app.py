@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import shlex
+import signal
 import sys
+from contextvars import ContextVar
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -33,15 +37,34 @@ class Commands(TyperGroup):
         from metaprune.graph.errors import MetapruneError
 
         try:
-            return super().invoke(ctx)
+            with contextlib.ExitStack() as ending:
+                _ending.set(ending)
+                return super().invoke(ctx)
         except MetapruneError as error:
             if ctx.params["debug"]:
                 raise
-            typer.echo(f"metaprune: {' '.join(str(error).split())}", err=True)
+            _say(str(error))
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("metaprune: interrupted; start the same command again to go on", err=True)
-            raise typer.Exit(130) from None
+        except OSError as error:
+            if ctx.params["debug"] or error.errno in (None, errno.EPIPE):
+                raise
+            _say(f"{error}; free space, or name a folder that can be written, and start the same command again")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as error:
+            number = error.args[0] if error.args else signal.SIGINT
+            ended = "terminated" if number == signal.SIGTERM else "interrupted"
+            _say(f"{ended}; start the same command again to go on")
+            raise typer.Exit(128 + number) from None
+
+
+_ending: ContextVar[contextlib.ExitStack] = ContextVar("ending")
+"""What is undone when a command ends."""
+
+
+def _say(text: str) -> None:
+    """One line on standard error, if there is room for it."""
+    with contextlib.suppress(OSError):
+        typer.echo(f"metaprune: {' '.join(text.split())}", err=True)
 
 
 app = typer.Typer(
@@ -51,12 +74,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Argument(help="A built-in name, package.module:function, file.py:function, or hf:NAME.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A built-in name, package.module:function, file.py:function (each runs that code), or hf:NAME."
+    ),
+]
 DataOption = Annotated[
     str,
     typer.Option(help="digits, a Hub name, or a folder of parquet files or pictures; to restore, a folder of images."),
 ]
-Weights = Annotated[Path | None, typer.Option(help="Weights of the dense network, a safetensors file.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights of the dense network: safetensors, or .pt or .pth with a state dict.")
+]
 Pruned = Annotated[Path | None, typer.Option(help="A folder that `metaprune prune` wrote.")]
 Input = Annotated[
     str | None,
@@ -221,8 +251,10 @@ def prune(
 
     from metaprune.cli.resolve import UsageError, chosen_method, example, network, remembering
     from metaprune.cli.show import result_table
+    from metaprune.cli.weights import give, train_dense
     from metaprune.cost.budget import Allocation, Budget
     from metaprune.report.words import missed
+    from metaprune.run_folder import check
     from metaprune.saving import read_weights
     from metaprune.session import prune as run
     from metaprune.surgery.trace import trace
@@ -239,6 +271,7 @@ def prune(
     dense, recipe = purpose.recipes(epochs, dense_epochs, optimizer, lr, seed=seed, precision=precision, device=device)
     given = read_weights(weights)[0] if weights else None
     writable(out)
+    check(out)
     ready = purpose.load(data, batch_size, channels, Cut(patch, patches, val_images, test))
     torch.manual_seed(seed)
     net = network(model, **ready.builds)
@@ -246,11 +279,8 @@ def prune(
     if budget.cost != "latency":
         Allocation(trace(net, (args[0][:2],)), budget)
     if given is None:
-        given = _train_dense(net, ready.task, dense, out / "dense", ready.label)
-    try:
-        net.load_state_dict(given)
-    except RuntimeError as error:
-        raise UsageError(f"--weights: {weights} does not fit {model} ({' '.join(str(error).split())[:200]})") from error
+        given = train_dense(net, ready.task, dense, out / "dense", ready.label)
+    give(net, given, weights, model)
     result = run(
         net,
         args,
@@ -375,16 +405,14 @@ def export(
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of `metaprune prune`; the first is the main one.")],
 ) -> None:
-    """Write report.html and README.md anew; further folders become rows of its comparison."""
+    """Write report.html and the model card anew; further folders become rows of its comparison."""
     from metaprune.cli.resolve import report_in
     from metaprune.cli.show import arms_table, console, joined
-    from metaprune.report.card import model_card
-    from metaprune.report.page import render
+    from metaprune.saving import save_report
 
     main = joined([report_in(folder) for folder in folders])
     writable(folders[0])
-    (folders[0] / "report.html").write_text(render(main))
-    (folders[0] / "README.md").write_text(model_card(main))
+    save_report(folders[0], main)
     arms_table(main)
     console().print(f"wrote {folders[0] / 'report.html'}")
 
@@ -394,44 +422,33 @@ def _number(value: float | None) -> float | None:
     return int(value) if value is not None and 1 < value < float("inf") and value == int(value) else value
 
 
-def writable(folder: Path) -> None:
-    """Make a folder, and see that it can be written to."""
+def writable(folder: Path, *, shared: bool = False) -> None:
+    """Make a folder, see that it can be written to, and keep others out until the command ends, unless it is shared."""
+    import tempfile
+
     from metaprune.cli.resolve import UsageError
+    from metaprune.train.folder import FolderError, alone_in
 
     try:
+        if not shared:
+            _ending.get().enter_context(alone_in(folder, "--out"))
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FolderError as error:
+        raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"--out: cannot write to {folder} ({error}); name another folder") from error
 
 
-def _train_dense(net: Any, task: Any, recipe: Any, folder: Path, data: str) -> dict[str, Any]:
-    """Train the dense network, or read what an earlier start trained on the same data."""
-    from metaprune.saving import read_weights
-    from metaprune.train.atomic import write_weights
-    from metaprune.train.engine import fit
-
-    path = folder / "model.safetensors"
-    fit(net, task, recipe, name=f"dense on {data}", checkpoint=folder / "checkpoints")
-    if not path.exists():
-        write_weights(net, path)
-    return read_weights(path)[0]
-
-
 def _built(model: str, weights: Path | None, pruned: Path | None, builds: dict[str, Any]) -> Any:
-    from metaprune.cli.resolve import UsageError, network
+    from metaprune.cli.resolve import network
+    from metaprune.cli.weights import give
     from metaprune.saving import load, read_weights
 
     net = network(model, **builds)
     if pruned is not None:
         return load(pruned, net)
     if weights is not None:
-        try:
-            net.load_state_dict(read_weights(weights)[0])
-        except RuntimeError as error:
-            raise UsageError(
-                f"--weights: {weights} does not fit {model} ({' '.join(str(error).split())[:200]})"
-            ) from error
+        give(net, read_weights(weights)[0], weights, model)
     return net

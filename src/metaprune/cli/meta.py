@@ -77,7 +77,7 @@ def zoo(
     dense, tuned = purpose.recipes(after, epochs, optimizer, None, **fields)
     dense = dense if lr is None else replace(dense, lr=lr)
     tuned = replace(tuned, lr=dense.lr / 10)
-    writable(out)
+    writable(out, shared=True)
     ready = purpose.load(data, batch_size, None, Cut())
     builders = {name: partial(_build, name, ready.builds) for name in models}
     for variant in chosen:  # better now than after an hour

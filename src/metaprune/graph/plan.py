@@ -80,7 +80,7 @@ class Plan:
         """
         try:
             return cls(json.loads(text))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise PlanError(
                 f"plan: expected JSON of axis names and kept channels, got {text[:40]!r} ({error})"
             ) from error
@@ -90,7 +90,7 @@ def _channels(name: str, stays: Sequence[int]) -> tuple[int, ...]:
     try:
         channels = tuple(int(channel) for channel in stays)
         whole = all(channel == given for channel, given in zip(channels, stays, strict=True))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         channels, whole = (), False
     if not whole:
         raise PlanError(f"axis {name!r}: expected a sequence of whole numbers, the channels that stay, got {stays!r}")

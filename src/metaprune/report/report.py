@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from metaprune.cost.latency import Latency
 from metaprune.graph.errors import MetapruneError
 from metaprune.report.summary import Wire
+from metaprune.train.atomic import FileError, seal, unseal
 
 __all__ = [
     "Alignment",
@@ -199,9 +200,9 @@ class Report:
 
 
 def to_json(report: Report) -> str:
-    """Write a report as JSON text, readable by `from_json`."""
-    tree = {"metaprune_report": FORMAT, **_finite(asdict(report))}
-    return json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write a report as JSON text with its checksum, readable by `from_json`; plain ASCII, whatever names hold."""
+    tree = seal({"metaprune_report": FORMAT, **_finite(asdict(report))})
+    return json.dumps(tree, indent=1, allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -217,14 +218,20 @@ def from_json(text: str) -> Report:
     """Read a report that `to_json` wrote.
 
     Raises:
-        ReportError: The text is not JSON, not a report, or a field is missing, unknown or of another type.
+        ReportError: The text is not JSON, not a report, damaged, or a field is missing, unknown or of another type.
     """
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
         raise ReportError(f"report: expected JSON, got {error.msg} at line {error.lineno}") from error
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"report: expected JSON, got something else ({error})") from error
     if not isinstance(tree, dict) or "metaprune_report" not in tree:
         raise ReportError("report: expected JSON that `to_json` wrote, got none of its 'metaprune_report' mark")
+    try:
+        tree = unseal(tree, "report: the text")
+    except FileError as error:
+        raise ReportError(str(error)) from error
     if (version := tree.pop("metaprune_report")) != FORMAT:
         raise ReportError(f"report: expected format {FORMAT}, got {version!r}; use the version that wrote it")
     report: Report = _build(Report, tree, "report")
@@ -256,7 +263,7 @@ def _dataclass(kind: Any, value: Any, where: str) -> Any:
         raise ReportError(f"{where}: expected the fields of {kind.__name__}, got {value!r:.60}")
     types = get_type_hints(kind)
     if unknown := set(value) - {f.name for f in fields(kind)}:
-        raise ReportError(f"{where}: {kind.__name__} has no field {', '.join(sorted(unknown))}")
+        raise ReportError(f"{where}: {kind.__name__} has no field {', '.join(sorted(unknown))[:80]}")
     try:
         return kind(**{name: _build(types[name], v, f"{where}.{name}") for name, v in value.items()})
     except TypeError as error:

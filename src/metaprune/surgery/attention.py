@@ -19,13 +19,14 @@ from torch import Tensor, fx, nn
 from metaprune.graph.rehearsal import rehearsal
 from metaprune.graph.tensors import clone, named_tensors
 
-__all__ = ["Calls", "observe", "written_out"]
+__all__ = ["Calls", "checked_calls", "observe", "written_out"]
 
 Calls = Mapping[str, Mapping[str, Any]]
 """Path of an `nn.MultiheadAttention` -> how the network calls it."""
 
 _MASKS = ("key_padding_mask", "attn_mask")
 _FLAGS = ("need_weights", "average_attn_weights")
+_KINDS = [[rank, kind] for rank in (1, 2, 3) for kind in ("bool", "float")]
 _READ = {"num_heads", "embed_dim", "batch_first", "in_proj_bias", "_qkv_same_embed_dim"}
 """Attributes that the new module has, too: PyTorch's transformer layers ask for them."""
 
@@ -81,6 +82,23 @@ def _call(given: Mapping[str, Any]) -> dict[str, Any]:
         for name in _MASKS
     }
     return {**kinds, **{name: bool(given[name]) for name in _FLAGS}}
+
+
+def checked_calls(tree: Any) -> dict[str, dict[str, Any]]:
+    """How attention modules are called, read from a file that may come from elsewhere.
+
+    Raises:
+        ValueError: It says something else.
+    """
+    for path, call in tree.items():
+        masks = [call[name] for name in _MASKS]
+        if (
+            call.keys() != {*_MASKS, *_FLAGS}
+            or any(type(call[name]) is not bool for name in _FLAGS)
+            or any(mask is not None and mask not in _KINDS for mask in masks)
+        ):
+            raise ValueError(f"attention {path[:80]!r} is called in a way that is not known")
+    return dict(tree)
 
 
 def written_out(model: nn.Module, calls: Calls) -> nn.Module:

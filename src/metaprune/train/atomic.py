@@ -21,10 +21,12 @@ __all__ = [
     "FileError",
     "checksum",
     "read_json",
+    "read_safetensors",
     "read_tensors",
     "replacing",
     "seal",
     "unseal",
+    "utf8",
     "write_json",
     "write_tensors",
     "write_text",
@@ -64,12 +66,13 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         with replacing(path) as unfinished:
-            unfinished.write_bytes(_bytes(text))
+            unfinished.write_bytes(utf8(text))
     except OSError as error:
         raise FileError(f"{path} cannot be written ({error}); free space, or name another folder") from error
 
 
-def _bytes(text: str) -> bytes:
+def utf8(text: str) -> bytes:
+    """Bytes of a text; what is no text, such as odd bytes of a file name, is escaped."""
     try:
         plain = text.encode("utf-8", "surrogateescape")  # odd bytes of a file name
     except UnicodeEncodeError:
@@ -136,6 +139,24 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     Raises:
         FileError: It is missing, damaged, or no safetensors file.
     """
+    tensors, header = read_safetensors(path)
+    if ABOUT not in header:
+        return tensors, None
+    try:
+        about = json.loads(header[ABOUT])
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is damaged ({_short(error)})") from error
+    if not isinstance(about, dict):
+        raise FileError(f"{path} is damaged: expected an object in its header, got {type(about).__name__}")
+    return tensors, unseal(about, path, tensors)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of any safetensors file.
+
+    Raises:
+        FileError: It is missing, or no safetensors file.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -143,18 +164,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
-            text = (file.metadata() or {}).get(ABOUT)
+            return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise FileError(f"{path} is no safetensors file ({_short(error)})") from error
-    if text is None:
-        return tensors, None
-    try:
-        about = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{path} is damaged ({_short(error)})") from error
-    if not isinstance(about, dict):
-        raise FileError(f"{path} is damaged: expected an object in its header, got {type(about).__name__}")
-    return tensors, unseal(about, path, tensors)
 
 
 def write_weights(model: nn.Module, path: Path, about: Mapping[str, Any] | None = None) -> None:
