@@ -59,7 +59,9 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
         "plan": plan.kept,
         "axes": cut,
         "tensors": {name: [_layout(term, cut) for term in terms] for name, terms in graph.tensors.items()},
-        "numbers": {f"{p}:{name}": held(modules, p, name) for (p, name), term in graph.numbers.items() if size(term) > 1},
+        "numbers": {
+            f"{p}:{name}": held(modules, p, name) for (p, name), term in graph.numbers.items() if size(term) > 1
+        },
         "written_out": graph.written_out,
     }
     tensors: dict[str, Tensor] = {}

@@ -34,6 +34,7 @@ def test_json_has_no_numbers_that_json_does_not_know(small: Report, value: float
 def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
     def apply(text: str) -> str:
         tree = json.loads(text)
+        tree.pop("crc32", None)  # as if it had been written so
         change(tree)
         return json.dumps(tree)
 
@@ -46,6 +47,8 @@ def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
         (lambda text: text[:200], "expected JSON"),
         (lambda text: "[]", "metaprune_report"),
         (lambda text: '{"axes": []}', "metaprune_report"),
+        (lambda text: text.replace("dense", "danse"), "checksum"),
+        (lambda text: "[" * 100_000, "expected JSON"),
         (broken(lambda tree: tree.update(metaprune_report=99)), "expected format 1, got 99"),
         (broken(lambda tree: tree.pop("dense")), "missing .* 'dense'"),
         (broken(lambda tree: tree.update(colour="red")), "Report has no field colour"),

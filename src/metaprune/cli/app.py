@@ -242,8 +242,8 @@ def prune(
 ) -> None:
     """Prune a network down to a budget, trained first where no weights are given; a killed run goes on.
 
-    Exit status: 0; 2 for what is refused; 3 where the result is written but takes longer than --latency; 130 where it
-    was interrupted.
+    Exit status: 0; 2 for what is refused, and a full disk; 3 where the result is written but takes longer than
+    --latency; 130 where it was interrupted, 143 where it was terminated.
     """
     from dataclasses import replace
 
