@@ -74,6 +74,16 @@ def test_import_costs_next_to_nothing_over_torch():
     assert min(map(float, times)) <= 0.5
 
 
+def test_no_public_name_moves_random_numbers_when_it_is_loaded():
+    code = (
+        "import random; import metaprune as mp; state = random.getstate()\n"
+        "moved = [name for name in mp.__all__ if (getattr(mp, name), random.getstate())[1] != state]\n"
+        "from metaprune.train.progress import Bar; Bar('', 1, shown=False)\n"
+        "assert not moved and random.getstate() == state, moved"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_no_public_name_is_shadowed_by_a_module():
     modules = {path.stem for path in SOURCE.iterdir()}
     assert modules.isdisjoint(metaprune.__all__), "once imported, the module would be what mp.<name> gives"

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from metaprune.graph.errors import TraceError
+from metaprune.graph.objects import learn, open_to_trees
 from metaprune.graph.provenance import Record, recording
 from metaprune.graph.quiet import quiet
 from metaprune.graph.rehearsal import ordinary, rehearsal, stand_in
@@ -63,15 +64,20 @@ def capture(
     named: dict[str, Any]
     args, named = ordinary((args, dict(sorted((kwargs or {}).items()))))  # one order, whoever calls
     try:
-        with rehearsal(model, training, writes=False) as actor, quiet(), torch.enable_grad():  # programs differ with it
+        with (
+            rehearsal(model, training, writes=False) as actor,
+            open_to_trees(args, named),
+            quiet(),
+            torch.enable_grad(),  # programs differ with it
+        ):
             if recorded:
                 try:
-                    with recording(actor) as recorder, _no_more_than_needed():
+                    with recording(actor) as recorder, _outputs_learned(actor), _no_more_than_needed():
                         program = torch.export.export(actor, args, named, strict=False)
                     return Captured(program, recorder.records, recorder.floats, args, named)
                 except Exception:
                     actor = stand_in(model)  # trial cuts tell less, but something
-            with _no_more_than_needed(stack_traces=recorded):
+            with _outputs_learned(actor), _no_more_than_needed(stack_traces=recorded):
                 program = torch.export.export(actor, args, named, strict=False)
             return Captured(program, (), frozenset(), args, named)
     except Exception as error:
@@ -106,6 +112,16 @@ def inference_mode_of(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def _outputs_learned(actor: nn.Module) -> Iterator[None]:
+    """Outputs of classes of their own are opened to trees when they are returned."""
+    hook = actor.register_forward_hook(lambda module, inputs, output: learn(output))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from metaprune.train.randomness import isolated
 
 __all__ = ["Bar"]
 
@@ -13,6 +12,9 @@ class Bar:
 
     def __init__(self, name: str, total: int, *, shown: bool = True) -> None:
         """Show `name` and how many of `total` steps are done, or nothing at all."""
+        with isolated():  # rich draws from Python's when it is loaded
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         self._console = Console(stderr=True, quiet=not shown)
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -1,12 +1,12 @@
 """The global random numbers of Python, NumPy and torch: borrowed, seeded, saved and given back."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+from metaprune.graph.surroundings import random_numbers_kept
 
 __all__ = ["capture", "isolated", "restore", "seed"]
 
@@ -42,11 +42,5 @@ def restore(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
 
 
-@contextmanager
-def isolated() -> Iterator[None]:
-    """Leaves the global random numbers as they were, whatever is drawn inside."""
-    states = capture()
-    try:
-        yield
-    finally:
-        restore(states)
+isolated = random_numbers_kept
+"""Leaves the global random numbers as they were, whatever is drawn inside."""
