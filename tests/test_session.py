@@ -437,6 +437,25 @@ def test_a_method_of_ones_own() -> None:
     assert json.loads(to_json(result.report))["method"] == "keep"
 
 
+def test_a_method_that_breaks_the_budget_is_refused() -> None:
+    class Nothing(mp.Magnitude):
+        def find(self, problem: Any) -> Any:
+            return replace(super().find(problem), plan=mp.Plan({}))
+
+    with pytest.raises(mp.MetapruneError, match="expected a plan of magnitude within"):
+        prune(method=Nothing(), recipe=small.recipe(1))
+
+
+@pytest.mark.parametrize("method", [mp.Magnitude(), mp.Uniform(), mp.Random(), mp.Taylor(), mp.DHP()], ids=str)
+def test_every_method_obeys_limits(method: Method) -> None:
+    limits = mp.Limits(keep=["inner"], least={"wide": 20}, most={"wide": 22})
+    result = prune(method=method, recipe=small.recipe(1), budget=mp.Budget(macs=0.8, multiple_of=2), limits=limits)
+    assert "inner.0" not in result.plan.kept
+    assert 20 <= result.plan.widths["wide.0"] <= 22
+    assert mp.macs(result.graph, result.plan) <= 0.8 * mp.macs(result.graph)
+    assert "limits: 'inner' is kept" in to_json(result.report)
+
+
 @pytest.mark.gpu
 @methods
 def test_on_a_gpu(method: Method) -> None:

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from metaprune.cost.closed_form import macs as macs
     from metaprune.cost.closed_form import params as params
     from metaprune.cost.latency import latency as latency
+    from metaprune.deciding import plan as plan
+    from metaprune.deciding import scores as scores
     from metaprune.formats.export import export as export
     from metaprune.graph.errors import MetapruneError as MetapruneError
     from metaprune.graph.graph import ChannelGraph as ChannelGraph
+    from metaprune.graph.limits import Limits as Limits
     from metaprune.graph.plan import Plan as Plan
     from metaprune.graph.term import Axis as Axis
     from metaprune.methods.dhp.dhp import DHP as DHP
@@ -52,6 +55,7 @@ _HOME = {
     "DHP": "methods.dhp.dhp",
     "Denoising": "train.restoration",
     "GraphMetanetwork": "methods.graph_metanetwork.graph_metanetwork",
+    "Limits": "graph.limits",
     "Magnitude": "methods.magnitude.magnitude",
     "MetapruneError": "graph.errors",
     "Plan": "graph.plan",
@@ -72,8 +76,10 @@ _HOME = {
     "macs": "cost.closed_form",
     "mask": "surgery.mask",
     "params": "cost.closed_form",
+    "plan": "deciding",
     "prune": "session",
     "recalibrate": "surgery.recalibrate",
+    "scores": "deciding",
     "slice": "surgery.slice",
     "sparsify": "zeros.sparsify",
     "trace": "surgery.trace",

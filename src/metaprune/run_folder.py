@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from metaprune.cost.budget import Budget
 from metaprune.graph.errors import MetapruneError
-from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.graph import ChannelGraph, WidthLimits
 from metaprune.graph.tensors import digest
 from metaprune.methods.method import Method
 from metaprune.saving import taken
@@ -64,6 +64,7 @@ class RunFolder:
             "inputs": [list(leaf.shape) for leaf in tree_leaves(graph.args) if isinstance(leaf, torch.Tensor)],
             "axes": {name: axis.size for name, axis in graph.free.items()},
             "weights": digest(model.state_dict()),
+            **({"limits": f"{graph.limits!r}"} if graph.limits != WidthLimits() else {}),
         }
         known = folder / RUN
         try:
@@ -71,7 +72,7 @@ class RunFolder:
                 before = read_json(known)
                 if not before.keys() & identity.keys():
                     raise FileError(f"{known} was not written by metaprune")
-                if changed := [key for key in identity if before.get(key) != identity[key]]:
+                if changed := [key for key in (*identity, "limits") if before.get(key) != identity.get(key)]:
                     raise MetapruneError(
                         f"prune: {folder} holds another run (its {', '.join(changed)} differ); "
                         "name another folder, or delete it"
@@ -121,12 +122,12 @@ def remembered(out: str | Path | None, budget: Budget) -> tuple[Budget, Measured
         MetapruneError: The file that says so is damaged.
     """
     path = Path(out or "") / TRANSLATED
-    if out is None or budget.cost != "latency" or not path.is_file():
+    if out is None or budget.latency is None or not path.is_file():
         return None
     try:
         known = read_json(path)
         if known["for"] != f"{budget!r}":
             return None
-        return Budget(macs=known["macs"], multiple_of=budget.multiple_of), [tuple(pair) for pair in known["measured"]]
+        return replace(budget, latency=None, macs=known["macs"]), [tuple(pair) for pair in known["measured"]]
     except (KeyError, TypeError, ValueError) as error:
         raise MetapruneError(f"prune: {path} is damaged ({error}); delete the folder, or name another") from error

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from metaprune.cost.bound import Bound
 from metaprune.cost.budget import Allocation, Budget
 from metaprune.cost.closed_form import axis_shares, layer_macs, macs, params
 from metaprune.cost.latency import Latency, latencies
 from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.limits import Limits
 from metaprune.graph.plan import Plan
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
@@ -77,6 +79,7 @@ def prune(
     budget: Budget,
     task: Task,
     recipe: Recipe | None = None,
+    limits: Limits | None = None,
     out: str | Path | None = None,
     network: str | None = None,
     data: str = "user's data",
@@ -93,6 +96,7 @@ def prune(
         budget: What may stay.
         task: Data, loss and metric. The validation data are evaluated after each epoch; the test data once, at the end.
         recipe: How to train; its schedule spans search and fine-tuning together.
+        limits: Layers that stay, least and largest widths, equal widths in equal blocks: every method obeys them.
         out: A folder for checkpoints: a run that was killed goes on when it is started again with the same arguments.
         network: Its name in the report.
         data: The name of the data in the report.
@@ -112,12 +116,14 @@ def prune(
         ("task", task, Task, "mp.Classification(train_loader, val_loader)"),
         ("recipe", recipe, Recipe, "mp.Recipe(epochs=10)"),
         ("method", method, Method, "mp.DHP()"),
+        ("limits", limits or Limits(), Limits, "mp.Limits(keep=('stem',))"),
     ):
         if isinstance(given, type) or not isinstance(given, kind):
             raise MetapruneError(f"prune: expected the {name} as {example} or the like, got {given!r}")
     graph = trace(model, args, kwargs)
+    graph = limits.on(graph) if limits is not None else graph
     bounded, measured = remembered(out, budget) or _computable(model, graph, budget, recipe)
-    Allocation(graph, bounded)
+    allocation = Allocation(graph, bounded)
     rehearse(model, task, recipe)
     split = "test" if task.test is not None else "val"
     dense = figures(model, graph, None, task, recipe, split)
@@ -132,6 +138,7 @@ def prune(
 
     plain = written_out(model, graph.written_out)
     found = method.find(Problem(plain, graph, bounded, task, recipe, stage("search"), progress))
+    allocation.check(found.plan, method.name)
     searched = found.searched or found.model
     before = dense_val if searched is plain else evaluate(searched, task.val, task, recipe)
     cut = carve(found.model, graph, found.plan)
@@ -163,7 +170,7 @@ def prune(
         before_cut=before,
         after_cut=after,
         dense_val=dense_val,
-        latency_bound=budget.value if budget.cost == "latency" else None,
+        latency_bound=budget.latency,
         axes=_axes(graph, cut.plan),
         layers=_layers(graph, cut.plan),
         history=_history([*found.history, *tuned], found),
@@ -267,7 +274,7 @@ def _computable(
     Returns:
         The budget, and what was measured: pairs of (share of the MACs, milliseconds).
     """
-    if budget.cost != "latency":
+    if budget.latency is None:
         return budget, []
     scores = group_norms(model, graph)
     loosest = Allocation(graph, Budget(macs=1.0, multiple_of=budget.multiple_of))
@@ -280,17 +287,19 @@ def _computable(
         measured.append((macs / loosest.dense, found["cut"].median_ms))
         return measured[-1][1]
 
-    if (dense := time(high)) <= budget.value:
-        return Budget(macs=1.0, multiple_of=budget.multiple_of), measured
-    if (least := time(low)) > budget.value:
+    most = 1.0 if budget.macs is None else budget.macs
+    if (dense := time(high)) <= budget.latency:
+        return replace(budget, latency=None, macs=most), measured
+    if (least := time(low)) > budget.latency:
         raise BudgetError(
             f"budget: {budget} cannot be met; the smallest network takes {least:.3g} ms and the dense one "
             f"{dense:.3g} ms on this device; ask for more"
         )
     for _ in range(6):
         middle = (low + high) // 2
-        low, high = (middle, high) if time(middle) <= budget.value else (low, middle)
-    return Budget(macs=max(low, 2), multiple_of=budget.multiple_of), measured
+        low, high = (middle, high) if time(middle) <= budget.latency else (low, middle)
+    within = min(max(low, 2), Bound.of(graph, "macs", most).limit)
+    return replace(budget, latency=None, macs=within), measured
 
 
 def _settings(method: Method, recipe: Recipe) -> dict[str, str]:
@@ -335,7 +344,7 @@ def _unaligned(found: Found, graph: ChannelGraph, budget: Budget) -> Cut | None:
     """The network that the same scores give without alignment; None where none was asked for."""
     if budget.multiple_of == 1:
         return None
-    free = Allocation(graph.fixing(found.whole), Budget(**{budget.cost: getattr(budget, budget.cost)}, multiple_of=1))
+    free = Allocation(graph.fixing(found.whole), replace(budget, multiple_of=1))
     return carve(found.model, graph, free.plan(found.scores))
 
 

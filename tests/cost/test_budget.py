@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import metaprune as mp
-from metaprune.cost.budget import Allocation, alignment
+from metaprune.cost.budget import Allocation
+from metaprune.cost.lanes import alignment
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import axes_of, size, width
@@ -36,9 +37,8 @@ def random_scores(graph: ChannelGraph, seed: int = 0) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, ("exactly one", "macs", "params", "latency", "none")),
-        ({"macs": 0.5, "latency": 3.0}, ("exactly one", "macs", "latency")),
-        ({"macs": 0.5, "params": 0.5, "latency": 3.0}, ("exactly one",)),
+        ({}, ("macs", "params", "latency", "none")),
+        ({"macs": 0.5, "params": 0}, ("params", "above 0")),
         ({"macs": 0}, ("macs", "above 0", "0.5 keeps half")),
         ({"macs": -1}, ("macs", "above 0", "-1")),
         ({"macs": 1.5}, ("macs", "up to 1", "1.5")),
@@ -74,6 +74,7 @@ def test_bad_values(fields: dict[str, Any], words: tuple[str, ...]) -> None:
         (mp.Budget(macs=1), "1 of the MACs"),
         (mp.Budget(params=270_000), "270,000 parameters"),
         (mp.Budget(latency=1.25), "1.25 ms"),
+        (mp.Budget(macs=0.5, params=0.6, latency=3), "0.5 of the MACs and 0.6 of the parameters and 3 ms"),
     ],
 )
 def test_in_words(budget: mp.Budget, words: str) -> None:
@@ -238,3 +239,80 @@ def test_no_axis_at_all() -> None:
     assert Allocation(graph, mp.Budget(macs=1.0)).plan({}).kept == {}
     with pytest.raises(BudgetError, match="smallest possible is 1"):
         Allocation(graph, mp.Budget(macs=0.5))
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet_v2", "gpt"])
+@pytest.mark.parametrize(("macs", "params"), [(0.7, 0.5), (0.4, 0.9), (0.6, 0.6)])
+def test_every_bound_that_is_given_holds(name: str, macs: float, params: float) -> None:
+    graph = graph_of(name)
+    scores = random_scores(graph)
+    both = Allocation(graph, mp.Budget(macs=macs, params=params, multiple_of=1))
+    plan = both.plan(scores)
+    assert mp.macs(graph, plan) <= macs * mp.macs(graph)
+    assert mp.params(graph, plan) <= params * mp.params(graph)
+    both.check(plan, "test")
+    assert 0 <= both.left_unspent(plan) <= 0.03
+    for one in ({"macs": macs}, {"params": params}):  # neither bound alone says so much
+        loose = Allocation(graph, mp.Budget(**one, multiple_of=1)).plan(scores)
+        over = {
+            "macs": mp.macs(graph, loose) > both.bounds[0].limit,
+            "params": mp.params(graph, loose) > both.bounds[1].limit,
+        }
+        assert plan == loose or any(over.values())
+    halfway = both.plan(scores, limit=(both.dense + both.limit) / 2)
+    assert mp.params(graph, halfway) <= (1 + params) / 2 * mp.params(graph)
+
+
+def test_a_bound_that_cannot_be_met_names_what_is_in_the_way() -> None:
+    graph = graph_of("vgg")
+    whole = graph.fixing(dict.fromkeys(list(graph.free)[1:], "it is mine"))
+    with pytest.raises(
+        BudgetError, match=r"\d+% of that is features.3 \(conv2d\), where .* stays whole \(it is mine\)"
+    ):
+        Allocation(whole, mp.Budget(macs=0.3))
+    with pytest.raises(BudgetError, match=r"0\.1 of the parameters cannot be met; .* is features.7.weight, where"):
+        Allocation(whole, mp.Budget(macs=1.0, params=0.1))
+    with pytest.raises(BudgetError, match=r"\d+% of that is features.0 \(conv2d\), where"):
+        Allocation(graph, mp.Budget(macs=0.01, multiple_of=1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("multiple_of", [1, 2, 4])
+def test_proportional_widths_are_the_same_share_everywhere(name: str, multiple_of: int) -> None:
+    """No axis is further from the common share than half a step, or its least; a larger share would not fit."""
+    graph = graph_of(name)
+    allocation = Allocation(graph, mp.Budget(macs=0.7, multiple_of=multiple_of))
+    plan = allocation.proportional(random_scores(graph))
+    allocation.check(plan, "test")
+    widths = {axis: plan.widths.get(axis, size) for axis, size in allocation.sizes.items()}
+
+    def off(share: float, axis: str) -> float:
+        size, step, least = allocation.sizes[axis], allocation.steps[axis], allocation.least[axis]
+        wanted = min(max(share * size, least), size)
+        return abs(widths[axis] - wanted) - step / 2
+
+    shares = [i / 1000 for i in range(1001)]
+    fitting = [share for share in shares if all(off(share, axis) <= 1e-9 for axis in widths)]
+    assert fitting
+    wider = Allocation(graph, mp.Budget(macs=1.0, multiple_of=multiple_of)).lanes
+    next_up = {axis: wider[axis].nearest(max(fitting) + 0.002) for axis in widths}
+    assert next_up == widths or allocation.form.at(next_up) > allocation.limit
+
+
+def test_proportional_to_given_ratios() -> None:
+    graph = graph_of("vgg")
+    ratios = {name: 1.0 if place % 2 else 0.5 for place, name in enumerate(graph.free)}
+    allocation = Allocation(graph, mp.Budget(macs=0.4, multiple_of=1))
+    plan = allocation.proportional(random_scores(graph), ratios)
+    shares = {name: plan.widths.get(name, size) / size for name, size in allocation.sizes.items()}
+    wide = [share for name, share in shares.items() if ratios[name] == 1]
+    slim = [share for name, share in shares.items() if ratios[name] == 0.5]
+    assert max(slim) < min(wide)
+    assert sum(wide) / len(wide) == pytest.approx(2 * sum(slim) / len(slim), rel=0.1)
+    assert 0 <= allocation.left_unspent(plan) < 0.1
+
+
+def test_a_plan_is_checked() -> None:
+    graph = graph_of("vgg")
+    with pytest.raises(BudgetError, match=r"expected a plan of someone within 0.5 of the MACs, got 1.0000"):
+        Allocation(graph, mp.Budget(macs=0.5, multiple_of=1)).check(mp.Plan({}), "someone")

@@ -276,7 +276,7 @@ def prune(
     torch.manual_seed(seed)
     net = network(model, **ready.builds)
     args = example("x".join(map(str, ready.sizes)) if sizes is None else sizes, ready.timed)
-    if budget.cost != "latency":
+    if budget.latency is None:
         Allocation(trace(net, (args[0][:2],)), budget)
     if given is None:
         given = train_dense(net, ready.task, dense, out / "dense", ready.label)

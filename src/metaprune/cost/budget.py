@@ -1,43 +1,32 @@
-"""The budget: an upper bound on a cost, and the plan that keeps the most important channels within it."""
+"""The budget: upper bounds on costs, and the plan that keeps the most important channels within them."""
 
 from __future__ import annotations
 
 import bisect
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from metaprune.cost.closed_form import ClosedForm, macs_form, params_form
+from metaprune.cost.bound import Bound
+from metaprune.cost.exchange import close
+from metaprune.cost.lanes import Lane, lanes
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
-from metaprune.graph.term import Concat, Product, Term, size
 
 __all__ = ["Allocation", "Budget"]
-
-FLOOR = 0.1
-"""No axis is cut below this share of its channels."""
 
 _CLOSE = 0.005
 """A plan closer to its budget than this share of the dense cost is not improved further."""
 
-_FEW = 200_000
-"""Up to so many combinations of widths, all are tried."""
-
-_FEW_AXES = 24
-"""With more axes than this, widths are changed in pairs only."""
-
-_DRAWS = 1000
-"""So many changes of all widths at once are drawn where changes of a few come no nearer."""
-
 
 @dataclass(frozen=True)
 class Budget:
-    """An upper bound on one cost.
+    """Upper bounds on costs: every one that is given holds.
 
     A number up to 1 is the share that **stays** (0.5: half stays); a whole number above 1 is absolute.
 
@@ -54,41 +43,59 @@ class Budget:
     multiple_of: int = 8
 
     def __post_init__(self) -> None:
-        given = {name: value for name in ("macs", "params", "latency") if (value := getattr(self, name)) is not None}
-        if len(given) != 1:
-            raise BudgetError(f"budget: expected exactly one of macs, params, latency, got {list(given) or 'none'}")
-        [(name, value)] = given.items()
+        if not self.bounds:
+            raise BudgetError("budget: expected macs, params or latency, got none; 0.5 keeps half of it")
+        for name, value in self.bounds.items():
+            self._check(name, value)
+        if type(self.multiple_of) is not int or self.multiple_of < 1:
+            raise BudgetError(f"budget: expected multiple_of as a whole number from 1, got {self.multiple_of!r}")
+
+    @staticmethod
+    def _check(name: str, value: float) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not number or value <= 0:
             raise BudgetError(f"budget: expected {name} above 0, got {value!r}; 0.5 keeps half of it")
         if name != "latency" and value > 1 and value != int(value):
             raise BudgetError(f"budget: expected {name} as a share up to 1 or a whole number, got {value!r}")
-        if type(self.multiple_of) is not int or self.multiple_of < 1:
-            raise BudgetError(f"budget: expected multiple_of as a whole number from 1, got {self.multiple_of!r}")
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bounds that are given, by the cost: "macs", "params", "latency"."""
+        given = {name: getattr(self, name) for name in ("macs", "params", "latency")}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def cost(self) -> str:
-        """Which cost is bounded: "macs", "params" or "latency"."""
-        return next(name for name in ("macs", "params", "latency") if getattr(self, name) is not None)
+        """Which cost the first bound is on."""
+        return next(iter(self.bounds))
 
     @property
     def value(self) -> float:
-        """The bound as it was given."""
-        return float(getattr(self, self.cost))
+        """The first bound as it was given."""
+        return float(self.bounds[self.cost])
 
     def __str__(self) -> str:
-        unit = {"macs": "MACs", "params": "parameters", "latency": "ms"}[self.cost]
-        if self.cost == "latency":
-            return f"{self.value:g} ms"
-        return f"{self.value:.3g} of the {unit}" if self.value <= 1 else f"{self.value:,.0f} {unit}"
+        return " and ".join(_said(name, value) for name, value in self.bounds.items())
+
+
+def _said(name: str, value: float) -> str:
+    if name == "latency":
+        return f"{value:g} ms"
+    unit = {"macs": "MACs", "params": "parameters"}[name]
+    return f"{value:.3g} of the {unit}" if value <= 1 else f"{value:,.0f} {unit}"
 
 
 class Allocation:
-    """Plans for one graph within one budget.
+    """Plans for one graph within one budget and the graph's limits.
 
     Attributes:
         graph: The channel graph.
-        limit: The largest cost allowed, absolute.
+        budget: What was asked for.
+        bounds: Every bound that must hold.
+        form: The cost of the first bound.
+        dense: The whole network's, of that cost.
+        limit: The largest allowed of it, absolute.
+        lanes: Free axes that have one width, by the name of the first: one axis each, but for limits.
         sizes: For each free axis, its channels.
         steps: For each free axis, the step in which its width may change.
         least: For each free axis, its smallest width.
@@ -98,173 +105,195 @@ class Allocation:
         """Check that the budget can be met.
 
         Raises:
-            BudgetError: It cannot; the error names the smallest that can. Or it bounds latency, which must be
-                translated first.
+            BudgetError: It cannot; the error names the smallest that can, and what is in the way. Or it bounds
+                latency, which must be translated first.
         """
-        if budget.cost == "latency":
+        if budget.latency is not None:
             raise BudgetError("allocation: a latency is measured, not computed; give macs or params")
         self.graph = graph
         self.budget = budget
-        self.form: ClosedForm = {"macs": macs_form, "params": params_form}[budget.cost](graph)
-        self.dense = self.form.at({})
-        self.limit = math.floor(budget.value * self.dense) if budget.value <= 1 else int(budget.value)
+        self.bounds = tuple(Bound.of(graph, cost, value) for cost, value in budget.bounds.items())
+        self.form, self.dense, self.limit = self.bounds[0].form, self.bounds[0].dense, self.bounds[0].limit
+        self.lanes = lanes(graph, budget.multiple_of)
         self.sizes = {name: axis.size for name, axis in graph.free.items()}
-        self.steps = alignment(graph, budget.multiple_of)
-        self.least = {
-            name: min(axis.size, _up(max(1, math.ceil(FLOOR * axis.size)), self.steps[name]))
-            for name, axis in graph.free.items()
-        }
-        smallest = self.form.at(self.least)
-        if self.limit < smallest:
-            finer = "" if budget.multiple_of == 1 else ", or allow finer widths with a smaller multiple_of"
-            share = math.ceil(1e4 * smallest / self.dense) / 1e4
-            raise BudgetError(
-                f"budget: {budget} cannot be met; the smallest possible is {share:.4f} "
-                f"({smallest:,} of {self.dense:,} {budget.cost}, widths in multiples of {budget.multiple_of}); "
-                f"ask for at least that{finer}"
-            )
+        self.steps = self._axes({name: lane.step for name, lane in self.lanes.items()})
+        self.least = self._axes({name: lane.least for name, lane in self.lanes.items()})
+        for bound in self.bounds:
+            smallest = bound.form.at(self.least)
+            if bound.limit < smallest:
+                finer = "" if budget.multiple_of == 1 else ", or allow finer widths with a smaller multiple_of"
+                share = math.ceil(1e4 * smallest / bound.dense) / 1e4
+                raise BudgetError(
+                    f"budget: {budget} cannot be met; the smallest possible is {share:.4f} "
+                    f"({smallest:,} of {bound.dense:,} {bound.cost}, widths in multiples of {budget.multiple_of}; "
+                    f"{bound.obstacle(graph, self.least)}); ask for at least that{finer}"
+                )
 
     def plan(self, scores: Mapping[str, Tensor], limit: float | None = None) -> Plan:
         """Keep the channels with the highest scores, over all axes together, within the budget.
 
-        Channels leave in blocks of their axis's step, the block with the smallest mean score first, until the budget is
+        Channels leave in blocks of their lane's step, the block with the smallest mean score first, until the budget is
         met; then blocks that still fit come back, the best first, and exchanges close what is left of the gap.
 
         Args:
             scores: For each free axis, one score per channel, comparable between axes: shape (size,). A channel of
                 score -inf never stays.
-            limit: Another bound on the cost, absolute, not below the smallest possible; for steps on the way to the
-                budget, which need not use it up.
+            limit: Another limit on the first bound's cost, absolute, not below the smallest possible; for steps on the
+                way to the budget, which need not use it up. Other bounds then are as far from their ends.
 
         Returns:
-            A plan that costs at most the bound, and as little less as the steps of the widths allow.
+            A plan that costs at most the bounds, and as little less as the steps of the widths allow.
         """
-        bound = self.limit if limit is None else limit
-        order = {name: torch.argsort(scores[name].double().cpu(), stable=True) for name in self.sizes}
-        blocks = [block for name in order for block in self._blocks(name, scores[name].double().cpu()[order[name]])]
-        blocks.sort(key=lambda block: block.score)
-        widest = self.sizes | {block.axis: block.width for block in blocks if block.score == -math.inf}
+        allowed = self._allowed(limit)
+        order, ascending = self._ranked(scores)
+        blocks = sorted(
+            (block for name, lane in self.lanes.items() for block in _blocks(name, lane, ascending)),
+            key=lambda block: block.score,
+        )
+        widest = {name: lane.most for name, lane in self.lanes.items()}
+        widest |= {block.lane: block.width for block in blocks if block.score == -math.inf}
         blocks = [block for block in blocks if block.score > -math.inf]
 
         def without(count: int) -> dict[str, int]:
-            return widest | {block.axis: block.width for block in blocks[:count]}
+            return widest | {block.lane: block.width for block in blocks[:count]}
 
-        gone = bisect.bisect_left(range(len(blocks)), -bound, key=lambda count: -self.form.at(without(count)))
+        gone = bisect.bisect_left(range(len(blocks)), True, key=lambda count: self._fits(without(count), allowed))
         ladders = {name: [width] for name, width in widest.items()}
         for block in blocks:
-            ladders[block.axis].append(block.width)
+            ladders[block.lane].append(block.width)
         widths = without(gone)
         for block in reversed(blocks[:gone]):
-            wider = widths | {block.axis: _wider(ladders[block.axis], widths[block.axis])}
-            widths = wider if self.form.at(wider) <= bound else widths
+            wider = widths | {block.lane: _wider(ladders[block.lane], widths[block.lane])}
+            widths = wider if self._fits(wider, allowed) else widths
         if limit is None and gone:
-            threshold = blocks[gone - 1].score
-            spread = {name: (scores[name].double().cpu()[order[name]].flip(0) - threshold).abs() for name in order}
-            widths = self._close(widths, ladders, {n: [0.0, *s.cumsum(0).tolist()] for n, s in spread.items()})
-        kept = {name: sorted(order[name][-width:].tolist()) for name, width in widths.items()}
-        return Plan({name: stays for name, stays in kept.items() if len(stays) < self.sizes[name]})
+            widths = close(
+                widths,
+                ladders,
+                {name: _spread(lane, ascending, blocks[gone - 1].score) for name, lane in self.lanes.items()},
+                self._left,
+                _CLOSE * self.dense,
+                self.dense,
+            )
+        return self._kept(order, widths)
 
-    def prices(self, widths: Mapping[str, int]) -> dict[str, float]:
-        """What one channel of each free axis costs at the given widths: dF/dn, as a share of the dense cost F."""
-        point = torch.tensor([float(widths.get(axis, self.sizes[axis])) for axis in self.form.axes], requires_grad=True)
-        with torch.enable_grad():
-            slopes = torch.autograd.grad(self.form(point), point)[0] / self.dense
-        return dict(zip(self.form.axes, slopes.tolist(), strict=True))
-
-    def _blocks(self, name: str, ascending: Tensor) -> list[_Block]:
-        """The blocks in which the channels of an axis may leave, the least important first."""
-        size, step, least = self.sizes[name], self.steps[name], self.least[name]
-        widths = sorted({*range(least, size, step), size}, reverse=True)
-        scores = [float(ascending[size - wide : size - narrow].mean()) for wide, narrow in itertools.pairwise(widths)]
-        return [_Block(score, name, narrow) for score, narrow in zip(scores, widths[1:], strict=True)]
-
-    def _close(
-        self, widths: dict[str, int], ladders: dict[str, list[int]], spread: Mapping[str, list[float]]
-    ) -> dict[str, int]:
-        """Bring the cost near to the limit, leaving the ranking as little as possible.
-
-        What it costs to leave the ranking: the scores of the channels that change sides, as distances from the
-        threshold. All combinations of widths are tried where they are few. Else changes of up to three axes by a step,
-        again and again; where those come no nearer (a head, or a trunk beside slim layers, may cost more than three
-        other steps make up for), changes of all axes by up to two steps are drawn, the same each time, and one axis
-        after the other goes as far as the limit then allows.
+    def proportional(self, scores: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> Plan:
+        """The same share of every axis, or shares in proportion to given ones, as large as the budget allows.
 
         Args:
-            widths: What the ranking gave.
-            ladders: For each axis, its possible widths, the widest first.
-            spread: For each axis and number of channels, the summed distance of their scores from the threshold.
+            scores: For each free axis, which of its channels stay: those with the highest; shape (size,).
+            ratios: For each free axis, its share relative to the others'; by default all are equal.
+
+        Returns:
+            A plan within the bounds. Nothing is exchanged to use up what the steps of the widths leave of the budget.
         """
-        names = list(self.form.axes)
-        start = torch.tensor([ladders[name].index(widths[name]) for name in names])
-        longest = max(len(ladders[name]) for name in names)
-        table = torch.tensor([ladders[name] + ladders[name][-1:] * (longest - len(ladders[name])) for name in names])
-        price = torch.tensor(
-            [[abs(spread[n][int(w)] - spread[n][widths[n]]) for w in row] for n, row in zip(names, table, strict=True)]
+        weight = {name: 1.0 if ratios is None else float(ratios[name]) for name in self.lanes}
+        shares = sorted(
+            {
+                (wide + narrow) / (2 * lane.size * max(weight[name], 1e-9))
+                for name, lane in self.lanes.items()
+                for wide, narrow in itertools.pairwise([*lane.widths, 0])
+            }
         )
-        rungs = torch.tensor([len(ladders[name]) for name in names])
-        axes = torch.arange(len(names))
-        near = _CLOSE * self.dense
 
-        def gaps(places: Tensor) -> Tensor:
-            return self.limit - self.form.many(table[axes, places])
+        def widths(place: int) -> dict[str, int]:
+            """Between two places where a width changes."""
+            share = (shares[place - 1] + shares[place]) / 2 if 0 < place < len(shares) else [0.0, math.inf][place > 0]
+            return {name: lane.nearest(min(1.0, share * weight[name])) for name, lane in self.lanes.items()}
 
-        def combinations(start: Tensor) -> Tensor:
-            return torch.cartesian_prod(*(torch.arange(int(count)) for count in rungs)).reshape(-1, len(start))
+        allowed = self._allowed(None)
+        too_many = bisect.bisect_left(
+            range(len(shares) + 1), True, key=lambda place: not self._fits(widths(place), allowed)
+        )
+        return self._kept(self._ranked(scores)[0], widths(max(too_many - 1, 0)))
 
-        def moves(start: Tensor) -> Tensor:
-            places = start + _moves(len(start))
-            return places[((places >= 0) & (places < rungs)).all(1)]
+    def left_unspent(self, plan: Plan) -> float:
+        """How much of the budget a plan leaves, as a share of the dense cost, of the bound that is nearest."""
+        return min((bound.limit - bound.form.at(plan.widths)) / bound.dense for bound in self.bounds)
 
-        def draws(start: Tensor) -> Tensor:
-            steps = torch.randint(-2, 3, (_DRAWS, len(start)), generator=torch.Generator().manual_seed(0))
-            places = (start + steps).clamp(min=0).minimum(rungs - 1)
-            return torch.cat([_widest(places, axis, int(rungs[axis]) - 1, gaps) for axis in range(len(start))])
+    def check(self, plan: Plan, who: str) -> None:
+        """Check that a plan fits the graph, keeps every bound and obeys the limits.
 
-        few = math.prod(rungs.tolist()) <= _FEW
-        untried = [combinations] if few else [moves, draws]
-        closest = gaps(start[None])[0]
-        while untried:
-            places = untried.pop(0)(start)
-            left = gaps(places)
-            inside = (left >= 0) & (left <= near)
-            if inside.any():
-                start = places[inside][price[axes, places[inside]].sum(1).argmin()]
-                break
-            left = torch.where(left >= 0, left, self.dense)
-            if left.min() < closest:
-                start, closest = places[left.argmin()], left.min()
-                untried = [] if few else [moves, draws]
-        return dict(zip(names, table[axes, start].tolist(), strict=True))
+        Raises:
+            PlanError: It does not fit the graph.
+            BudgetError: It costs more than a bound, or breaks a limit.
+        """
+        plan.check(self.graph)
+        widths = plan.widths
+        for bound in self.bounds:
+            if (cost := bound.form.at(widths)) > bound.limit:
+                raise BudgetError(
+                    f"budget: expected a plan of {who} within {self.budget}, got {cost / bound.dense:.4f} "
+                    f"({cost:,} of {bound.dense:,} {bound.cost}); this is a fault of the method"
+                )
+        limits = self.graph.limits
+        for name, size in self.sizes.items():
+            width = widths.get(name, size)
+            if not limits.least.get(name, 0) <= width <= limits.most.get(name, size):
+                raise BudgetError(
+                    f"limits: expected a plan of {who} that obeys {limits.said[name]}, got {width} of {size} channels "
+                    f"of {name}; this is a fault of the method"
+                )
+        for group in (*limits.alike, *limits.alike_channels):
+            free = [name for name in group if name in self.sizes]
+            kept = {plan.kept.get(name, tuple(range(self.sizes[name]))) for name in free}
+            if len({len(stays) for stays in kept}) > 1 or (group in limits.alike_channels and len(kept) > 1):
+                raise BudgetError(
+                    f"limits: expected a plan of {who} that makes {', '.join(free)} alike, got widths "
+                    f"{[widths.get(name, self.sizes[name]) for name in free]}; this is a fault of the method"
+                )
 
+    def prices(self, widths: Mapping[str, int]) -> dict[str, float]:
+        """What one channel of each free axis costs at the given widths: dF/dn, as a share of the dense cost F.
 
-def _widest(places: Tensor, axis: int, last: int, gaps: Callable[[Tensor], Tensor]) -> Tensor:
-    """The places with one axis as wide as the limit then allows, or at its narrowest where nothing fits.
+        Of several bounds, the mean.
+        """
+        point = torch.tensor([float(widths.get(axis, self.sizes[axis])) for axis in self.form.axes], requires_grad=True)
+        slopes = torch.zeros(len(point), dtype=torch.float64)
+        with torch.enable_grad():
+            for bound in self.bounds:
+                slopes = slopes + torch.autograd.grad(bound.form(point), point)[0] / bound.dense
+        return dict(zip(self.form.axes, (slopes / len(self.bounds)).tolist(), strict=True))
 
-    Args:
-        places: Steps down from the widest, shape (candidates, axes).
-        axis: Which axis may go anywhere.
-        last: Its narrowest place.
-        gaps: Of places, how far below the limit they are: shape (candidates,).
-    """
-    places = places.clone()
-    low, high = torch.zeros(len(places), dtype=torch.int64), torch.full((len(places),), last)
-    while (low < high).any():
-        places[:, axis] = (low + high) // 2
-        fits = gaps(places) >= 0
-        low = torch.where(fits, low, (places[:, axis] + 1).minimum(high))
-        high = torch.where(fits, places[:, axis], high)
-    places[:, axis] = low
-    return places
+    def _allowed(self, limit: float | None) -> tuple[float, ...]:
+        """What each bound allows where the first allows `limit`."""
+        if limit is None:
+            return tuple(bound.limit for bound in self.bounds)
+        done = (self.dense - limit) / max(self.dense - self.limit, 1)
+        others = (bound.dense - done * (bound.dense - bound.limit) for bound in self.bounds[1:])
+        return (limit, *others)
 
+    def _fits(self, widths: Mapping[str, int], allowed: Sequence[float]) -> bool:
+        """Whether lanes of these widths are within every bound."""
+        axes = self._axes(widths)
+        return all(bound.form.at(axes) <= most for bound, most in zip(self.bounds, allowed, strict=True))
 
-def _moves(axes: int) -> Tensor:
-    """Changes of no, one, two or (where axes are few) three axes by a step up or down: shape (moves, axes)."""
-    single = torch.cat([torch.eye(axes, dtype=torch.int64), -torch.eye(axes, dtype=torch.int64)])
-    moves = torch.cat([torch.zeros(1, axes, dtype=torch.int64), single])
-    for _ in range(2 if axes <= _FEW_AXES else 1):
-        moves = (moves[:, None] + single).reshape(-1, axes)
-        moves = moves[(moves.abs() <= 1).all(1)].unique(dim=0)  # type: ignore[no-untyped-call]
-    return moves
+    def _left(self, widths: Tensor) -> Tensor:
+        """How far below the nearest bound lanes of these widths are, in units of the first bound's cost."""
+        place = {name: column for column, lane in enumerate(self.lanes.values()) for name in lane.axes}
+        axes = widths[:, [place[name] for name in self.form.axes]]
+        left = self.limit - self.form.many(axes)
+        for bound in self.bounds[1:]:
+            left = torch.minimum(left.double(), (bound.limit - bound.form.many(axes)) * (self.dense / bound.dense))
+        return left
+
+    def _axes(self, widths: Mapping[str, int]) -> dict[str, int]:
+        """The widths of axes from those of lanes."""
+        return {axis: widths[name] for name, lane in self.lanes.items() for axis in lane.axes}
+
+    def _ranked(self, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """For each free axis the order of its channels, the least important first, and their scores in that order."""
+        plain = {name: scores[name].double().cpu() for name in self.sizes}
+        for lane in self.lanes.values():
+            if lane.same:
+                plain |= dict.fromkeys(lane.axes, torch.stack([plain[axis] for axis in lane.axes]).mean(0))
+        order = {name: torch.argsort(score, stable=True) for name, score in plain.items()}
+        return order, {name: score[order[name]] for name, score in plain.items()}
+
+    def _kept(self, order: Mapping[str, Tensor], widths: Mapping[str, int]) -> Plan:
+        """The plan that keeps the last of each order."""
+        axes = self._axes(widths)
+        kept = {name: sorted(order[name][-axes[name] :].tolist()) for name in self.sizes}
+        return Plan({name: stays for name, stays in kept.items() if len(stays) < self.sizes[name]})
 
 
 @dataclass(frozen=True)
@@ -272,38 +301,27 @@ class _Block:
     """Channels that leave together, and the width that is left."""
 
     score: float
-    axis: str
+    lane: str
     width: int
 
 
+def _blocks(name: str, lane: Lane, ascending: Mapping[str, Tensor]) -> list[_Block]:
+    """The blocks in which the channels of a lane may leave, the least important first."""
+
+    def score(wide: int, narrow: int) -> float:
+        means = [float(ascending[axis][lane.size - wide : lane.size - narrow].mean()) for axis in lane.axes]
+        return sum(means) / len(means)
+
+    return [_Block(score(wide, narrow), name, narrow) for wide, narrow in itertools.pairwise(lane.widths)]
+
+
+def _spread(lane: Lane, ascending: Mapping[str, Tensor], threshold: float) -> list[float]:
+    """For each number of channels, the summed distance of the scores of the best of them from the threshold."""
+    distances = sum((ascending[axis].flip(0) - threshold).abs() for axis in lane.axes)
+    assert isinstance(distances, Tensor)
+    return [0.0, *distances.cumsum(0).tolist()]
+
+
 def _wider(ladder: list[int], width: int) -> int:
-    """The next wider width of an axis, or the same where there is none."""
+    """The next wider width of a lane, or the same where there is none."""
     return ladder[max(ladder.index(width) - 1, 0)]
-
-
-def alignment(graph: ChannelGraph, multiple_of: int) -> dict[str, int]:
-    """For each free axis, the step of its width such that every tensor dimension stays a multiple of `multiple_of`.
-
-    The fastest-running factor of a product is aligned itself; the factors before it then need less.
-    """
-    steps = dict.fromkeys(graph.free, 1)
-
-    def visit(term: Term, after: int) -> None:
-        if isinstance(term, Product):
-            for factor in reversed(term.factors):
-                visit(factor, after)
-                after *= size(factor)
-        elif isinstance(term, Concat):
-            for part in term.parts:
-                visit(part, after)
-        elif term.name in steps:
-            steps[term.name] = math.lcm(steps[term.name], multiple_of // math.gcd(multiple_of, after))
-
-    for dims in graph.tensors.values():
-        for dim in dims:
-            visit(dim, 1)
-    return steps
-
-
-def _up(value: int, step: int) -> int:
-    return -(-value // step) * step

@@ -15,7 +15,7 @@ from metaprune.graph.provenance import Number
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Axis, Term, axes_of, size, width
 
-__all__ = ["ChannelGraph", "Operator", "Size", "Tie"]
+__all__ = ["ChannelGraph", "Operator", "Size", "Tie", "WidthLimits"]
 
 _DIGITS = re.compile(r"\d+")
 
@@ -77,6 +77,25 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class WidthLimits:
+    """What the widths of axes must obey, whoever decides. Made by `mp.Limits.on`.
+
+    Attributes:
+        least: Axis -> the smallest width it may have.
+        most: Axis -> the largest.
+        alike: Axes that have one width.
+        alike_channels: Axes that have one width and keep the same channels.
+        said: Axis -> the limit in the user's words.
+    """
+
+    least: Mapping[str, int] = field(default_factory=dict)
+    most: Mapping[str, int] = field(default_factory=dict)
+    alike: tuple[tuple[str, ...], ...] = ()
+    alike_channels: tuple[tuple[str, ...], ...] = ()
+    said: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ChannelGraph:
     """Axes, and every dimension of every tensor as a term over them. Made by `mp.trace`; prints as a table.
 
@@ -96,6 +115,7 @@ class ChannelGraph:
         ties: Pairs of terms made one, in the stages they were found in.
         inference: What it was read from.
         written_out: The attention modules of PyTorch's that were written out, each with how it is called.
+        limits: What the widths of axes must obey.
     """
 
     axes: Mapping[str, Axis]
@@ -112,6 +132,7 @@ class ChannelGraph:
     constants: tuple[str, ...] = field(default=(), repr=False)
     inference: object = field(default=None, repr=False, compare=False)
     written_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    limits: WidthLimits = field(default_factory=WidthLimits, repr=False)
 
     @property
     def free(self) -> dict[str, Axis]:

@@ -16,7 +16,7 @@ from metaprune.train.engine import Recipe
 from metaprune.train.run import Row
 from metaprune.train.task import Task
 
-__all__ = ["Found", "Method", "Problem"]
+__all__ = ["Found", "Method", "OneShot", "Problem"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class Problem:
         model: The dense network; a method works on a copy.
         graph: Its channel graph.
         budget: What the plan may cost (MACs or parameters).
-        task: Data, loss and metric.
+        task: Data, loss and metric; without data where a decision is all that is asked, of a method that asks none.
         recipe: How to train; its schedule spans the search and the fine-tuning.
         checkpoint: The folder for the method's own checkpoints, or None.
         progress: Whether to show progress.
+        at_once: Whether a decision without any training is asked for.
     """
 
     model: nn.Module
@@ -40,6 +41,7 @@ class Problem:
     recipe: Recipe
     checkpoint: Path | None = None
     progress: bool = True
+    at_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,4 +82,19 @@ class Method(Protocol):
 
     def find(self, problem: Problem) -> Found:
         """Decide. The model given is left untouched."""
+        ...
+
+
+@runtime_checkable
+class OneShot(Method, Protocol):
+    """A method that can decide without training: from the weights, or from what data say of them.
+
+    Attributes:
+        asks_data: Whether it needs a task.
+    """
+
+    asks_data: ClassVar[bool]
+
+    def scores(self, problem: Problem) -> Mapping[str, Tensor]:
+        """For each free axis what its channels are worth, shape (size,), comparable between axes; without training."""
         ...

@@ -55,6 +55,7 @@ class GraphMetanetwork:
     trial: int = 96
 
     name: ClassVar[str] = "graph metanetwork"
+    asks_data: ClassVar[bool] = True
     reference: ClassVar[str] = "Liu et al., Meta Pruning via Graph Metanetworks, 2025 (arXiv 2506.12041)"
 
     def __post_init__(self) -> None:
@@ -71,16 +72,20 @@ class GraphMetanetwork:
         """The file."""
         return SHIPPED if self.metanetwork == "shipped" else Path(self.metanetwork)
 
+    def scores(self, problem: Problem) -> dict[str, Tensor]:
+        """By what channels are ranked right after the edit, without trial and tuning."""
+        return dict(self.find(replace(problem, at_once=True)).scores)
+
     def find(self, problem: Problem) -> Found:
         """Edit, see whether that is of use, fine-tune for a share of the epochs, rank, and fit the budget."""
         allocation = Allocation(problem.graph, problem.budget)
         share = allocation.limit / allocation.dense
         edited = rewrite(problem.model, problem.graph, load(self.path), problem.task, share)
         notes = []
-        if self.trial and not self.tuning:
+        if self.trial and not self.tuning and not problem.at_once:
             edited, said = self._tried(problem, allocation, edited)
             notes.append(said)
-        epochs = round(self.tuning * problem.recipe.epochs)
+        epochs = 0 if problem.at_once else round(self.tuning * problem.recipe.epochs)
         history = fit(
             edited.model,
             problem.task,

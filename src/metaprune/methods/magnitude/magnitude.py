@@ -20,31 +20,51 @@ from metaprune.methods.saliency import group_norms
 __all__ = ["Magnitude", "Random", "Uniform"]
 
 
+UNSPENT = 0.005
+"""What a plan leaves of its budget is said from this share of the dense cost on."""
+
+
 @dataclass(frozen=True)
 class Magnitude:
     """Channels with the smallest group l2 norm go, over all axes together."""
 
     name: ClassVar[str] = "magnitude"
     reference: ClassVar[str] = "Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017 (group l2 norm)"
+    asks_data: ClassVar[bool] = False
+
+    def scores(self, problem: Problem) -> dict[str, Tensor]:
+        """Group norms."""
+        return group_norms(problem.model, problem.graph)
 
     def find(self, problem: Problem) -> Found:
         """Rank by group norm and fit the budget."""
-        scores = group_norms(problem.model, problem.graph)
+        scores = self.scores(problem)
         return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model, scores)
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """The same share of every axis stays: the channels with the largest group norm. A control."""
+    """The same share of every axis stays, to half a step of its width: the channels with the largest group norm.
+
+    A control. What the steps leave of the budget stays unspent, and is said.
+    """
 
     name: ClassVar[str] = "uniform"
     reference: ClassVar[str] = "control: the same share of every axis"
+    asks_data: ClassVar[bool] = False
+
+    def scores(self, problem: Problem) -> dict[str, Tensor]:
+        """Ranks inside each axis, which are comparable between axes."""
+        return {name: _ranks(norm) for name, norm in group_norms(problem.model, problem.graph).items()}
 
     def find(self, problem: Problem) -> Found:
-        """Rank inside each axis; ranks are comparable between axes."""
-        norms = group_norms(problem.model, problem.graph)
-        scores = {name: _ranks(norm) for name, norm in norms.items()}
-        return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model, scores)
+        """Rank inside each axis, and take the largest share that fits the budget."""
+        scores = self.scores(problem)
+        allocation = Allocation(problem.graph, problem.budget)
+        plan = allocation.proportional(scores)
+        left = allocation.left_unspent(plan)
+        said = f"widths are uniform to half a step each, which leaves {left:.2%} of the dense cost unspent"
+        return Found(plan, problem.model, scores, notes=(said,) if left > UNSPENT else ())
 
 
 @dataclass(frozen=True)
@@ -59,11 +79,16 @@ class Random:
 
     name: ClassVar[str] = "random"
     reference: ClassVar[str] = "control: random channels"
+    asks_data: ClassVar[bool] = False
+
+    def scores(self, problem: Problem) -> dict[str, Tensor]:
+        """A score drawn for every channel."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return {name: torch.rand(axis.size, generator=generator) for name, axis in problem.graph.free.items()}
 
     def find(self, problem: Problem) -> Found:
-        """Draw a score for every channel."""
-        generator = torch.Generator().manual_seed(self.seed)
-        scores = {name: torch.rand(axis.size, generator=generator) for name, axis in problem.graph.free.items()}
+        """Draw, and fit the budget."""
+        scores = self.scores(problem)
         return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model, scores)
 
 

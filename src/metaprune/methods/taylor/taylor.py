@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.method import Found, Problem
@@ -30,6 +32,7 @@ class Taylor:
     cost_power: float = 1.0
 
     name: ClassVar[str] = "Taylor"
+    asks_data: ClassVar[bool] = True
     reference: ClassVar[str] = "Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019"
 
     def __post_init__(self) -> None:
@@ -38,9 +41,12 @@ class Taylor:
         if not 0 <= self.cost_power < float("inf"):
             raise MetapruneError(f"Taylor: expected cost_power from 0, got {self.cost_power!r}")
 
+    def scores(self, problem: Problem) -> dict[str, Tensor]:
+        """What the training data say of each channel, per unit of cost."""
+        said = gate_gradients(problem.model, problem.graph, problem.task, self.batches, problem.recipe.seed)
+        return evidence_per_cost(said, Allocation(problem.graph, problem.budget).prices({}), self.cost_power)
+
     def find(self, problem: Problem) -> Found:
         """Ask the training data, rank, and fit the budget."""
-        allocation = Allocation(problem.graph, problem.budget)
-        said = gate_gradients(problem.model, problem.graph, problem.task, self.batches, problem.recipe.seed)
-        scores = evidence_per_cost(said, allocation.prices({}), self.cost_power)
-        return Found(allocation.plan(scores), problem.model, scores)
+        scores = self.scores(problem)
+        return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model, scores)

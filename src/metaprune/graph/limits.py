@@ -1,0 +1,150 @@
+"""Limits: what the user wants of widths, in patterns over the names of axes and modules."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from metaprune.graph.errors import MetapruneError
+from metaprune.graph.graph import ChannelGraph, WidthLimits
+from metaprune.graph.term import axes_of
+
+__all__ = ["Limits", "LimitsError"]
+
+_DIGITS = re.compile(r"\d+")
+
+
+class LimitsError(MetapruneError):
+    """Limits that fit no axis, or that contradict one another."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What every method must leave, whatever it decides.
+
+    A pattern (as `stem.*`, `layers.*.mlp` or `head`; `*` is anything) is over the names of axes, as the graph prints
+    them, and over the names of modules: a module stands for the channels that it and what is inside it put out.
+
+    Attributes:
+        keep: Patterns of what stays whole.
+        least: Pattern -> the smallest width: a share up to 1 of the channels, or a whole number of them above 1. Of
+            several patterns that fit an axis, the last one counts. Without one, a tenth stays.
+        most: Pattern -> the largest width, in the same way.
+        alike: Patterns of axes of equal blocks that get one width: those whose names differ in numbers only and that
+            have one size, as `layers.0.mlp` and `layers.1.mlp`.
+        alike_channels: The same, and they keep the same channels.
+
+    Raises:
+        LimitsError: A value is no share and no number of channels.
+    """
+
+    keep: Sequence[str] = ()
+    least: Mapping[str, float] = field(default_factory=dict)
+    most: Mapping[str, float] = field(default_factory=dict)
+    alike: Sequence[str] = ()
+    alike_channels: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "alike", "alike_channels"):
+            given = getattr(self, name)
+            if isinstance(given, str) or not all(isinstance(pattern, str) for pattern in given):
+                raise LimitsError(f"limits: expected {name} as patterns, got {given!r}; write {name}=('stem.*',)")
+            object.__setattr__(self, name, tuple(given))
+        for name in ("least", "most"):
+            given = getattr(self, name)
+            if not isinstance(given, Mapping):
+                raise LimitsError(f"limits: expected {name} by pattern, got {given!r}; write {name}={{'*': 0.5}}")
+            for pattern, value in given.items():
+                number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+                if not number or value <= 0 or (value > 1 and value != int(value)):
+                    raise LimitsError(
+                        f"limits: expected {name} of {pattern!r} as a share up to 1 or a whole number of channels, "
+                        f"got {value!r}"
+                    )
+
+    def on(self, graph: ChannelGraph) -> ChannelGraph:
+        """The graph with these limits in it: whoever decides by it obeys them.
+
+        Raises:
+            LimitsError: A pattern fits nothing, or least is above most.
+        """
+        known = _Names(graph)
+        reasons = {
+            axis: f"limits: {pattern!r} is kept" for pattern in self.keep for axis in known.fitting(pattern, "keep")
+        }
+        groups = {name: list(self._groups(graph, known, name)) for name in ("alike", "alike_channels")}
+        for group in (*groups["alike"], *groups["alike_channels"]):
+            for whole in (axis for axis in group if axis in reasons or graph.axes[axis].fixed is not None):
+                why = f"limits: it has the width of {whole}, which must stay whole"
+                reasons |= {axis: why for axis in group if axis not in reasons}
+        said: dict[str, str] = {}
+        bounds: dict[str, dict[str, int]] = {"least": {}, "most": {}}
+        for name, found in bounds.items():
+            for pattern, value in getattr(self, name).items():
+                fitting = known.fitting(pattern, name)
+                stuck = {axis: reasons.get(axis) or graph.axes[axis].fixed for axis in fitting}
+                if name == "most" and all(stuck.values()):
+                    axis, cause = next(iter(stuck.items()))
+                    raise LimitsError(f"limits: most of {pattern!r} is {value:g}, and {axis} cannot be cut ({cause})")
+                for axis in (axis for axis in fitting if not stuck[axis]):
+                    size = graph.axes[axis].size
+                    width = math.ceil(value * size - 1e-9) if name == "least" else math.floor(value * size + 1e-9)
+                    found[axis] = min(size, max(1, width if value <= 1 else int(value)))
+                    said[axis] = f"{name} {pattern!r} {value:g}"
+        least, most = bounds["least"], bounds["most"]
+        for axis, width in most.items():
+            if least.get(axis, 0) > width:
+                raise LimitsError(f"limits: {axis} shall have at least {least[axis]} channels and at most {width}")
+        limits = WidthLimits(
+            least=least,
+            most={axis: width for axis, width in most.items() if width < graph.axes[axis].size},
+            alike=tuple(groups["alike"]),
+            alike_channels=tuple(groups["alike_channels"]),
+            said=said,
+        )
+        free = {axis: why for axis, why in reasons.items() if graph.axes[axis].fixed is None}
+        return replace(graph.fixing(free), limits=limits)
+
+    def _groups(self, graph: ChannelGraph, known: _Names, name: str) -> Iterator[tuple[str, ...]]:
+        """Axes of one kind and size, two or more together."""
+        for pattern in getattr(self, name):
+            kinds: dict[tuple[str, int], list[str]] = {}
+            for axis in known.fitting(pattern, name):
+                kinds.setdefault((_DIGITS.sub("*", axis), graph.axes[axis].size), []).append(axis)
+            yield from (tuple(group) for group in kinds.values() if len(group) > 1)
+
+
+class _Names:
+    """Which axes a pattern means."""
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        self.axes = graph.axes
+        self.modules: dict[str, dict[str, None]] = {}
+        for operator in graph.operators:
+            made = dict.fromkeys(axis.name for dims in operator.outputs for term in dims for axis in axes_of(term))
+            for module in {operator.layer, operator.path}:
+                self.modules.setdefault(module, {}).update(made)
+
+    def fitting(self, pattern: str, who: str) -> list[str]:
+        """The axes, in the graph's order.
+
+        Raises:
+            LimitsError: There is none.
+        """
+        if pattern in self.axes:
+            return [pattern]
+        literal = pattern.replace("[", "[[]")  # names of axes have brackets
+        found = {axis for axis in self.axes if fnmatchcase(axis, literal)}
+        for module, made in self.modules.items():
+            parts = module.split(".")
+            if any(fnmatchcase(".".join(parts[:count]), literal) for count in range(1, len(parts) + 1)):
+                found |= made.keys() & self.axes.keys()
+        if not found:
+            raise LimitsError(
+                f"limits: {pattern!r} in {who} fits no axis and no module; axes are named as in print(mp.trace(...)), "
+                f"for example {next(iter(self.axes), '')!r}"
+            )
+        return [axis for axis in self.axes if axis in found]

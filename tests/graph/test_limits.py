@@ -1,0 +1,131 @@
+"""Limits: patterns over axes and modules, and that whoever allocates obeys them."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+import metaprune as mp
+from metaprune.cost.budget import Allocation
+from metaprune.cost.lanes import lanes
+from metaprune.graph.errors import BudgetError, MetapruneError
+from metaprune.graph.graph import ChannelGraph
+from tests.zoo import ZOO
+
+NAMES = ("vgg", "resnet", "mobilenet_v2", "gpt", "resnext", "densenet")
+
+
+@cache
+def graph_of(name: str) -> ChannelGraph:
+    return mp.trace(*ZOO[name].example())
+
+
+def scores_of(graph: ChannelGraph, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.rand(axis.size, generator=generator) for name, axis in graph.free.items()}
+
+
+def widths_of(graph: ChannelGraph, plan: mp.Plan) -> dict[str, int]:
+    return {name: plan.widths.get(name, axis.size) for name, axis in graph.axes.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(4))
+def test_random_limits_are_obeyed_or_the_error_names_what_is_in_the_way(name: str, seed: int) -> None:
+    graph = graph_of(name)
+    generator = torch.Generator().manual_seed(seed)
+    axes = list(graph.free)
+    drawn = torch.rand(3, len(axes), generator=generator)
+    keep = [axis for axis, draw in zip(axes, drawn[0], strict=True) if draw < 0.15]
+    cut = [axis for axis in axes if axis not in keep]
+    least = {axis: 0.2 + 0.3 * float(draw) for axis, draw in zip(axes, drawn[1], strict=True) if draw < 0.5}
+    most = {axis: 0.6 + 0.4 * float(d) for axis, d in zip(axes, drawn[2], strict=True) if d < 0.5 and axis in cut}
+    limited = mp.Limits(keep=keep, least=least, most=most).on(graph)
+    for share in (0.9, 0.5, 0.2):
+        budget = mp.Budget(macs=share, multiple_of=(1, 2)[seed % 2])
+        narrowest = {name: lane.least for name, lane in lanes(limited, budget.multiple_of).items()}
+        if mp.macs(limited, mp.Plan({name: range(width) for name, width in narrowest.items()})) > share * mp.macs(
+            graph
+        ):
+            with pytest.raises(BudgetError, match="% of that is"):
+                Allocation(limited, budget)
+            continue
+        allocation = Allocation(limited, budget)
+        for plan in (allocation.plan(scores_of(limited)), allocation.proportional(scores_of(limited))):
+            allocation.check(plan, "test")
+            widths = widths_of(limited, plan)
+            assert mp.macs(limited, plan) <= share * mp.macs(graph)
+            assert all(widths[axis] == graph.axes[axis].size for axis in keep)
+            assert all(widths[axis] >= value * graph.axes[axis].size - 1e-6 for axis, value in least.items())
+            assert all(widths[axis] <= max(1, value * graph.axes[axis].size) + 1e-6 for axis, value in most.items())
+
+
+class Block(torch.nn.Module):
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(16, hidden), torch.nn.Linear(hidden, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(self.up(x).relu())
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_axes_of_equal_blocks_are_made_alike(same: bool) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 16), *(Block((32, 32, 48, 32, 48)[i]) for i in range(5)))
+    graph = mp.trace(model, (torch.randn(4, 3),))
+    limited = mp.Limits(**{"alike_channels" if same else "alike": ("*",)}).on(graph)
+    groups = limited.limits.alike_channels if same else limited.limits.alike
+    assert groups == (("1.up", "2.up", "4.up"), ("3.up", "5.up"))
+    for multiple_of in (1, 8):
+        allocation = Allocation(limited, mp.Budget(macs=0.5, multiple_of=multiple_of))
+        plan = allocation.plan(scores_of(limited))
+        allocation.check(plan, "test")
+        for group in groups:
+            kept = {plan.kept.get(axis, tuple(range(graph.axes[axis].size))) for axis in group}
+            assert len({len(stays) for stays in kept}) == 1
+            assert len(kept) == 1 or not same
+    free = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1)).plan(scores_of(graph))
+    assert any(len({free.widths.get(axis, 0) for axis in group}) > 1 for group in groups)  # not by themselves
+
+
+def test_a_module_stands_for_what_it_puts_out() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 12), torch.nn.Linear(12, 2))
+    graph = mp.trace(model, (torch.randn(4, 3),))
+    assert set(mp.Limits(keep=["2"]).on(graph).free) == {"0"}
+    assert "'2' is kept" in str(mp.Limits(keep=["2"]).on(graph).axes["2"].fixed)
+    assert dict(mp.Limits(least={"*": 0.5, "2": 5}).on(graph).limits.least) == {"0": 4, "2": 5}
+    assert dict(mp.Limits(most={"0": 0.5}).on(graph).limits.most) == {"0": 4}
+    assert graph.limits.most == {}  # the graph given is what it was
+
+
+def test_axes_alike_with_one_that_is_kept_are_kept() -> None:
+    model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(4)))
+    graph = mp.trace(model, (torch.randn(4, 8),))
+    limited = mp.Limits(keep=["1"], alike=["*"]).on(graph)
+    assert not limited.free
+    assert "width of 1" in str(limited.axes["0"].fixed)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"keep": "stem"}, "as patterns, got 'stem'"),
+        ({"keep": [3]}, "as patterns"),
+        ({"keep": ["no such"]}, "'no such' in keep fits no axis and no module"),
+        ({"least": {"0": 1.5}}, "got 1.5"),
+        ({"least": {"0": 0}}, "got 0"),
+        ({"least": {"0": True}}, "got True"),
+        ({"most": {"0": float("nan")}}, "got nan"),
+        ({"most": 0.5}, "by pattern, got 0.5"),
+        ({"most": {"0": 2}, "least": {"0": 5}}, "at least 5 channels and at most 2"),
+        ({"most": {"0": 2}, "keep": ["0"]}, "most of '0' is 2, and 0 cannot be cut (limits: '0' is kept)"),
+        ({"alike": "*"}, "alike as patterns"),
+    ],
+    ids=str,
+)
+def test_limits_that_make_no_sense(limits: dict[str, Any], said: str) -> None:
+    graph = mp.trace(torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Linear(8, 2)), (torch.randn(4, 3),))
+    with pytest.raises(MetapruneError, match=r"^limits: ") as caught:
+        mp.Limits(**limits).on(graph)
+    assert said in str(caught.value)

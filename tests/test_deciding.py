@@ -1,0 +1,79 @@
+"""Decisions without a session: plans and scores, and what is asked for first."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import metaprune as mp
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.method import Problem
+from metaprune.methods.registry import METHODS
+from tests.laws import oracle
+from tests.methods import small
+
+HALF = mp.Budget(macs=0.5, multiple_of=4)
+DATALESS = (mp.Magnitude(), mp.Uniform(), mp.Random())
+ONE_SHOT = (*DATALESS, mp.Taylor(batches=2), mp.GraphMetanetwork())
+
+
+@pytest.mark.parametrize("method", ONE_SHOT, ids=lambda method: method.name)
+def test_a_plan_is_what_prune_cuts(method: Any) -> None:
+    torch.manual_seed(0)
+    model = small.Small()
+    before = oracle.fingerprint(model)
+    plan = mp.plan(model, small.EXAMPLE, method=method, budget=HALF, task=small.task(), seed=3)
+    graph = mp.trace(model, small.EXAMPLE)
+    assert mp.macs(graph, plan) <= 0.5 * mp.macs(graph)
+    assert oracle.fingerprint(model) == before
+    assert plan == mp.plan(model, small.EXAMPLE, method=method, budget=HALF, task=small.task(), seed=3, graph=graph)
+    if method.name != "graph metanetwork":  # whose trial trains
+        problem = Problem(model, graph, HALF, small.task(), small.recipe(1, seed=3), progress=False)
+        assert plan == method.find(problem).plan
+
+
+@pytest.mark.parametrize("method", DATALESS, ids=lambda method: method.name)
+def test_methods_that_need_no_data_need_no_task(method: Any) -> None:
+    plan = mp.plan(small.Small(), small.EXAMPLE, method=method, budget=HALF)
+    assert plan.kept
+
+
+@pytest.mark.parametrize("method", ONE_SHOT, ids=lambda method: method.name)
+def test_scores_are_per_axis_and_channel_and_rank_what_a_plan_keeps(method: Any) -> None:
+    torch.manual_seed(0)
+    model = small.Small()
+    graph = mp.trace(model, small.EXAMPLE)
+    found = mp.scores(model, small.EXAMPLE, method=method, task=small.task(), budget=HALF)
+    assert {name: len(values) for name, values in found.items()} == {name: a.size for name, a in graph.free.items()}
+    plan = mp.plan(model, small.EXAMPLE, method=method, budget=HALF, task=small.task())
+    for axis, kept in plan.kept.items():
+        gone = [channel for channel in range(graph.axes[axis].size) if channel not in kept]
+        assert found[axis][list(kept)].min() >= found[axis][gone].max()
+
+
+def test_limits_hold_in_a_plan() -> None:
+    plan = mp.plan(small.Small(), small.EXAMPLE, method=mp.Magnitude(), budget=HALF, limits=mp.Limits(keep=["inner"]))
+    assert "inner.0" not in plan.kept
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"method": mp.DHP()}, "DHP decides while it trains; use mp.prune"),
+        ({"method": mp.Taylor()}, "Taylor asks the training data; give task="),
+        ({"method": mp.Taylor}, "expected a method"),
+        ({"budget": 0.5}, "expected the budget as mp.Budget"),
+        ({"budget": mp.Budget(latency=3.0)}, "measured"),
+        ({"budget": mp.Budget(macs=1e-9)}, "cannot be met"),
+        ({"graph": mp.trace(torch.nn.Linear(3, 2), (torch.randn(2, 3),))}, "not of this Small"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(MetapruneError) as caught:
+        mp.plan(small.Small(), small.EXAMPLE, **{"method": mp.Magnitude(), "budget": HALF} | fields)
+    assert said in str(caught.value)
+
+
+def test_every_method_of_the_registry_is_tried_here_or_trains() -> None:
+    assert {type(method) for method in ONE_SHOT} | {mp.DHP} == set(METHODS.values())
