@@ -93,6 +93,27 @@ def test_saving_twice_overwrites(result: session.Result, tmp_path: Path) -> None
     assert all(torch.equal(again[name], weights[name]) for name in weights)
 
 
+def test_a_network_that_somebody_else_trained_is_saved_without_a_report(result: session.Result, tmp_path: Path) -> None:
+    """Decide, cut, train in a loop of one's own, save, load: no session takes part. An old report does not stay."""
+    torch.manual_seed(0)
+    model = small.Small()
+    graph = mp.trace(model, small.EXAMPLE)
+    plan = mp.plan(model, small.EXAMPLE, method=mp.Magnitude(), budget=mp.Budget(macs=0.5), graph=graph)
+    cut = mp.slice(model, graph, plan)
+    optimizer = torch.optim.SGD(cut.parameters(), 0.1)
+    for images, labels in small.task().train:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(cut(images), labels).backward()
+        optimizer.step()
+    result.save(tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
+    mp.save(tmp_path, cut, plan, graph)
+    assert {path.name for path in tmp_path.iterdir()} == {"plan.json", "model.safetensors", "mine.txt"}
+    again = mp.load(tmp_path, model)
+    assert all(map(torch.equal, again.state_dict().values(), cut.state_dict().values()))
+    assert torch.equal(again.eval()(small.EXAMPLE[0]), cut.eval()(small.EXAMPLE[0]))
+
+
 def test_a_loaded_network_trains_and_is_pruned_again(result: session.Result, tmp_path: Path) -> None:
     again = mp.load(result.save(tmp_path), small.Small())
     assert all(p.requires_grad and p.is_leaf for p in again.parameters())

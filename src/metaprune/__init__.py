@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from metaprune.methods.magnitude.magnitude import Uniform as Uniform
     from metaprune.methods.taylor.taylor import Taylor as Taylor
     from metaprune.saving import load as load
+    from metaprune.saving import save as save
     from metaprune.session import Result as Result
     from metaprune.session import prune as prune
     from metaprune.surgery.mask import mask as mask
@@ -79,6 +80,7 @@ _HOME = {
     "plan": "deciding",
     "prune": "session",
     "recalibrate": "surgery.recalibrate",
+    "save": "saving",
     "scores": "deciding",
     "slice": "surgery.slice",
     "sparsify": "zeros.sparsify",

@@ -45,8 +45,18 @@ class SavingError(MetapruneError):
     """A folder or file of a pruned network that cannot be written or read."""
 
 
-def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, report: Report) -> Path:
+def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, report: Report | None = None) -> Path:
     """Write a pruned network and what is known of it; files that metaprune did not write stay as they are.
+
+    Args:
+        folder: Where to; made where there is none.
+        model: The network cut by the plan, whoever trained it since.
+        plan: What was cut.
+        graph: Of the network before the cut.
+        report: Of `mp.prune`, where there is one; without, a report that lies there is removed, since it is of another.
+
+    Returns:
+        The folder; `mp.load(folder, dense)` reads it.
 
     Raises:
         SavingError: The folder cannot be written, or holds files of others under these names.
@@ -72,7 +82,7 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
             tensors[name] = tensor
     try:
         with alone_in(folder, "save"):
-            written = {PLAN: plan.to_json() + "\n", **texts(folder, report)}
+            written = {PLAN: plan.to_json() + "\n", **(texts(folder, report) if report is not None else {})}
             if reason := taken(folder):
                 raise SavingError(f"save: {reason}")
             sweep_drafts(folder, DRAFT, {*WRITTEN, *CARDS})
@@ -80,6 +90,8 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
                 write_tensors(unfinished / WEIGHTS, tensors, about)
                 for name, text in written.items():
                     write_text(unfinished / name, text)
+                for stale in () if report is not None else (*WRITTEN[2:], card_name(folder)):
+                    (folder / stale).unlink(missing_ok=True)
                 for name in (WEIGHTS, *written):
                     (unfinished / name).replace(folder / name)
     except (OSError, FileError, FolderError) as error:
