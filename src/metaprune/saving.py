@@ -18,7 +18,7 @@ from metaprune.graph.attributes import held, whole_numbers, write_numbers
 from metaprune.graph.errors import MetapruneError, PlanError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
-from metaprune.graph.tensors import named_tensors, with_tensors
+from metaprune.graph.tensors import named_tensors, plain_tensors, with_tensors
 from metaprune.graph.term import Term, fold, size
 from metaprune.report.report import Report
 from metaprune.report.texts import CARDS, card_name, is_ours, texts
@@ -68,7 +68,9 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
         "format": FORMAT,
         "plan": plan.kept,
         "axes": cut,
-        "tensors": {name: [_layout(term, cut) for term in terms] for name, terms in graph.tensors.items()},
+        "tensors": {
+            name: [_layout(term, cut) for term in terms] for name, terms in {**graph.tensors, **graph.tables}.items()
+        },
         "numbers": {
             f"{p}:{name}": held(modules, p, name) for (p, name), term in graph.numbers.items() if size(term) > 1
         },
@@ -76,7 +78,7 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
     }
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for name, tensor in named_tensors(model).items():
+    for name, tensor in (named_tensors(model) | plain_tensors(model, graph.tables)).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
             tensors[name] = tensor
@@ -209,9 +211,9 @@ def _small(model: nn.Module, kept: dict[str, Tensor], about: Mapping[str, Any], 
         Exception: What the file says is not what `save` says.
     """
     model = written_out(model, checked_calls(about.get("written_out", {})))
-    known = named_tensors(model)
     first = about.get("format", 1) == 1
     dense = about["dense"] if first else about["tensors"]
+    known = named_tensors(model) | plain_tensors(model, dense)
     axes = {} if first else {name: _whole(count) for name, count in about["axes"].items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in known.items()}
     for name in dense:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from torch import fx
 from metaprune.graph.provenance import Combined, Number, Record
 from metaprune.graph.unify import UNIT, Shape, Variable, fix, measure, unify
 
-__all__ = ["MADE", "RULES", "Call", "Dims", "constants", "is_layout", "rule"]
+__all__ = ["MADE", "RULES", "Call", "Dims", "constants", "is_layout", "rule", "where"]
 
 Dims = tuple[Shape, ...]
 """One shape per dimension of a tensor."""
@@ -22,6 +23,8 @@ Kind = TypeVar("Kind", bound=Callable[["Call"], Any])
 
 RULES: dict[str, Rule] = {}
 """Operator name (as `aten.conv2d`, without overload or trailing underscore) -> its rule."""
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 MADE = "its size is made by the code or by the example inputs"
 
@@ -47,6 +50,14 @@ def is_layout(operator: str) -> bool:
 def constants(sizes: Sequence[int], reason: str = MADE) -> Dims:
     """Dimensions that are nobody's channels."""
     return tuple(UNIT if size == 1 else Variable(int(size), reason) for size in sizes)
+
+
+def where(node: fx.Node, record: Record | None) -> str:
+    """File and line of the innermost code that made a node and is not PyTorch's own."""
+    if record is not None:
+        return record.where
+    frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
+    return f"{frames[-1]['file']}:{frames[-1]['line']}" if frames else node.name
 
 
 def named_arguments(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,6 +131,11 @@ class Call:
     def optional(self, argument: str) -> Dims | None:
         """As `tensor`, or None where the argument was not given."""
         return None if self.arguments.get(argument) is None else self.tensor(argument)
+
+    @property
+    def where(self) -> str:
+        """File and line of the code that made it."""
+        return where(self.node, self.record)
 
     @property
     def shape(self) -> tuple[int, ...]:

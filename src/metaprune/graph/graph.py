@@ -108,7 +108,8 @@ class ChannelGraph:
         args: The example inputs it was traced with; the first dimension of the first tensor is the batch.
         kwargs: The example keyword inputs.
         batch: Examples in the example inputs.
-        constants: Digests of the tensors that the code makes and holds.
+        constants: Of each tensor that the code makes the line that does, and a digest.
+        tables: Name of each tensor that a module holds as a plain attribute -> one term per dimension.
         returned: Where each of the outputs comes from.
         unfollowed: (module, attribute) -> a term of the size that the attribute equals, where nothing was followed to
             it from there: such a number stays what it is.
@@ -129,7 +130,8 @@ class ChannelGraph:
     unfollowed: Mapping[tuple[str, str], Term] = field(default_factory=dict, repr=False)
     ties: tuple[tuple[Tie, ...], ...] = field(default=(), repr=False)
     returned: Flow = field(default=(), repr=False)
-    constants: tuple[str, ...] = field(default=(), repr=False)
+    constants: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    tables: Mapping[str, tuple[Term, ...]] = field(default_factory=dict, repr=False)
     inference: object = field(default=None, repr=False, compare=False)
     written_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     limits: WidthLimits = field(default_factory=WidthLimits, repr=False)

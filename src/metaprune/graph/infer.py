@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +14,12 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.attributes import held, is_pytorchs, modules_by_name
-from metaprune.graph.call import Call, Dims, constants, is_layout, named_arguments
+from metaprune.graph.call import Call, Dims, constants, is_layout, named_arguments, where
 from metaprune.graph.capture import Captured, capture
 from metaprune.graph.errors import TraceError
 from metaprune.graph.flow import sources, wrapped
 from metaprune.graph.graph import ChannelGraph, Operator, Size, Tie
+from metaprune.graph.literals import digests, single_values, tables
 from metaprune.graph.provenance import Combined, Extent, Number, Record, Tagged, call_of
 from metaprune.graph.rules import RULES
 from metaprune.graph.rules.elementwise import pointwise
@@ -43,7 +42,6 @@ from metaprune.graph.unify import (
 __all__ = ["Inference", "Tie", "infer", "read"]
 
 KERNEL = "it is a kernel's extent"
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _OWN_NAMES = {"weight", "bias"}
 
 
@@ -120,6 +118,8 @@ class _Walk:
     calls: list[tuple[Call, list[Dims]]] = field(default_factory=list)
     given: dict[str, Dims] = field(default_factory=dict)
     shapes: dict[str, Dims] = field(default_factory=dict)
+    tables: dict[fx.Node, str] = field(default_factory=dict)
+    singles: dict[fx.Node, float] = field(default_factory=dict)
 
     def inputs(self) -> list[Dims]:
         """The dimensions of the program's placeholders; tied tensors share theirs."""
@@ -127,6 +127,7 @@ class _Walk:
         for name, tensor in named_tensors(self.model).items():
             fresh = tuple(UNIT if size == 1 else Variable(size) for size in tensor.shape)
             self.shapes[name] = by_identity.setdefault(id(tensor), fresh)
+        self.tables, self.singles = tables(self.model, self.program), single_values(self.program)
         result: list[Dims] = []
         placeholders = [node for node in self.program.graph.nodes if node.op == "placeholder"]
         for node, spec in zip(placeholders, self.program.graph_signature.input_specs, strict=True):
@@ -138,9 +139,18 @@ class _Walk:
             elif spec.kind == InputKind.USER_INPUT:
                 self.given[node.name] = constants(sizes, f"it is a size of the input {node.name!r}")
                 result.append(self.given[node.name])
+            elif node in self.tables:
+                result.append(tuple(Variable(size) for size in sizes))
             else:
-                result.append(constants(sizes, "it is a size of a constant that the code holds"))
+                result.append(constants(sizes, f"{self.place(node)}: it is a size of a constant that the code makes"))
         return result
+
+    def place(self, node: fx.Node) -> str:
+        """File and line of the code that first uses a constant, which is often the one that makes it."""
+        user = next(iter(node.users), node)
+        index = call_of(user.meta.get("stack_trace"))
+        record = self.records[index] if index is not None and index < len(self.records) else None
+        return where(user, record)
 
     def run(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
         """Walk one graph; returns the dimensions of what it returns."""
@@ -177,16 +187,16 @@ class _Walk:
             self.made[index] = node
         for value in pytree.tree_leaves(node.meta.get("val")):
             if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
-                raise TraceError(f"trace: at {_where(call)} ({call.name}) a size depends on the data; it must not")
+                raise TraceError(f"trace: at {call.where} ({call.name}) a size depends on the data; it must not")
         rule = RULES.get(call.name)
         if rule is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
             rule = pointwise
         try:
             result = rule(call) if rule else call.unknown(f"the operator {call.name} is not understood")
         except (Irreconcilable, LookupError, ValueError, TypeError) as error:
-            result = call.unknown(f"{call.name} at {_where(call)} is not understood: {error}")
+            result = call.unknown(f"{call.name} at {call.where} is not understood: {error}")
         if not _fits(result, node.meta.get("val")):
-            raise TraceError(f"trace: the rule of {call.name} does not fit its output at {_where(call)}; report this")
+            raise TraceError(f"trace: the rule of {call.name} does not fit its output at {call.where}; report this")
         self.calls.append((call, _tensors(result)))
         return result
 
@@ -238,12 +248,12 @@ class _Walk:
                     name=call.name,
                     path=call.path,
                     layer=self.layer(call),
-                    where=_where(call),
+                    where=call.where,
                     outputs=tuple(terms(dims) for dims in outputs),
                     operands=flow,
                     macs=tuple(terms(dims) for dims in call.macs),
-                    scalars=_scalars(call),
-                    computed=any(self.is_computed(call, scalar) for scalar in _scalars(call)),
+                    scalars=self.scalars(call),
+                    computed=any(self.is_computed(call, scalar) for scalar in self.scalars(call)),
                     literal=call.literal and not exact,
                     sizes=tuple(
                         Size(term(dim), self.sourced(number, term))
@@ -270,7 +280,8 @@ class _Walk:
             kwargs=kwargs,
             batch=inputs[0].shape[0] if inputs and inputs[0].ndim else 1,
             ties=ties,
-            constants=_digest(self.program),
+            tables={name: terms(self.dims[node]) for node, name in self.tables.items()},
+            constants=digests(self.program, {*self.tables, *self.singles}, self.place),
             returned=returned,
         )
         dims = {
@@ -288,20 +299,27 @@ class _Walk:
             return call.record is None or any(isinstance(n, Tagged) for n in given if n == scalar)
         return scalar not in self.floats and scalar not in _NO_SIZES
 
+    def scalars(self, call: Call) -> tuple[float, ...]:
+        """The numbers that a call computes with, and the values of tensors among its operands that are made of some."""
+        if call.node in self.singles:
+            return ()
+        made = (self.singles[node] for node in call.node.all_input_nodes if node in self.singles)
+        return (*_scalars(call), *made)
+
     def tie(self, pairs: Sequence[Tie]) -> None:
         """Make the terms of each pair one."""
         named: dict[str, Shape] = {axis.name: variable for variable, axis in self.name().items()}
-        for one, other, where in pairs:
+        for tie in pairs:
 
-            def leaf(axis: Axis, where: str = where) -> Shape:
-                return named[axis.name] if axis.name else Variable(axis.size, f"{axis.fixed} at {where}")
+            def leaf(axis: Axis, tie: Tie = tie) -> Shape:
+                return named[axis.name] if axis.name else Variable(axis.size, f"{tie.where}: {axis.fixed}")
 
-            left, right = (fold(term, leaf, _factors, _parts) for term in (one, other))
+            one, other = (fold(term, leaf, _factors, _parts) for term in (tie.one, tie.other))
             try:
-                unify(left, right)
+                unify(one, other)
             except Irreconcilable as error:
-                for shape in (left, right):
-                    fix(shape, f"{where} holds one number for dimensions that differ ({error})")
+                for shape in (one, other):
+                    fix(shape, f"{tie.where}: one number there is the size of dimensions that differ ({error})")
 
     def placeholders(self) -> dict[fx.Node, str]:
         """What the program is given, by name: parameters and buffers, inputs by their place, constants."""
@@ -409,14 +427,6 @@ def _module(tensor: str) -> str:
     return path if path and attribute in _OWN_NAMES else tensor
 
 
-def _where(call: Call) -> str:
-    """File and line of the innermost call that is not PyTorch's own."""
-    if call.record is not None:
-        return call.record.where
-    frames = list(_FRAME.finditer(call.node.meta.get("stack_trace") or ""))
-    return f"{frames[-1]['file']}:{frames[-1]['line']}" if frames else call.node.name
-
-
 def _tensors(result: Any) -> list[Dims]:
     if isinstance(result, tuple):
         return [result]
@@ -444,17 +454,3 @@ def _scalars(call: Call) -> tuple[float, ...]:
     else:
         values = [call.arguments.get(name) for name in ("scale", "fill_value", "s", "value", "alpha", "beta")]
     return tuple(v for v in values if isinstance(v, int | float) and not isinstance(v, bool))
-
-
-def _digest(program: torch.export.ExportedProgram) -> tuple[str, ...]:
-    """What the constants hold that the code makes, in short; buffers are not among them."""
-    made = [spec.target for spec in program.graph_signature.input_specs if spec.kind == InputKind.CONSTANT_TENSOR]
-    tensors = [value for name in made if isinstance(value := program.constants.get(str(name)), Tensor)]
-    return tuple(
-        "meta"
-        if value.is_meta
-        else hashlib.sha256(
-            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        ).hexdigest()
-        for value in tensors
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from metaprune.graph.copying import clone
 
-__all__ = ["call_with", "channels_last", "clone", "digest", "named_tensors", "with_tensors"]
+__all__ = ["call_with", "channels_last", "clone", "digest", "named_tensors", "plain_tensors", "with_tensors"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -23,14 +23,28 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def plain_tensors(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors that modules hold as plain attributes, neither parameters nor buffers; other names are left out."""
+    found: dict[str, Tensor] = {}
+    for name in names:
+        path, _, attribute = name.rpartition(".")
+        try:
+            held = vars(model.get_submodule(path)).get(attribute)
+        except AttributeError:
+            continue
+        if isinstance(held, Tensor):
+            found[name] = held
+    return found
+
+
 def with_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `model` with other tensors in the place of its own: ties stay tied, frozen parameters frozen.
 
     Args:
         model: Any network; left untouched.
-        tensors: Qualified name -> what takes its place; one name is enough for a tied tensor.
+        tensors: Qualified name -> what takes its place; one name is enough for a tied tensor. Plain attributes count.
     """
-    known = named_tensors(model)
+    known = plain_tensors(model, tensors) | named_tensors(model)
     memo: dict[int, object] = {}
     for name, tensor in tensors.items():
         before = known[name]

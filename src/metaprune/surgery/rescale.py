@@ -111,9 +111,14 @@ def way_to_weights(inference: Inference, node: fx.Node, argument: int) -> Way | 
 def rescale(model: nn.Module, inference: Inference, node: fx.Node, argument: int, factor: float) -> str | None:
     """Multiply what reaches `node` as its argument by `factor`, in the weights of `model`, in place.
 
+    Where that argument is the scale itself, a tensor of one entry, the other is meant.
+
     Returns:
         Why it cannot be done, in words, or None where it was.
     """
+    entries = [arg.meta["val"].numel() if isinstance(arg, fx.Node) else 0 for arg in node.args]
+    if entries[argument] == 1 and max(entries) > 1:
+        argument = entries.index(max(entries))
     way = way_to_weights(inference, node, argument)
     if isinstance(way, str):
         return way

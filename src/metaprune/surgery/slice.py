@@ -13,7 +13,7 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, infer
 from metaprune.graph.plan import Plan
 from metaprune.graph.provenance import is_network
-from metaprune.graph.tensors import clone, named_tensors, with_tensors
+from metaprune.graph.tensors import clone, named_tensors, plain_tensors, with_tensors
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.culprits import Culprits
 from metaprune.surgery.index import index
@@ -140,9 +140,11 @@ def _blame(error: TraceError) -> str:
 
 def _index(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """A copy whose tensors hold only the channels that stay; tied tensors stay tied."""
-    once = {id(tensor): (name, tensor) for name, tensor in named_tensors(model).items()}
+    terms = {**graph.tables, **graph.tensors}
+    held = plain_tensors(model, graph.tables) | named_tensors(model)
+    once = {id(tensor): (name, tensor) for name, tensor in held.items()}
     small: dict[str, Tensor] = {}
     for name, tensor in once.values():
-        indexed = index(tensor.detach(), graph.tensors[name], kept)
+        indexed = index(tensor.detach(), terms[name], kept)
         small[name] = indexed.clone() if indexed.data_ptr() == tensor.data_ptr() or tensor.is_meta else indexed
     return with_tensors(model, small)

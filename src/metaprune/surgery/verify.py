@@ -72,10 +72,13 @@ def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) ->
     for one, other in pairs:
         if len(one.outputs) != len(other.outputs) or not all(map(agree, one.outputs, other.outputs)):
             return f"{one.where} ({one.name}) holds a size: the cut network is laid out differently there"
-    if old.constants != new.constants:
-        return "a constant that the code makes depends on a size"
-    for name, dims in old.tensors.items():
-        if not agree(dims, new.tensors[name]):
+    if len(old.constants) != len(new.constants):
+        return "the code makes other constants after the cut"
+    for (place, held), (_, holds) in zip(old.constants, new.constants, strict=True):
+        if held != holds:
+            return f"{place}: a constant that the code makes depends on a size"
+    for name, dims in {**old.tensors, **old.tables}.items():
+        if not agree(dims, new.tensors.get(name) or new.tables.get(name, ())):
             return f"tensor {name} is read differently after the cut"
     return None
 
