@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import metaprune as mp
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.tensors import plain_tensors
 from metaprune.graph.term import channels
 from metaprune.surgery.attention import written_out
 
@@ -155,9 +156,10 @@ def zeroed(model: nn.Module, graph: ChannelGraph, plan: mp.Plan) -> nn.Module:
 def permute(model: nn.Module, graph: ChannelGraph, orders: Mapping[str, Sequence[int]]) -> nn.Module:
     """A copy whose channels are renumbered: channel i of an axis is what channel orders[axis][i] was."""
     model = copy.deepcopy(written_out(model, graph.written_out))
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers()) | plain_tensors(model, graph.tables)
+    terms = {**graph.tensors, **graph.tables}
     with torch.no_grad():
         for name, tensor in tensors.items():
-            for position, term in enumerate(graph.tensors[name]):
+            for position, term in enumerate(terms[name]):
                 tensor.copy_(tensor.index_select(position, channels(term, orders)))
     return model

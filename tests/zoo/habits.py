@@ -259,6 +259,39 @@ class Interleaved(nn.Module):
         return self.last(y[..., ::2] * y[..., 1::2].sigmoid())
 
 
+class Tables(nn.Module):
+    """Positions in a plain tensor, as old transformers hold them; sizes in tensors (RAFT); a square one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.one, self.two = nn.Linear(6, 14), nn.Linear(14, 10), nn.Linear(14, 10)
+        self.mix, self.head = nn.Linear(14, 12), nn.Linear(12, 5)
+        self.inner = nn.Module()
+        angles = torch.arange(5, dtype=torch.float64)[:, None] / 10 ** torch.linspace(0, 3, 14, dtype=torch.float64)
+        self.inner.positions = angles.sin()[None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x + self.inner.positions.expand(x.shape[0], -1, -1).detach().clone().to(x)
+        one, two = self.one(x), self.two(x)
+        weights = one @ two.transpose(1, 2) / torch.sqrt(torch.tensor(one.shape[-1]))
+        x = weights.softmax(-1) @ x @ (2 * torch.eye(x.shape[-1], dtype=x.dtype))
+        return self.head(F.relu(self.mix(x)).mean(1))
+
+
+class MadeTable(nn.Module):
+    """A table that the code makes of a size: another size, another table; so it stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix, self.head = nn.Linear(6, 14), nn.Linear(14, 12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x * torch.tensor([1 / (1 + i) for i in range(x.shape[-1])], dtype=x.dtype)
+        return self.head(F.relu(self.mix(x)))
+
+
 ENTRIES = (
     Entry(
         "standardised_by_batch_norm",
@@ -297,4 +330,6 @@ ENTRIES = (
     Entry("partial", "habits", Partial, pictures(), (8, 12, 4, 6), statistics=(8,)),
     Entry("interleaved", "habits", Interleaved, floats((2, 6)), (10,)),
     Entry("uneven", "habits", Uneven, pictures(), (16, 14), {22: "uneven"}),
+    Entry("tables", "habits", Tables, floats((2, 5, 6)), (14, 10, 12)),
+    Entry("made_table", "habits", MadeTable, floats((2, 6)), (12,), {14: "habits.py"}),
 )

@@ -142,6 +142,16 @@ class Call:
         """The sizes of the (only) output, in the example."""
         return tuple(int(size) for size in self.node.meta["val"].shape)
 
+    @property
+    def unused(self) -> bool:
+        """Whether nobody reads its result, and it writes to none of its operands: then it says nothing."""
+        return not self.node.users and not getattr(getattr(self.node.target, "_schema", None), "is_mutable", True)
+
+    def fix(self, dim: Shape, reason: str) -> None:
+        """Forbid to cut a dimension, for a reason that is told with the line of code."""
+        if not self.unused:
+            fix(dim, f"{self.where}: {reason}")
+
     def operands(self) -> list[Dims]:
         """The dimensions of every tensor argument, lists of tensors included."""
         return [dims for node in self.node.all_input_nodes if isinstance(dims := self.dims.get(node), tuple)]
@@ -195,7 +205,8 @@ class Call:
 
     def unknown(self, reason: str) -> Any:
         """Fix every axis that the call touches; outputs are nobody's channels. Never a guess."""
-        for dims in self.operands():
+        reason = f"{self.where}: {reason}"
+        for dims in [] if self.unused else self.operands():
             for dim in dims:
                 fix(dim, reason)
         values = self.node.meta.get("val")

@@ -194,7 +194,7 @@ class _Walk:
         try:
             result = rule(call) if rule else call.unknown(f"the operator {call.name} is not understood")
         except (Irreconcilable, LookupError, ValueError, TypeError) as error:
-            result = call.unknown(f"{call.name} at {call.where} is not understood: {error}")
+            result = call.unknown(f"{call.name} is not understood: {error}")
         if not _fits(result, node.meta.get("val")):
             raise TraceError(f"trace: the rule of {call.name} does not fit its output at {call.where}; report this")
         self.calls.append((call, _tensors(result)))

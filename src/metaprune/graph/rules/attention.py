@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from metaprune.graph.call import Call, Dims, rule
 from metaprune.graph.rules.elementwise import broadcast
-from metaprune.graph.unify import fix, measure, resolve, split_right, unify
+from metaprune.graph.unify import measure, resolve, split_right, unify
 
 __all__ = []
 
@@ -31,7 +31,7 @@ def attention(call: Call) -> Dims:
         broadcast([(*batch, queries, keys), mask])
     if call.get("is_causal", False):
         for dim in (queries, keys):
-            fix(dim, "causal attention depends on the order of its entries")
+            call.fix(dim, "causal attention depends on the order of its entries")
     if call.get("scale") is None:
         call.scale = head_size
     rank = len(lead) + 2

@@ -95,7 +95,7 @@ def _space(call: Call, kernel: list[Shape]) -> Dims:
         )
         fix(extent, "it is a kernel's extent")
         if not alone:
-            fix(dim, "a kernel runs over it")
+            call.fix(dim, "a kernel runs over it")
         result.append(dim if alone else constants([size])[0])
     return tuple(result)
 
@@ -158,8 +158,8 @@ def grouped_matmul(call: Call) -> Dims:
         raise Irreconcilable("a grouped product that is not of rows with one matrix for each group")
     rows, inner = left
     groups, contracted, columns = right
-    fix(groups, "each group of rows has its own matrix")
-    fix(rows, "its entries are sorted into groups")
+    call.fix(groups, "each group of rows has its own matrix")
+    call.fix(rows, "its entries are sorted into groups")
     unify(inner, contracted)
     call.reads[left_name], call.reads[right_name] = (1,), (1,)
     call.macs.append((rows, inner, columns))
@@ -190,7 +190,7 @@ def einsum(call: Call) -> Dims:
             call.reads[f"tensors.{index}"] = tuple(i for i, letter in enumerate(subscript) if letter in summed)
     else:
         for letter in summed:
-            fix(letters[letter], f"einsum {equation!r} sums over it without a product")
+            call.fix(letters[letter], f"einsum {equation!r} sums over it without a product")
     return tuple(resolve(letters[letter]) for letter in result)
 
 

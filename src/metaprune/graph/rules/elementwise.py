@@ -82,10 +82,25 @@ def factory(call: Call) -> Dims:
     return dims
 
 
-@rule("aten.arange", "aten.eye", "aten.linspace", "aten.rand", "aten.randn", "aten.randint")
+@rule(
+    *("aten.arange", "aten.linspace", "aten.logspace", "aten.rand", "aten.randn", "aten.randint", "aten.randperm"),
+    *("aten.normal", "aten.hann_window", "aten.hamming_window", "aten.tril_indices", "aten.triu_indices"),
+)
 def factory_ordered(call: Call) -> Dims:
     """Tensors made by the code whose entries differ: their sizes are fixed."""
-    return constants(call.shape)
+    return constants(call.shape, f"{call.where}: the code makes a table of this size ({call.name})")
+
+
+@rule("aten.eye")
+def identity(call: Call) -> Dims:
+    """A square one stays one where both its dimensions lose the same entries."""
+    rows, columns = call.shape
+    if rows != columns:
+        return factory_ordered(call)
+    dim = UNIT if rows == 1 else Variable(rows)
+    for argument in ("n", "m"):
+        call.size(dim, argument)
+    return (dim, dim)
 
 
 @rule("aten.glu")
@@ -95,5 +110,5 @@ def glu(call: Call) -> Dims:
 
     dims = list(call.tensor("self"))
     dim = call.dim("dim", len(dims), -1)
-    dims[dim] = equal_pieces(dims[dim], 2)
+    dims[dim] = equal_pieces(call, dims[dim], 2)
     return tuple(dims)

@@ -18,7 +18,6 @@ from metaprune.graph.unify import (
     Variable,
     cut,
     factor,
-    fix,
     measure,
     resolve,
     split_right,
@@ -31,17 +30,17 @@ __all__ = ["equal_pieces"]
 _LAST = 2**62  # slices that run to the end carry a huge stop
 
 
-def equal_pieces(dim: Shape, count: int) -> Shape:
+def equal_pieces(call: Call, dim: Shape, count: int) -> Shape:
     """One of `count` equal pieces of a dimension: the pieces keep the same channels, or could not stay equal."""
     pieces, piece = split_right(dim, measure(dim) // count)
-    fix(pieces, "it counts the pieces of a split")
+    call.fix(pieces, "it counts the pieces of a split")
     return resolve(piece)
 
 
 @rule("aten.view", "aten.reshape", "aten._unsafe_view", "aten.unflatten", "aten.flatten", "aten._reshape_copy")
 def reshape(call: Call) -> Dims:
     """Row-major: an axis that is split becomes a product, axes that are joined too."""
-    result = _laid_out(call.tensor("self"), call.shape)
+    result = _laid_out(call)
     argument = next((name for name in ("size", "shape", "sizes") if call.get(name) is not None), None)
     if argument is not None:
         first = call.dim("dim", len(call.tensor("self")), 0) if call.name == "aten.unflatten" else 0
@@ -53,11 +52,12 @@ def reshape(call: Call) -> Dims:
 @rule("aten.reshape_as", "aten.view_as")
 def reshape_as(call: Call) -> Dims:
     """Laid out like another tensor, whose sizes are taken."""
-    return broadcast([tuple(_laid_out(call.tensor("self"), call.shape)), call.tensor("other")])
+    return broadcast([tuple(_laid_out(call)), call.tensor("other")])
 
 
-def _laid_out(dims: Dims, sizes: Sequence[int]) -> list[Shape]:
+def _laid_out(call: Call) -> list[Shape]:
     """As `factor`; where that fails, runs of dimensions that hold the same entries are laid out one by one."""
+    dims, sizes = call.tensor("self"), call.shape
     try:
         return factor(dims, sizes)
     except Irreconcilable as error:
@@ -67,7 +67,7 @@ def _laid_out(dims: Dims, sizes: Sequence[int]) -> list[Shape]:
                 result += factor(given, wanted)
             except Irreconcilable:
                 for dim in given:
-                    fix(dim, f"its entries are laid out anew: {error}")
+                    call.fix(dim, f"its entries are laid out anew: {error}")
                 result += constants(wanted)
         return result
 
@@ -210,7 +210,7 @@ def pad(call: Call) -> object:
         if not before and not after:
             continue
         if before < 0 or after < 0 or call.get("mode", "constant") != "constant" or call.get("value", 0):
-            fix(dims[dim], "padding that is not with zeros mixes it")
+            call.fix(dims[dim], "padding that is not with zeros mixes it")
         held = list(variables(dims[dim]))
         if held and all(variable.fixed for variable in held):
             dims[dim] = constants([call.shape[dim]])[0]
@@ -240,7 +240,7 @@ def split(call: Call) -> list[Dims]:
     sizes = [int(value.shape[dim]) for value in call.node.meta["val"]]
     listed = next((name for name in ("split_sizes", "split_size", "sections", "indices") if name in call.arguments), "")
     if len(set(sizes)) == 1 and call.name != "aten.split_with_sizes" and not isinstance(call.get(listed), list):
-        pieces: list[Shape] = [equal_pieces(dims[dim], len(sizes))] * len(sizes)
+        pieces: list[Shape] = [equal_pieces(call, dims[dim], len(sizes))] * len(sizes)
         if "split_size" in call.arguments:
             call.size(pieces[0], listed)
     elif isinstance(call.get(listed), list):
@@ -251,7 +251,7 @@ def split(call: Call) -> list[Dims]:
         else:
             call.literal = True
     else:
-        fix(dims[dim], f"it is split into uneven pieces ({', '.join(map(str, sizes))})")
+        call.fix(dims[dim], f"it is split into uneven pieces ({', '.join(map(str, sizes))})")
         pieces = list(constants(sizes, f"it is one of uneven pieces ({', '.join(map(str, sizes))})"))
     return [(*dims[:dim], piece, *dims[dim + 1 :]) for piece in pieces]
 
@@ -267,9 +267,9 @@ def slice_(call: Call) -> Dims:
     stop = start + call["length"] if "length" in call.arguments else call.get("end", _LAST)
     stop = stop + total if stop < 0 else min(stop, total)
     if (step := call.get("step", 1)) != 1:
-        piece: Shape = _every(step, dims[dim]) if start < step and stop == total else EMPTY
+        piece: Shape = _every(call, step, dims[dim]) if start < step and stop == total else EMPTY
         if piece == EMPTY:
-            fix(dims[dim], "a strided slice picks single entries of it")
+            call.fix(dims[dim], "a strided slice picks single entries of it")
             piece = constants([call.shape[dim]])[0]
     elif start >= stop:
         piece = EMPTY
@@ -293,13 +293,13 @@ def slice_(call: Call) -> Dims:
     return (*dims[:dim], resolve(piece), *dims[dim + 1 :])
 
 
-def _every(step: int, dim: Shape) -> Shape:
+def _every(call: Call, step: int, dim: Shape) -> Shape:
     """What each stride over a dimension has one entry of, where strides divide it; else `EMPTY`."""
     try:
         strides, inside = split_right(dim, step)
     except Irreconcilable:
         return EMPTY
-    fix(inside, "a strided slice picks single entries of it")
+    call.fix(inside, "a strided slice picks single entries of it")
     return resolve(strides)
 
 
@@ -308,7 +308,7 @@ def select(call: Call) -> Dims:
     """One entry of a dimension, which is fixed."""
     dims = call.tensor("self")
     dim = call.dim("dim", len(dims))
-    fix(dims[dim], "single entries of it are picked by position")
+    call.fix(dims[dim], "single entries of it are picked by position")
     return (*dims[:dim], *dims[dim + 1 :])
 
 
@@ -317,7 +317,7 @@ def unbind(call: Call) -> list[Dims]:
     """Every entry of a dimension, which is fixed."""
     dims = call.tensor("self")
     dim = call.dim("dim", len(dims), 0)
-    fix(dims[dim], "its entries are taken apart by position")
+    call.fix(dims[dim], "its entries are taken apart by position")
     return [(*dims[:dim], *dims[dim + 1 :])] * len(call.node.meta["val"])
 
 

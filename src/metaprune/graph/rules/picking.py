@@ -11,7 +11,6 @@ from metaprune.graph.unify import (
     UNIT,
     Factors,
     Irreconcilable,
-    fix,
     measure,
     resolve,
     split_right,
@@ -28,7 +27,7 @@ def index_select(call: Call) -> Dims:
     """Entries picked by position: the dimension is fixed."""
     dims = call.tensor("self")
     dim = call.dim("dim", len(dims))
-    fix(dims[dim], "single entries of it are picked by position")
+    call.fix(dims[dim], "single entries of it are picked by position")
     return (*dims[:dim], *constants([call.shape[dim]]), *dims[dim + 1 :])
 
 
@@ -65,7 +64,7 @@ def _picked(call: Call) -> Dims:
         picked: Dims = (UNIT,)
     else:
         for place in places:
-            fix(dims[place], "single entries of it are picked by position")
+            call.fix(dims[place], "single entries of it are picked by position")
         picked = broadcast([call.of(node) for node in given.values()])
     before = dims[: places[0]] if places == list(range(places[0], places[-1] + 1)) else ()
     return (*before, *picked, *(dim for place, dim in enumerate(dims) if place >= len(before) and place not in places))
@@ -78,8 +77,8 @@ def gather(call: Call) -> Dims:
     if not dims or not index:
         return index
     picked = call.dim("dim", len(dims))
-    fix(dims[picked], "single entries of it are picked by position")
-    _side_by_side(picked, dims, index)
+    call.fix(dims[picked], "single entries of it are picked by position")
+    _side_by_side(call, picked, dims, index)
     return index
 
 
@@ -90,14 +89,14 @@ def scatter(call: Call) -> Dims:
     if not dims or not index:
         return dims
     written = call.dim("dim", len(dims))
-    fix(dims[written], "single entries of it are written to by position")
-    _side_by_side(written, dims, index)
+    call.fix(dims[written], "single entries of it are written to by position")
+    _side_by_side(call, written, dims, index)
     if isinstance(call.get("src"), fx.Node):
-        _side_by_side(len(dims), call.tensor("src"), index)
+        _side_by_side(call, len(dims), call.tensor("src"), index)
     return dims
 
 
-def _side_by_side(spared: int, dims: Dims, index: Dims) -> None:
+def _side_by_side(call: Call, spared: int, dims: Dims, index: Dims) -> None:
     """Dimensions, but for one, of which an index of the same rank covers all, or the first entries."""
     for place, (ours, theirs) in enumerate(zip(dims, index, strict=True)):
         if place == spared:
@@ -106,7 +105,7 @@ def _side_by_side(spared: int, dims: Dims, index: Dims) -> None:
             unify(ours, theirs)
         else:
             for dim in (ours, theirs):
-                fix(dim, "only its first entries are used")
+                call.fix(dim, "only its first entries are used")
 
 
 @rule("aten.index_add", "aten.index_copy", "aten.index_reduce", "aten.index_fill")
@@ -116,7 +115,7 @@ def index_add(call: Call) -> object:
     if not dims or call.get("alpha", 1) != 1:
         return call.unknown(f"{call.name} of a scalar, or with a factor, is not understood")
     dim = call.dim("dim", len(dims))
-    fix(dims[dim], "single entries of it are written to by position")
+    call.fix(dims[dim], "single entries of it are written to by position")
     if (source := call.optional("source")) is not None:
         given = (*dims[:dim], resolve(Factors(call.tensor("index"))), *dims[dim + 1 :])
         for ours, theirs in zip(given, source, strict=True):
@@ -135,7 +134,7 @@ def masked_scatter(call: Call) -> object:
         unify(ours, theirs)
     broadcast([dims, call.tensor("mask")])
     for dim in (*dims[: len(dims) - repeated], *source[: len(source) - repeated]):
-        fix(dim, "its entries are written in order where a mask says so")
+        call.fix(dim, "its entries are written in order where a mask says so")
     return dims
 
 
@@ -152,7 +151,7 @@ def unfold(call: Call) -> Dims:
     """Windows along a dimension, which is fixed: how many, in its place, and their extent at the end."""
     dims = call.tensor("self")
     dim = call.dim("dimension", len(dims))
-    fix(dims[dim], "a window slides over it")
+    call.fix(dims[dim], "a window slides over it")
     shape = call.shape
     return (*dims[:dim], *constants([shape[dim]]), *dims[dim + 1 :], *constants(shape[-1:]))
 
@@ -162,7 +161,7 @@ def im2col(call: Call) -> Dims:
     """(N, c, H, W) -> (N, c x window, places)."""
     *batch, channel, height, width = call.tensor("self")
     for dim in (height, width):
-        fix(dim, "a window slides over it")
+        call.fix(dim, "a window slides over it")
     [window] = constants([call["kernel_size"][0] * call["kernel_size"][1]])
     return (*batch, resolve(Factors((channel, window))), *constants(call.shape[-1:]))
 
@@ -171,9 +170,9 @@ def im2col(call: Call) -> Dims:
 def col2im(call: Call) -> Dims:
     """(N, c x window, places) -> (N, c, H, W)."""
     *batch, channel, places = call.tensor("self")
-    fix(places, "a window slides over it")
+    call.fix(places, "a window slides over it")
     left, window = split_right(channel, call["kernel_size"][0] * call["kernel_size"][1])
-    fix(window, "it is the extent of a window")
+    call.fix(window, "it is the extent of a window")
     return (*batch, resolve(left), *constants(call.shape[-2:]))
 
 

@@ -6,7 +6,7 @@ import operator
 
 from metaprune.graph.call import Call, Dims, constants, rule
 from metaprune.graph.rules.elementwise import broadcast
-from metaprune.graph.unify import UNIT, fix
+from metaprune.graph.unify import UNIT
 
 __all__ = []
 
@@ -82,7 +82,7 @@ def extreme(call: Call) -> object:
         call.reads["self"] = over
     else:
         for dim in over:
-            fix(dims[dim], f"{call.name} runs over it")
+            call.fix(dims[dim], f"{call.name} runs over it")
     return _each(call, _left(call, dims, over))
 
 
@@ -113,7 +113,7 @@ def ordered(call: Call) -> object:
         else ([given] if isinstance(given, int) else range(len(dims)))
     )
     for dim in over:
-        fix(dims[dim], f"{call.name} depends on the order of its entries")
+        call.fix(dims[dim], f"{call.name} depends on the order of its entries")
     return _each(call, dims)
 
 
@@ -124,7 +124,7 @@ def topk(call: Call) -> list[Dims]:
     dim = call.dim("dim", max(len(dims), 1), -1)
     if not dims:
         return [dims] * 2
-    fix(dims[dim], "aten.topk chooses from it")
+    call.fix(dims[dim], "aten.topk chooses from it")
     [chosen] = constants([call["k"]])
     return [(*dims[:dim], chosen, *dims[dim + 1 :])] * 2
 

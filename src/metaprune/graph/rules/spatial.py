@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from metaprune.graph.call import Call, Dims, constants, rule
 from metaprune.graph.rules.elementwise import broadcast
-from metaprune.graph.unify import Factors, Variable, fix, measure, resolve, split_right
+from metaprune.graph.unify import Factors, Variable, measure, resolve, split_right
 
 __all__ = []
 
@@ -29,7 +29,7 @@ def resize(call: Call) -> object:
     first = values[0] if isinstance(values, list | tuple) else values
     space = int(next(digit for digit in call.name if digit.isdigit()))
     for dim in dims[-space:]:
-        fix(dim, f"{call.name} runs over it")
+        call.fix(dim, f"{call.name} runs over it")
     result = (*dims[:-space], *constants(first.shape[-space:]))
     return [result] * len(values) if isinstance(values, list | tuple) else result
 
@@ -40,7 +40,7 @@ def unpool(call: Call) -> Dims:
     rank = int(call.name[-2])
     values, positions = call.tensor("self"), call.tensor("indices")
     for dim in (*values[-rank:], *positions[-rank:]):
-        fix(dim, f"{call.name} runs over it")
+        call.fix(dim, f"{call.name} runs over it")
     return (*broadcast([values, positions])[:-rank], *constants(call.shape[-rank:]))
 
 
@@ -50,7 +50,7 @@ def sample(call: Call) -> Dims:
     batch, channel, *space = call.tensor("input")
     grid_batch, *places, coordinate = call.tensor("grid")
     for dim in (*space, coordinate):
-        fix(dim, f"{call.name} reads positions in it")
+        call.fix(dim, f"{call.name} reads positions in it")
     return (*broadcast([(batch,), (grid_batch,)]), channel, *places)
 
 
@@ -59,7 +59,7 @@ def affine_grid(call: Call) -> Dims:
     """Positions (N, …, 2 or 3) from affine maps (N, 2, 3) or (N, 3, 4)."""
     batch, *matrix = call.tensor("theta")
     for dim in matrix:
-        fix(dim, "it is a size of an affine map of the picture")
+        call.fix(dim, "it is a size of an affine map of the picture")
     return (batch, *constants(call.shape[1:]))
 
 
@@ -68,9 +68,9 @@ def pixel_shuffle(call: Call) -> Dims:
     """(c r r, H, W) -> (c, H r, W r)."""
     *batch, channel, height, width = call.tensor("self")
     for dim in (height, width):
-        fix(dim, "pixel shuffle runs over it")
+        call.fix(dim, "pixel shuffle runs over it")
     left, inside = split_right(channel, int(call["upscale_factor"]) ** 2)
-    fix(inside, "pixel shuffle spreads it over the picture")
+    call.fix(inside, "pixel shuffle spreads it over the picture")
     return (*batch, left, *constants(call.shape[-2:]))
 
 
@@ -79,7 +79,7 @@ def pixel_unshuffle(call: Call) -> Dims:
     """(c, H r, W r) -> (c r r, H, W)."""
     *batch, channel, height, width = call.tensor("self")
     for dim in (height, width):
-        fix(dim, "pixel unshuffle runs over it")
+        call.fix(dim, "pixel unshuffle runs over it")
     factor = Variable(int(call["downscale_factor"]) ** 2, "pixel unshuffle gathers it from the picture")
     return (*batch, resolve(Factors((channel, factor))), *constants(call.shape[-2:]))
 
