@@ -1,5 +1,7 @@
 """Tensors that are no parameters, buffers or inputs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 import metaprune as mp
 from metaprune.graph.capture import capture
 from metaprune.graph.literals import single_values, tables
+from metaprune.saving import save
 
 
 class Holds(nn.Module):
@@ -69,3 +72,12 @@ def test_cached_results_are_no_tables(model: nn.Module) -> None:
     model.kept = model.first(torch.rand(4, 6)).detach()
     assert "kept" not in graph.tables
     mp.slice(model, graph, mp.Plan({}))
+
+
+def test_a_table_is_saved_and_loaded(tmp_path: Path) -> None:
+    model, x = Table(), torch.rand(2, 6)
+    graph = mp.trace(model, (x,))
+    plan = mp.Plan({next(iter(graph.free)): [1, 4, 6]})
+    small = mp.slice(model, graph, plan)
+    save(tmp_path, small, plan, graph)
+    torch.testing.assert_close(mp.load(tmp_path, model)(x), small(x), rtol=0, atol=0)
