@@ -1,14 +1,18 @@
 """Starts `metaprune` again and again, in processes of their own that may die by SIGKILL at a place.
 
-Usage: killed.py COMMAND...  Each line on standard input, "OUT PLACE", is one start with `--out OUT`; its exit
-code is the answer, and its words go to OUT.log. A place is "search, after step 7": the phase of the training,
-what is going on ("after step", "evaluating", "between the renames"), and how often that is passed before.
-Where a process is to die, every step ends with a checkpoint.
+Usage: killed.py COMMAND...  Each line on standard input, "OUT PLACE", is one start, with OUT in the place of the
+word OUT in the command; its exit code is the answer, and its words go to OUT.log. A place is "search, after step 7":
+the phase of the training, what is going on ("after step", "evaluating", "between the renames"), and how often that is
+passed before. Then every step ends with a checkpoint. Or it is "event 7", the seventh change of a file below OUT;
+"event 0" says how many there are; "after 1.5", seconds; "size 20000", where no file can grow beyond as many bytes.
 """
 
+import atexit
 import os
+import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -49,6 +53,36 @@ def arm(place: str) -> None:
     Path.replace = passing("between the renames", Path.replace, first=True)  # type: ignore[method-assign]
 
 
+def arm_events(number: int) -> None:
+    """From now on this process dies right before that change of a file, or says in the end how many there were."""
+    changes, home, seen = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"), str(Path(out).resolve()), 0
+
+    def noted(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal seen
+        opened = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if (opened or event in changes) and str(args[0]).startswith((home, out)):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(noted)
+    if number == 0:
+        atexit.register(lambda: sys.stderr.write(f"events: {seen}\n"))
+
+
+def arm_any(place: str) -> None:
+    """From now on something happens to this process."""
+    what, _, much = place.rpartition(" ")
+    if what == "event":
+        arm_events(int(much))
+    elif what == "after":
+        threading.Timer(float(much), os.kill, (os.getpid(), signal.SIGKILL)).start()
+    elif what == "size":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(much), int(much)))
+    else:
+        arm(place)
+
+
 session.latencies = partial(session.latencies, seconds=0.01)  # type: ignore[attr-defined]
 for line in sys.stdin:
     out, _, place = line.strip().partition(" ")
@@ -58,7 +92,7 @@ for line in sys.stdin:
         os.dup2(log, 1)
         os.dup2(log, 2)
         if place:
-            arm(place)
-        app([*sys.argv[1:], "--out", out])
+            arm_any(place)
+        app([word.replace("OUT", out) for word in sys.argv[1:]])
     sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
     sys.stdout.flush()

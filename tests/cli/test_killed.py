@@ -1,51 +1,21 @@
 """A run that is killed, again and again, ends with the plan and the very bits of one left alone."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.cli.starter import Starter, starting
 
 from metaprune.models import MODELS
-from metaprune.saving import read_weights
 
 SEARCH = ["search, after step 6", "search, between the renames 9", "search, evaluating 1"]
 TUNING = ["fine-tuning, after step 0", "fine-tuning, between the renames 23", "fine-tuning, after step 7"]
 COMMAND = (
     "prune resnet8 --data digits --method dhp --macs 0.6 --weights dense.safetensors --epochs 4 "
-    "--batch-size 64 --seed 1 --precision 32-true --device cpu --threads 1"
+    "--batch-size 64 --seed 1 --precision 32-true --device cpu --threads 1 --out OUT"
 )
-
-
-@dataclass
-class Starter:
-    """Starts the command in a folder; `alone` there is a run that nothing happened to."""
-
-    folder: Path
-    process: subprocess.Popen[str]
-
-    def start(self, out: str, place: str = "") -> int:
-        """The exit code of one start, which dies at the place."""
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(f"{out} {place}\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def said(self, out: str) -> str:
-        """The words of all starts."""
-        return (self.folder / f"{out}.log").read_text()
-
-    def made(self, out: str) -> tuple[str, dict[str, bytes], dict[str, str]]:
-        """The plan, the weights bit by bit, and what is written beside them."""
-        weights, meta = read_weights(self.folder / out / "model.safetensors")
-        bits = {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
-        return (self.folder / out / "plan.json").read_text(), bits, meta
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +23,7 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     folder = tmp_path_factory.mktemp("killed")
     torch.manual_seed(0)
     save_file(MODELS["resnet8"](classes=10, channels=1).state_dict(), folder / "dense.safetensors")
-    process = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("killed.py"), *COMMAND.split()],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        starter = Starter(folder, process)
+    with starting(folder, COMMAND) as starter:
         assert starter.start("alone") == 0, starter.said("alone")
         yield starter
 

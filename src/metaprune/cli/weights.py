@@ -15,7 +15,7 @@ from metaprune.cli.resolve import UsageError
 from metaprune.graph.tensors import digest
 from metaprune.train.atomic import FileError, read_tensors, write_weights
 from metaprune.train.engine import Recipe, fit
-from metaprune.train.task import Task
+from metaprune.train.task import Task, settings_of
 
 __all__ = ["give", "train_dense"]
 
@@ -49,6 +49,7 @@ def train_dense(net: nn.Module, task: Task, recipe: Recipe, folder: Path, data: 
     path = folder / "model.safetensors"
     trained = {
         "data": data,
+        "preprocessing": dict(settings_of(task.train)),
         "network": digest({name: tensor for name, tensor in net.state_dict().items() if isinstance(tensor, Tensor)}),
         **json.loads(json.dumps(asdict(recipe) | {"device": None})),
     }

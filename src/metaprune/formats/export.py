@@ -1,7 +1,6 @@
 """Capture a network, write it in the format its file name asks for, run the file, compare; then keep it."""
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from metaprune.formats import onnx, pt2
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import clone
+from metaprune.train.folder import draft, sweep_drafts
 
 __all__ = ["ExportError", "export"]
 
@@ -58,14 +58,17 @@ def export(module: nn.Module, args: tuple[Any, ...], path: str | Path, kwargs: d
     network = clone(module).cpu().eval()
     examples: Arguments = tree_map_only(Tensor, lambda x: x.detach().cpu(), (args, kwargs or {}))
     try:
-        with quiet(), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-            draft = Path(folder) / path.name
+        names = (f"{path.name}.data", path.name)  # the weights first: a file is there when all of it is
+        sweep_drafts(path.parent, f".{path.name}-", names)
+        with quiet(), draft(path.parent, f".{path.name}-") as folder:
+            unfinished = folder / path.name
             try:
-                write(network, draft, examples, any_batch=True)
+                write(network, unfinished, examples, any_batch=True)
             except Exception:  # whatever it is, a network of one fixed batch is the other thing to try
-                write(network, draft, examples, any_batch=False)
-            for file in sorted(Path(folder).iterdir()):
-                file.replace(path.parent / file.name)
+                write(network, unfinished, examples, any_batch=False)
+            for file in (folder / name for name in names):
+                if file.exists():
+                    file.replace(path.parent / file.name)
     except ImportError as error:
         todo = "pip install 'metaprune[export]'"
         raise ExportError(f"export: {path.suffix} needs the package {error.name!r}; do: {todo}") from error

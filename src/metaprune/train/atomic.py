@@ -98,7 +98,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         tree = json.loads(path.read_bytes().decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise FileError(f"cannot read {path} ({error})") from error
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is damaged, or no JSON ({_short(error)})") from error
     if not isinstance(tree, dict):
         raise FileError(f"{path} is damaged: expected an object of JSON, got {type(tree).__name__}")

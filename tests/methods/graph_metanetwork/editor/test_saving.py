@@ -40,3 +40,34 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     save_file(tensors, path, {"format": "metaprune.metanetwork.1", "config": config})
     with pytest.raises(MetapruneError, match="do not fit"):
         load(path)
+
+
+def test_damage_and_sizes_that_are_another(tmp_path: Path) -> None:
+    path = tmp_path / "metanetwork.safetensors"
+    save(stirred(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 16]) + whole[-2:])
+    with pytest.raises(MetapruneError, match="checksum"):
+        load(path)
+    tensors = stirred().state_dict()
+    config = stirred().config
+    for bad in ({"hidden": 2**40}, {"layers": 2**40}, {"step": "1"}, {"hidden": None}, {"more": 1}):
+        save_file(tensors, path, {"format": "metaprune.metanetwork.1", "config": json.dumps({**config, **bad})})
+        with pytest.raises(MetapruneError, match="do not fit"):
+            load(path)
+    for bad in (lambda t: t / 0, lambda t: t.long()):  # type: ignore[assignment]
+        odd = {name: bad(tensor) for name, tensor in tensors.items()}  # type: ignore[operator]
+        save_file(odd, path, {"format": "metaprune.metanetwork.1", "config": json.dumps(config)})
+        with pytest.raises(MetapruneError, match="do not fit"):
+            load(path)
+    save_file(tensors, path, {"format": "metaprune.metanetwork.1", "config": "[" * 100_000})
+    with pytest.raises(MetapruneError, match="damaged"):
+        load(path)
+
+
+def test_the_first_version_is_read(tmp_path: Path) -> None:
+    metanetwork = stirred()
+    header = {"format": "metaprune.metanetwork.1", "config": json.dumps(metanetwork.config)}
+    save_file(metanetwork.state_dict(), tmp_path / "first.safetensors", header)
+    again = load(tmp_path / "first.safetensors").state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in metanetwork.state_dict().items())

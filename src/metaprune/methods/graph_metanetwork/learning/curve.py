@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metaprune.train.atomic import replacing
+from metaprune.train.atomic import FileError, read_json, write_text
 
-__all__ = ["Check", "Curve", "Step"]
+__all__ = ["Check", "Curve", "Step", "written_in"]
 
 WIDTH, HEIGHT, LEFT, BELOW = 640, 180, 70, 30
 
@@ -97,9 +97,8 @@ class Curve:
     def write(self, folder: Path) -> None:
         """Write curve.json and curve.html."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (("curve.json", json.dumps(self.tree(), indent=1)), ("curve.html", self.page())):
-            with replacing(folder / name) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
+        write_text(folder / "curve.json", json.dumps(self.tree(), indent=1))
+        write_text(folder / "curve.html", self.page())
 
     def page(self) -> str:
         """A page of its own: a drawing for each part of the objective, and one of the area."""
@@ -117,6 +116,21 @@ class Curve:
             f"<p>{html.escape(self.goal)}. {len(self.steps)} steps; taken: the parameters after step {self.chosen}"
             f"{' (no edits)' if not self.chosen else ''}.</p>{''.join(drawn)}</html>\n"
         )
+
+
+def written_in(folder: Path) -> tuple[tuple[Path, Callable[[Path], bool]], ...]:
+    """The files that a curve is written to, each with how to tell that one was."""
+
+    def numbers(path: Path) -> bool:
+        try:
+            return read_json(path).keys() >= {"goal", "steps", "checks"}
+        except FileError:
+            return False
+
+    def page(path: Path) -> bool:
+        return b"<title>Meta-training</title>" in path.read_bytes()
+
+    return (folder / "curve.json", numbers), (folder / "curve.html", page)
 
 
 def _drawing(title: str, points: Sequence[tuple[int, float]], marked: int | None = None) -> str:

@@ -27,9 +27,9 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import digest
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited, Metanetwork
-from metaprune.methods.graph_metanetwork.editor.saving import save
+from metaprune.methods.graph_metanetwork.editor.saving import is_metanetwork, save
 from metaprune.methods.graph_metanetwork.learning.area import RATE, SHARES, STEPS, area, metrics
-from metaprune.methods.graph_metanetwork.learning.curve import Check, Curve, Step
+from metaprune.methods.graph_metanetwork.learning.curve import Check, Curve, Step, written_in
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal, Paper
 from metaprune.methods.graph_metanetwork.learning.objective import Objective, add_gradients
 from metaprune.methods.graph_metanetwork.learning.teach import Lesson
@@ -37,6 +37,7 @@ from metaprune.surgery.trace import trace
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
 from metaprune.train.engine import Recipe
+from metaprune.train.folder import one_at_a_time
 from metaprune.train.progress import Bar
 from metaprune.train.run import TrainError
 from metaprune.train.task import Batch, Loader, Task, on
@@ -44,6 +45,7 @@ from metaprune.train.task import Batch, Loader, Task, on
 __all__ = ["meta_train"]
 
 
+@one_at_a_time
 def meta_train(
     metanetwork: Metanetwork,
     models: Mapping[str, nn.Module],
@@ -107,6 +109,8 @@ def meta_train(
     folder = Path(out) if out is not None else None
     if folder is not None and checkpoint is None:
         checkpoint = Checkpoint(folder / "checkpoints")
+    if folder is not None:
+        _see_that_it_is_ours(folder)
     if checkpoint is not None:
         checkpoint.prepare()
     training = _Training(metanetwork, goal or Paper(), recipe, task, batches, every, criterion, folder)
@@ -127,6 +131,17 @@ def meta_train(
         finally:
             metanetwork.to(home)
     return training.curve
+
+
+def _see_that_it_is_ours(folder: Path) -> None:
+    """Refuse a folder that has files of others under the names that are written.
+
+    Raises:
+        MetapruneError: It has.
+    """
+    for path, ours in ((folder / "metanetwork.safetensors", is_metanetwork), *written_in(folder)):
+        if path.exists() and not (path.is_file() and ours(path)):
+            raise MetapruneError(f"meta_train: {path} was not written by metaprune; move it, or name another folder")
 
 
 class _Training:
@@ -259,7 +274,9 @@ class _Training:
         tree = checkpoint.load()
         if tree is None:
             return
-        was, now = tree.get("identity") or {}, self.identity
+        if not isinstance(tree, dict) or not isinstance(tree.get("identity"), dict) or "curve" not in tree:
+            raise CheckpointError(f"meta_train: {checkpoint.folder} holds something else; give another folder")
+        was, now = tree["identity"], self.identity
         if changes := [key for key in now if was.get(key) != now[key]]:
             raise CheckpointError(
                 f"meta_train: {checkpoint.folder} holds another training (its {', '.join(changes)} differ); "

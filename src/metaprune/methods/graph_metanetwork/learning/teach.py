@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import nn
 
 from metaprune.cost.budget import Allocation, Budget
@@ -25,8 +24,9 @@ from metaprune.graph.tensors import digest, named_tensors
 from metaprune.methods.method import Method, Problem
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
-from metaprune.train.atomic import write_json
+from metaprune.train.atomic import read_json, write_json
 from metaprune.train.engine import Recipe
+from metaprune.train.folder import one_at_a_time, sweep
 from metaprune.train.progress import Bar
 from metaprune.train.task import Task
 
@@ -49,6 +49,7 @@ class Lesson:
     plan: Plan
 
 
+@one_at_a_time
 def teach(
     models: Mapping[str, nn.Module],
     args: tuple[Any, ...],
@@ -94,19 +95,16 @@ def teach(
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[Lesson]] = {name: [] for name in models}
     bar = Bar("lessons", len(problems), shown=progress)  # lines only: a search shows a bar of its own
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            for number, (name, home, problem) in enumerate(problems, 1):
-                bar.line(f"lesson {number} of {len(problems)}: {name}, {problem.budget}")
-                found[name].append(_lesson(method, problem, home))
-    except Timeout:
-        raise MetapruneError(f"teach: another process works in {folder}; wait for it, or name another") from None
+    for number, (name, home, problem) in enumerate(problems, 1):
+        bar.line(f"lesson {number} of {len(problems)}: {name}, {problem.budget}")
+        found[name].append(_lesson(method, problem, home))
     return {name: tuple(lessons) for name, lessons in found.items()}
 
 
 def _lesson(method: Method, problem: Problem, home: Path) -> Lesson:
     """What lies in a folder, after a search where nothing does."""
     home.mkdir(exist_ok=True)
+    sweep(home)
     path = home / "lesson.json"
     asked = {
         "network": digest(named_tensors(problem.model)),
@@ -116,8 +114,13 @@ def _lesson(method: Method, problem: Problem, home: Path) -> Lesson:
     }
     if not path.exists():
         write_json(path, {"asked": asked, "kept": json.loads(method.find(problem).plan.to_json())})
-        shutil.rmtree(home / "checkpoints", ignore_errors=True)
-    told = json.loads(path.read_text(encoding="utf-8"))
-    if changed := [key for key in asked if told["asked"].get(key) != asked[key]]:
+    shutil.rmtree(home / "checkpoints", ignore_errors=True)
+    told = read_json(path)
+    try:
+        changed = [key for key in asked if told["asked"].get(key) != asked[key]]
+        lesson = Lesson(problem.budget.value, Plan(told["kept"]))
+    except (KeyError, AttributeError) as error:
+        raise MetapruneError(f"teach: {path} is damaged ({error!r}); delete it, to search again") from error
+    if changed:
         raise MetapruneError(f"teach: {home} holds another lesson (its {', '.join(changed)} differ); name another")
-    return Lesson(problem.budget.value, Plan(told["kept"]))
+    return lesson

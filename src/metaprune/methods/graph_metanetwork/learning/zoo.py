@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -31,8 +29,9 @@ from metaprune.methods.saliency import group_norms
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import carve
 from metaprune.surgery.trace import trace
-from metaprune.train.atomic import write_json, write_weights
+from metaprune.train.atomic import FileError, read_json, read_tensors, write_json, write_weights
 from metaprune.train.engine import Recipe, evaluate, fit
+from metaprune.train.folder import sweep
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.task import Task
 
@@ -188,6 +187,7 @@ def grow(
         home = folder / variant.name
         home.mkdir(exist_ok=True)
         with FileLock(home / "lock", timeout=patience):
+            sweep(home)
             if not (home / ENTRY).exists():
                 _train(home, variant, builders, args, kwargs, task, recipe, tuning, snapshots, progress)
             shutil.rmtree(home / WORKING, ignore_errors=True)
@@ -263,8 +263,8 @@ def networks(
             model = carve(whole, graph, plan).model if plan.kept else _built(variant, builders)
             path = Path(folder) / variant.name / file
             try:
-                model.load_state_dict(load_file(path))
-            except (OSError, SafetensorError, RuntimeError) as error:
+                model.load_state_dict(read_tensors(path)[0])
+            except (FileError, RuntimeError) as error:
                 raise ZooError(f"zoo: {path} is missing or does not fit {variant.network} ({error})") from error
             found[name] = model.eval()
     return found
@@ -344,6 +344,8 @@ def _entry(path: Path) -> Entry:
     tree = _json(path)
     try:
         files = {file: Plan(kept) for file, kept in tree["files"].items()}
+        if odd := [file for file in files if Path(file).name != file]:
+            raise TypeError(f"{odd[0]!r:.80} is no file of this folder")
         return Entry(Variant(**tree["variant"]), tree["metric"], files)
     except (KeyError, TypeError, AttributeError) as error:
         raise ZooError(f"zoo: {path} is damaged ({error!r}); delete its folder, and make it again") from error
@@ -352,9 +354,9 @@ def _entry(path: Path) -> Entry:
 def _json(path: Path, format: str | None = None) -> dict[str, Any]:
     """An object of JSON, of a format where one is named."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ZooError(f"zoo: expected a folder that `metaprune zoo` wrote, cannot read {path} ({error})") from error
-    if not isinstance(tree, dict) or (format and tree.get("format") != format):
+        tree = read_json(path)
+    except FileError as error:
+        raise ZooError(f"zoo: expected a folder that `metaprune zoo` wrote ({error})") from error
+    if format and tree.get("format") != format:
         raise ZooError(f"zoo: expected a zoo of format {format!r} in {path}, got something else")
     return tree
