@@ -23,8 +23,6 @@ from memory import forget_peak, status
 from torch import nn
 
 import metaprune as mp
-from metaprune.cost.budget import Allocation
-from metaprune.methods.dhp.search import Search
 from metaprune.models import MODELS
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -41,18 +39,17 @@ def stepper(network: str, form: str) -> Callable[[], None]:
     x = torch.randn(BATCH, 3, 32, 32)
     y = torch.randint(10, (BATCH,))
     recipe = mp.Recipe(10, lr=1e-4)
-    after: Callable[[int, int], None] = lambda step, steps: None  # noqa: E731
+    after: Callable[[int], None] = lambda done: None  # noqa: E731
     trained: nn.Module = model
     groups: list[dict[str, object]] = [{"params": list(model.parameters())}]
     if form != "plain":
         graph = mp.trace(model, (x[:1],))
         method = mp.DHP(form=form)
-        allocation = Allocation(graph, mp.Budget(macs=0.5))
-        generated = method.generate(model, graph)
-        search = Search(method, generated.latents, allocation, recipe, 4, generated.hide)
-        trained, groups = generated, method.groups(generated, recipe)
+        running = method.start(model, graph, mp.Budget(macs=0.5), steps=1000)
+        generated, search = running.model, running.search
+        trained, groups = generated, running.groups(recipe.lr)
         if form == "gate":
-            plan = allocation.plan(search.ranking)
+            plan = search.allocation.plan(search.ranking)
             with torch.no_grad():
                 for name, z in generated.latents.named().items():
                     dead = torch.ones(len(z), dtype=torch.bool)
@@ -60,7 +57,10 @@ def stepper(network: str, form: str) -> Callable[[], None]:
                     z[dead] = 0
                     search.due[name][dead] = 1
             generated.hide(plan)
-        after = search
+
+        def after(done: int) -> None:
+            search.after(done % 900 + 1, running.steps, recipe.lr)
+
     trained.to(memory_format=torch.channels_last)
     x = x.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(list(groups), lr=1e-4, momentum=0.9)  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def stepper(network: str, form: str) -> Callable[[], None]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        after(done % 900, 1000)
+        after(done)
         done += 1
 
     return step

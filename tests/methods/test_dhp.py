@@ -123,13 +123,13 @@ def test_the_plan_is_the_living_latents() -> None:
     allocation = Allocation(graph, mp.Budget(macs=0.4, multiple_of=4))
     latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
     start = copy.deepcopy(latents)
-    search = Search(mp.DHP(), latents, allocation, small.recipe(5), epochs=2)
+    search = Search(mp.DHP(), latents, allocation)
     dead: set[tuple[str, int]] = set()
     for step in range(200):
         with torch.no_grad():
             for z in latents.vectors:
                 z.add_(0.001 * torch.randn(z.shape))  # the optimizer wakes the dead
-        search(step, 200)
+        search.after(step + 1, 200, 0.05)
         now = {(axis, c) for axis, z in latents.named().items() for c in (z == 0).nonzero()[:, 0].tolist()}
         assert dead <= now
         dead = now
@@ -148,9 +148,9 @@ def test_the_ranking_of_the_latents_decides() -> None:
     allocation = Allocation(graph, mp.Budget(params=0.6, multiple_of=1))
     latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
     expected = allocation.plan({axis: z.detach().clone() for axis, z in latents.named().items()})
-    search = Search(mp.DHP(), latents, allocation, small.recipe(5), epochs=2)
+    search = Search(mp.DHP(), latents, allocation)
     for step in range(100):
-        search(step, 100)
+        search.after(step + 1, 100, 0.05)
     assert search.plan() == expected
 
 
@@ -161,9 +161,9 @@ def test_it_lands_in_however_few_steps(steps: int, decay: float, monkeypatch: py
     _, graph = dense()
     allocation = Allocation(graph, mp.Budget(macs=0.3, multiple_of=1))
     latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
-    search = Search(mp.DHP(), latents, allocation, small.recipe(2), epochs=1)
+    search = Search(mp.DHP(), latents, allocation)
     for step in range(steps):
-        search(step, steps)
+        search.after(step + 1, steps, 0.05)
     cost = allocation.form.at(search.plan().widths)
     assert allocation.limit - 0.01 * allocation.dense <= cost <= allocation.limit
 
@@ -194,8 +194,6 @@ def test_evidence_is_the_change_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> 
         mp.DHP(ranking="taylor", cost_power=0.0, sparsity=0.0),
         latents,
         allocation,
-        small.recipe(2),
-        epochs=1,
     )
     expected = {axis: torch.zeros_like(z) for axis, z in latents.named().items()}
     for _ in range(3):
@@ -205,7 +203,7 @@ def test_evidence_is_the_change_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> 
         search.observe()
     for axis, score in search.rank().items():
         torch.testing.assert_close(score.float(), expected[axis].sqrt())
-    dear = Search(mp.DHP(ranking="taylor", cost_power=1.0), latents, allocation, small.recipe(2), 1)
+    dear = Search(mp.DHP(ranking="taylor", cost_power=1.0), latents, allocation)
     dear.evidence = search.evidence
     price = allocation.prices({})
     for axis, score in dear.rank().items():
@@ -255,18 +253,18 @@ def test_state_survives_a_checkpoint() -> None:
     start = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
 
     def search() -> Search:
-        return Search(mp.DHP(), copy.deepcopy(start), allocation, small.recipe(5), epochs=2)
+        return Search(mp.DHP(), copy.deepcopy(start), allocation)
 
     whole, first = search(), search()
     for step in range(50):
-        whole(step, 50)
+        whole.after(step + 1, 50, 0.05)
         if step < 31:
-            first(step, 50)
+            first.after(step + 1, 50, 0.05)
     second = search()
     second.latents.load_state_dict(first.latents.state_dict())
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     for step in range(31, 50):
-        second(step, 50)
+        second.after(step + 1, 50, 0.05)
     assert second.plan() == whole.plan()
     assert second.shares == whole.shares
     assert all(map(torch.equal, whole.latents.vectors, second.latents.vectors))

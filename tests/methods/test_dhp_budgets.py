@@ -12,7 +12,6 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.dhp.hypernet import Latents
 from metaprune.methods.dhp.search import Search
 from tests.laws.case import case
-from tests.methods import small
 from tests.zoo import networks
 
 METHODS = [
@@ -34,12 +33,12 @@ def searched(method: mp.DHP, allocation: Allocation, steps: int = 8) -> mp.Plan:
     generator = torch.Generator().manual_seed(0)
     start = {axis: 0.5 + torch.rand(size, generator=generator) for axis, size in allocation.sizes.items()}
     latents = Latents(start)
-    search = Search(method, latents, allocation, small.recipe(2), epochs=1)
+    search = Search(method, latents, allocation)
     for step in range(steps):
         for z in latents.vectors:
             z.grad = torch.randn(z.shape, generator=generator)
             z.data.add_(0.05 * torch.randn(z.shape, generator=generator))
-        search(step, steps)
+        search.after(step + 1, steps, 0.05)
     return search.plan()
 
 

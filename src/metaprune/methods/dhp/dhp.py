@@ -22,21 +22,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from metaprune.cost.budget import Allocation
+from metaprune.cost.budget import Allocation, Budget
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import clone
 from metaprune.methods.dhp.hypernet import Generated, Latents
-from metaprune.methods.dhp.search import Search
+from metaprune.methods.dhp.running import Running
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.surgery.attention import written_out
-from metaprune.train.engine import Recipe, fit
+from metaprune.train.checks import length
+from metaprune.train.engine import fit
 
 __all__ = ["DHP", "initial_latents"]
 
@@ -126,32 +127,48 @@ class DHP:
 
     def find(self, problem: Problem) -> Found:
         """Search: train weights and latents together while the budget's ramp dooms latents; fold, and read the plan."""
-        allocation = Allocation(problem.graph, problem.budget)
-        generated = self.generate(problem.model, problem.graph, problem.recipe.seed)
-        epochs = min(max(1, round(self.search * problem.recipe.epochs)), problem.recipe.epochs)
-        search = Search(self, generated.latents, allocation, problem.recipe, epochs, generated.hide)
+        recipe = problem.recipe
+        epochs = min(max(1, round(self.search * recipe.epochs)), recipe.epochs)
+        steps = epochs * length(problem.task.train, "search: the training data")
+        running = self.start(problem.model, problem.graph, problem.budget, steps=steps, seed=recipe.seed)
         history = fit(
-            generated,
+            running.model,
             problem.task,
-            problem.recipe,
+            recipe,
             stop=epochs,
             name="search",
-            after_step=search,
-            state=search,
-            parameters=self.groups(generated, problem.recipe),
+            after_step=lambda step, steps: running.step(recipe.lr_at(epochs * (step + 1) / steps)),
+            state=running,
+            parameters=running.groups(recipe.lr),
             checkpoint=problem.checkpoint,
             progress=problem.progress,
         )
         return Found(
-            plan=search.plan(),
-            model=generated.fold(),
-            scores=search.ranking,
+            plan=running.plan,
+            model=running.model.fold(),
+            scores=running.search.ranking,
             epochs=epochs,
             exact=not self.offsets,
             history=tuple(history.rows),
-            shares=tuple((progress * epochs, share) for progress, share in search.shares),
-            searched=generated,
+            shares=tuple((progress * epochs, share) for progress, share in running.search.shares),
+            searched=running.model,
         )
+
+    def start(self, model: nn.Module, graph: ChannelGraph, budget: Budget, *, steps: int, seed: int = 0) -> Running:
+        """Begin a search that somebody else trains; see `Running`.
+
+        Args:
+            model: The network, on any device; copied.
+            graph: From `mp.trace(model, …)`; with `mp.Limits.on`, the search obeys limits.
+            budget: What may stay, in MACs or parameters.
+            steps: How many steps of the optimizer the search takes: `Running.step` follows each.
+            seed: Of fresh weights and hypernetworks, where the method has any.
+
+        Raises:
+            MetapruneError: No axis is free, or the budget cannot be met.
+        """
+        allocation = Allocation(graph, budget)
+        return Running(self, self.generate(model, graph, seed), allocation, steps, self.latent_decay)
 
     def generate(self, model: nn.Module, graph: ChannelGraph, seed: int = 0) -> Generated:
         """The network as a function of latent vectors; `model` is copied.
@@ -180,18 +197,6 @@ class DHP:
                 offsets=self.offsets,
                 scratch=self.scratch,
             )
-
-    def groups(self, generated: Generated, recipe: Recipe) -> list[dict[str, Any]]:
-        """Optimizer groups: weights with decay; norms and biases without; latents with a rate of their own."""
-        latents = list(generated.latents.parameters())
-        known = set(latents)
-        rest = [parameter for parameter in generated.parameters() if parameter not in known]
-        return [
-            {"params": [parameter for parameter in rest if parameter.ndim >= 2]},
-            {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
-            {"params": latents, "lr": recipe.lr * self.latent_lr}
-            | ({} if self.latent_decay else {"weight_decay": 0.0}),
-        ]
 
 
 def begin_anew(network: nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,12 +13,8 @@ from torch import Tensor
 from metaprune.cost.budget import Allocation
 from metaprune.graph.plan import Plan
 from metaprune.methods.dhp.hypernet import Latents
-from metaprune.train.engine import Recipe
 
-if TYPE_CHECKING:
-    from metaprune.methods.dhp.dhp import DHP
-
-__all__ = ["Search", "proximal_step", "share_allowed"]
+__all__ = ["Search", "Settings", "proximal_step", "share_allowed"]
 
 RAMP = 0.8
 """Share of the search in which the cost allowed falls; `DECAY` later the budget holds."""
@@ -46,6 +42,35 @@ def share_allowed(progress: float, target: float) -> float:
     return 1 - (1 - target) * min(max(progress, 0.0), 1.0)
 
 
+@runtime_checkable
+class Settings(Protocol):
+    """The hyper-parameters of a search; `DHP` has them, and says what they are."""
+
+    @property
+    def ranking(self) -> str:
+        """By what latents are ranked."""
+
+    @property
+    def steering(self) -> str:
+        """What leads to the budget."""
+
+    @property
+    def cost_power(self) -> float:
+        """How much the cost of a channel counts against it."""
+
+    @property
+    def sparsity(self) -> float:
+        """lambda, the l1 weight of every latent."""
+
+    @property
+    def latent_lr(self) -> float:
+        """The latents' rate, as a share of the recipe's."""
+
+    @property
+    def threshold(self) -> float:
+        """tau of the paper's steering."""
+
+
 @dataclass
 class Search:
     """Ranks the latents, dooms those the budget does not keep, and takes proximal steps; goes into checkpoints.
@@ -54,8 +79,6 @@ class Search:
         method: The hyper-parameters.
         latents: The latent vectors, changed in place.
         allocation: The budget.
-        recipe: Its schedule scales the proximal steps.
-        epochs: Length of the search.
         hide: Told of the plan of the living whenever it may have changed.
         due: For each axis and channel, the step at which its latent is zero; 0 for those that live.
         evidence: For each axis, a running sum of (z dL/dz)^2 per channel, shape (size,).
@@ -63,11 +86,9 @@ class Search:
         shares: Pairs of (progress of the search, share of the cost that the living latents leave).
     """
 
-    method: DHP
+    method: Settings
     latents: Latents
     allocation: Allocation
-    recipe: Recipe
-    epochs: int
     hide: Callable[[Plan], None] = lambda plan: None
     due: dict[str, Tensor] = field(default_factory=dict)
     evidence: dict[str, Tensor] = field(default_factory=dict)
@@ -81,14 +102,14 @@ class Search:
         self.rank()
 
     @torch.no_grad()
-    def __call__(self, step: int, steps: int) -> None:
+    def after(self, done: int, steps: int, lr: float) -> None:
         """What follows an optimizer step.
 
         Args:
-            step: The step just taken, from 0.
+            done: Steps taken so far.
             steps: Their number in the whole search.
+            lr: The learning rate then, which scales the proximal steps.
         """
-        done = step + 1
         every = max(1, steps // RANKINGS)
         self.observe()
         if self.method.steering == "ramp":
@@ -98,7 +119,7 @@ class Search:
                 self.doom(done, done + decay if done < last else steps, steps)
         elif not self.landed and (done == steps or (done % every == 0 and self.share(self.above()) <= self.target)):
             self.land(done)
-        self.shrink(done, self.recipe.lr_at(self.epochs * done / steps))
+        self.shrink(done, lr)
         if done % every == 0 or done == steps:
             plan = self.plan()
             self.hide(plan)
