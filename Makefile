@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow check bench docs clean
+.PHONY: help demo test test-slow browser check bench docs clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -18,6 +18,9 @@ test: $(VENV)/dev.stamp  ## the quick tests
 
 test-slow: $(VENV)/dev.stamp  ## the slow tests
 	$(BIN)/pytest -m "slow and not gpu"
+
+browser: $(VENV)/browser.stamp  ## reports in headless Chromium, which the system must have (chromium, chromium-driver)
+	$(BIN)/pytest -m browser -n0 -rs tests/report
 
 check: $(VENV)/dev.stamp  ## style, types, and which way the imports point
 	$(BIN)/ruff check

@@ -1,6 +1,8 @@
 """The whole pipeline: what goes in is left alone, what comes out fits, is plain and can be reproduced."""
 
+import base64
 import copy
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,9 +10,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -77,6 +81,8 @@ def test_from_a_network_to_a_smaller_one(method: Method) -> None:
     assert report.pruned.macs == mp.macs(result.graph, result.plan) == oracle.counted_macs(cut, small.EXAMPLE, {})
     assert report.pruned.params == mp.params(result.graph, result.plan) == oracle.counted_params(cut)
     assert report.dense.macs == mp.macs(result.graph)
+    for figures, network in ((report.dense, model), (report.pruned, cut)):
+        assert figures.bytes == sum(tensor.nbytes for tensor in network.state_dict().values())
     assert {path: module.training for path, module in cut.named_modules()} == {
         path: module.training for path, module in model.named_modules()
     }
@@ -187,6 +193,11 @@ def test_a_latency_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     result = prune(budget=mp.Budget(latency=whole / 2000, multiple_of=1), recipe=small.recipe(1))
     assert result.report.pruned.latency is not None
     assert 0.8 * whole / 2000 < result.report.pruned.latency.median_ms <= whole / 2000
+    clock = {
+        name: Latency(count / 1000, 0.0, 1, 2, "cpu", "32-true", 1)
+        for name, count in (("dense", whole), ("pruned", result.report.pruned.params))
+    }
+    assert {"dense": result.report.dense.latency, "pruned": result.report.pruned.latency} == clock
     assert any("measuring cut networks" in note for note in result.report.notes)
     assert "ms" in result.report.budget
 
@@ -520,7 +531,17 @@ def test_networks_that_restore_images(method: Method, scale: int) -> None:
             assert (figures.further[name] if name else figures.metric) == pytest.approx(expected, rel=1e-4)
     assert report.floor
     assert report.floor.name == ("bicubic" if scale > 1 else "noisy (σ = 25.5)")
-    assert [len(sample.shots) for sample in report.samples] == [4, 4]
+    assert len(report.samples) == 2
+    for sample, (x, true) in zip(report.samples, parts[2], strict=True):
+        came, shown = task.pictures.floor((x, true)), {"dense": model(x), "pruned": result.model(x)}  # type: ignore[union-attr]
+        pictures = {report.floor.name: came, **shown, "true": true}
+        assert [shot.name for shot in sample.shots] == list(pictures)
+        for shot, picture in zip(sample.shots, pictures.values(), strict=True):
+            drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(shot.png)))).astype(float)
+            assert np.abs(drawn - 255 * picture.detach().clamp(0, 1)[0, 0].numpy()).max() <= 1
+            assert shot.metric is None or shot.metric == pytest.approx(
+                float(task.metric(picture.detach(), (x, true))[0]), rel=1e-4
+            )
     assert from_json(to_json(report)) == report
     assert 'src="data:image/png;base64,' in render(report)
     assert result.model(torch.rand(1, 1, 9, 7)).shape == (1, 1, 9 * scale, 7 * scale)  # another size

@@ -39,6 +39,7 @@ def _pruned(
     name: str,
     budget: mp.Budget,
     method: Method | None = None,
+    recipe: Recipe = RECIPE,
 ) -> Report:
     method = method or mp.DHP()
     command = f"metaprune prune {name} --data digits --method {method.name.lower()} --macs 0.5 --out runs/{name}"
@@ -48,7 +49,7 @@ def _pruned(
         method=method,
         budget=budget,
         task=task,
-        recipe=RECIPE,
+        recipe=recipe,
         network=name,
         data="made up",
         commands=(command,),
@@ -57,10 +58,8 @@ def _pruned(
 
 
 def _labelled(inputs: Tensor, classes: int) -> mp.Task:
-    def loader(offset: int) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(TensorDataset(inputs, (torch.arange(len(inputs)) + offset) % classes), batch_size=8)
-
-    return mp.Classification(loader(0), loader(0), loader(1))
+    loader = DataLoader(TensorDataset(inputs, torch.arange(len(inputs)) % classes), batch_size=8)
+    return mp.Classification(loader, loader, loader)
 
 
 def convolutional() -> Report:
@@ -74,7 +73,7 @@ def convolutional() -> Report:
 
 
 def transformer() -> Report:
-    """A language model's encoder: twelve blocks with long names, a vocabulary, positions."""
+    """A language model's encoder, untrained at first: twelve blocks with long names, a vocabulary, positions."""
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
         vocab_size=30_522,
@@ -97,12 +96,13 @@ def transformer() -> Report:
             return logits
 
     tokens = torch.randint(30_522, (16, 12))
-    return _pruned(Classifier(), tokens[:4], _labelled(tokens, 5), "bert", mp.Budget(macs=0.5))
+    recipe = replace(RECIPE, epochs=4, lr=3e-3, optimizer="adamw")
+    return _pruned(Classifier(), tokens[:4], _labelled(tokens, 5), "bert", mp.Budget(macs=0.5), recipe=recipe)
 
 
 def restoration() -> Report:
     """A DnCNN that was trained a little, and is of some use."""
-    return _restored(noisy=50.0, epochs=6)
+    return _restored(noisy=50.0, epochs=30)
 
 
 def failed() -> Report:
@@ -119,8 +119,10 @@ def _restored(noisy: float, epochs: int) -> Report:
     pictures = DataLoader(TensorDataset(given, true), batch_size=1)
     task = mp.Denoising(pictures, pictures, pictures, sigma=noisy)
     network = DnCNN(channels=1, width=16, blocks=2)
-    mp.fit(network, task, replace(RECIPE, epochs=epochs, lr=2e-3, optimizer="adamw"), progress=False)
-    return _pruned(network, given[:1], task, "dncnn", mp.Budget(macs=0.6))
+    recipe = replace(RECIPE, epochs=epochs, lr=2e-3, optimizer="adamw", weight_decay=0.0)
+    mp.fit(network, task, recipe, progress=False)
+    after = replace(recipe, epochs=1 if epochs == 1 else 8)
+    return _pruned(network, given[:1], task, "dncnn", mp.Budget(macs=0.6), recipe=after)
 
 
 RUNS: dict[str, Callable[[], Report]] = {

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,24 @@ def test_the_page_shows_them(shown: Report) -> None:
     assert "inputs of 1×128×128" in html
     assert "Without a network (noisy (σ = 25)): 20.49 dB, SSIM 0.4000." in html
     assert "−0.0084" in html
+
+
+def test_each_picture_stands_over_its_name_and_figures(shown: Report) -> None:
+    """Decoded from the page: what came has the bright place, the pruned network halves, and so on."""
+    html = render(shown)
+    image, caption = r'<img src="data:image/png;base64,(.*?)" .*? alt="image 1, (.*?)">', r"<b>(.*?)</b><small>(.*?)</"
+    figure = f"<figure>{image}<figcaption>{caption}"
+    found = {name: (pixels(png), alt, figures) for png, alt, name, figures in re.findall(figure, html)}
+    assert {name: alt for name, (_, alt, _) in found.items()} == {name: name for name in found}
+    assert {name: int(picture.max()) for name, (picture, _, _) in found.items()} == {
+        "noisy (σ = 25)": 255,
+        "dense": 255,
+        "pruned": 128,
+        "true": 128,
+    }
+    assert {name: int(picture.min()) for name, (picture, _, _) in found.items()}["pruned"] == 64
+    measured = {shot.name: words.measures(shown, shot.metric, shot.further) for shot in shown.samples[0].shots[:-1]}
+    assert {name: figures for name, (_, _, figures) in found.items()} == {**measured, "true": "image 1"}
 
 
 def test_a_network_that_is_no_use_is_said_to_be(shown: Report) -> None:

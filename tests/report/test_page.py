@@ -19,6 +19,8 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.tables: list[tuple[str, list[list[str]]]] = []
+        self.section = ""
         self.lonely_tables = 0
         self.feed(html)
         self.close()
@@ -26,6 +28,14 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag == "section":
+            self.section = dict(attrs)["aria-labelledby"] or ""
+        if tag == "table":
+            self.tables.append((self.section, []))
+        if tag == "tr":
+            self.tables[-1][1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][1][-1].append("")
         if tag == "table":
             self.lonely_tables += ("class", "scroll") not in self.parent
         self.parent = attrs
@@ -41,10 +51,17 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] not in ("script", "style"):
             self.text += f" {data}"
+        if {"td", "th"} & set(self.open):
+            cells = self.tables[-1][1][-1]
+            cells[-1] = " ".join(f"{cells[-1]} {data}".split())
 
     @property
     def words(self) -> str:
         return " ".join(self.text.split())
+
+    def rows(self, section: str, table: int = 0) -> list[list[str]]:
+        """The cells of a table of a section, without its head."""
+        return [rows for where, rows in self.tables if where == section][table][1:]
 
 
 def test_page_is_well_formed(report: Report) -> None:
@@ -65,38 +82,152 @@ def test_page_asks_nothing_of_the_network(report: Report) -> None:
     assert "default-src 'none'" in html
 
 
-def test_every_figure_is_there(report: Report) -> None:
+def test_key_figures_stand_in_their_columns(small: Report) -> None:
+    report = with_further(small)
+    assert [row[:4] for row in Page(render(report)).rows("figures")] == [
+        ["MACs", "40.8 M", "20.3 M", "×0.50"],
+        ["Parameters", "272 k", "150 k", "×0.55"],
+        ["Weights on disk", "1.10 MB", "612 kB", "×0.56"],
+        ["accuracy (%) test split, higher is better", "85.35", "85.02", "−0.33"],
+        ["F1 test split", "0.8470", "0.8300", "−0.0170"],
+        ["Latency median and spread", "47.3 ms spread 1.1 ms", "33.6 ms spread 0.90 ms", "×0.71"],
+    ]
+
+
+def test_key_figures_where_the_news_is_bad(deep: Report) -> None:
+    rows = [row[:4] for row in Page(render(deep)).rows("figures")]
+    assert rows[2:] == [
+        ["Weights on disk", "102 MB", "36.2 MB", "×0.35"],
+        ["perplexity val split, lower is better", "3.412", "3.907", "+0.495"],
+        ["Latency", "not measured", "not measured", ""],
+    ]
+
+
+def test_a_time_inside_the_spread_has_no_ratio(small: Report) -> None:
+    assert small.pruned.latency
+    slow = replace(small.pruned.latency, median_ms=46.3)
+    page = Page(render(replace(small, pruned=replace(small.pruned, latency=slow))))
+    assert page.rows("figures")[-1][1:4] == ["47.3 ms spread 1.1 ms", "46.3 ms spread 0.90 ms", "within the spread"]
+    assert "Measured in turns: within the spread (batch 128, cpu, 2 threads, 32-true, contiguous tensors" in page.words
+
+
+def test_exact_numbers_are_tips_of_their_cells(small: Report) -> None:
+    page = Page(render(small))
+    tips = [attrs["title"] for tag, attrs in page.tags if tag == "td" and "title" in attrs]
+    figures = [
+        f"{n:,}" for one in ("macs", "params", "bytes") for n in (getattr(small.dense, one), getattr(small.pruned, one))
+    ]
+    assert tips[:6] == figures
+
+
+def test_every_arm_has_a_row(small: Report) -> None:
+    """Its speed is against the dense network that was timed in turns with it."""
+    *arms, last = small.arms
+    assert last.figures.latency
+    beside = replace(last, dense_latency=replace(last.figures.latency, median_ms=3 * last.figures.latency.median_ms))
+    assert Page(render(replace(small, arms=(*arms, beside)))).rows("comparison") == [
+        ["dense 8 epochs", "40.8 M 1.00", "272 k 1.10 MB", "85.35", "47.3 ms 1.1 ms", "-"],
+        ["DHP 8 epochs", "20.3 M 0.50", "150 k 612 kB", "85.02 −0.33", "33.6 ms 0.90 ms", "1.4× faster"],
+        ["magnitude 8 epochs", "20.4 M 0.50", "142 k 579 kB", "85.27 −0.08", "34.0 ms 1.3 ms", "1.4× faster"],
+        ["uniform 8 epochs", "20.4 M 0.50", "137 k 560 kB", "83.91 −1.44", "33.1 ms 0.80 ms", "3.0× faster"],
+    ]
+
+
+def test_every_axis_has_a_row_and_a_strip_or_a_bar(report: Report) -> None:
     page = Page(render(report))
-    html, text = render(report), page.words
-    for figures in (report.dense, report.pruned, *(arm.figures for arm in report.arms)):
-        assert words.count(figures.macs) in text
-        assert f"{figures.macs:,}" in html
-        assert words.count(figures.params) in text
-        assert words.byte_size(figures.bytes) in text
-        assert words.metric(report, figures.metric) in text
-        if figures.latency:
-            assert words.milliseconds(figures.latency) in text
-            assert words.spread(figures.latency) in text
-    for axis in report.axes:
-        assert axis.name in text
-        assert axis.fixed is None or axis.fixed in text
-        assert axis.fixed is not None or axis.after == axis.before or f"{axis.before} to {axis.after}" in text
-        assert all(member in text for member in axis.members)
-    for layer in report.layers:
-        assert words.count(layer.macs_before) in text
-        assert words.count(layer.macs_after) in text
-    for epoch in report.history:
-        assert words.metric(report, epoch.metric) in text
-    if report.pruned.latency:
-        assert words.measured(report.pruned.latency) in text
-    if report.alignment:
-        assert words.count(report.alignment.macs_unaligned) in text
-        assert words.milliseconds(report.alignment.latency_unaligned) in text
+    assert page.rows("widths") == [
+        [
+            axis.name,
+            str(axis.before),
+            str(axis.after),
+            words.share(axis.after, axis.before),
+            f"{100 * axis.macs_share:.1f} % of MACs",
+            ", ".join(axis.members),
+        ]
+        for axis in report.axes
+    ]
+    free = [axis for axis in report.axes if axis.fixed is None]
+    inside = page.words.partition("What was cut")[2].partition("Every axis with its tensors")[0]
+    said = re.findall(r"(\d+) (whole|to (\d+))\b(?! channels)", inside)
+    assert sorted((int(before), int(after or before)) for before, _, after in said) == sorted(
+        (axis.before, axis.after) for axis in free
+    )
+    kept, all_of_them = (sum(getattr(axis, when) for axis in free) for when in ("after", "before"))
+    assert f"{kept:,} of {all_of_them:,} channels on {len(free)} axes stay." in inside
+
+
+def test_axes_of_equal_blocks_stand_under_one_name(deep: Report) -> None:
+    html = render(deep)
+    lots = re.findall(r'<li><span class="mono">(.*?)</span>(.*?)</ul>', html.partition('class="lots"')[2], re.DOTALL)
+    rows = {
+        (name, label): (before, after)
+        for name, inner in lots
+        for label, before, after in re.findall(
+            r'class="mono">(.*?)<.*?"widths">(\d+)(?: whole| to <b>(\d+)</b>)', inner
+        )
+    }
+    named = {axis.name: axis for axis in deep.axes if axis.fixed is None}
+    assert rows["features.1.block.0–6,8–9.conv", "3"] == (
+        str(named["features.1.block.3.conv"].before),
+        str(named["features.1.block.3.conv"].after),
+    )
+    assert len(rows) == len(named)
+    assert "vocabular" in html
+
+
+def test_every_layer_has_a_row(report: Report) -> None:
+    assert Page(render(report)).rows("layers") == [
+        [
+            layer.name,
+            layer.operator,
+            words.count(layer.macs_before),
+            words.count(layer.macs_after),
+            words.share(layer.macs_after, layer.macs_before),
+        ]
+        for layer in report.layers
+    ]
+
+
+def test_every_epoch_has_a_row(small: Report) -> None:
+    rows = Page(render(small)).rows("training")
+    assert rows[0] == ["0.5", "search", "0.8750", "81.20", "0.93"]
+    assert rows[-1] == ["8", "fine-tuning", "0.3600", "84.88", "-"]
+    assert [float(row[0]) for row in rows] == [epoch.epoch for epoch in small.history]
+
+
+def test_alignment_has_a_row_for_each_network(small: Report) -> None:
+    assert Page(render(small)).rows("alignment") == [
+        ["dense", "40.8 M", "47.3 ms spread 1.1 ms", ""],
+        ["any width", "20.0 M", "58.9 ms spread 1.4 ms", "1.2× slower"],
+        ["multiples of 8", "20.3 M", "33.6 ms spread 0.90 ms", "1.4× faster"],
+    ]
+
+
+def test_bars_are_as_long_as_their_figures(small: Report) -> None:
+    html = render(small)
+    pairs = re.findall(r'class="pair( worse)?" style="width:([\d.]+)%', html)
+    longest = [float(length) for _, length in pairs[::2]], [float(length) for _, length in pairs[1::2]]
+    assert longest[0] == [100.0] * 4
+    was = (small.dense.macs, small.dense.params, small.dense.bytes, 47.3)
+    now = (small.pruned.macs, small.pruned.params, small.pruned.bytes, 33.6)
+    assert longest[1] == pytest.approx([100 * new / old for new, old in zip(now, was, strict=True)], abs=0.01)
+
+
+def test_strings_are_said(report: Report) -> None:
+    text = Page(render(report)).words
     strings = [*report.notes, *report.commands, report.reference, report.budget]
     for name, value in {**report.settings, **report.environment}.items():
-        strings += [name, value]
+        strings.append(f"{name} {value}")
+    for axis in report.axes:
+        strings += [f"fixed: {axis.fixed}"] * (axis.fixed is not None)
     for string in strings:
         assert " ".join(string.split()) in text
+
+
+def with_further(report: Report) -> Report:
+    """With a metric beside the one that chooses."""
+    dense, pruned = (replace(f, further={"F1": v}) for f, v in ((report.dense, 0.847), (report.pruned, 0.83)))
+    return replace(report, dense=dense, pruned=pruned)
 
 
 def test_names_are_escaped(deep: Report) -> None:
