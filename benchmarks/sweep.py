@@ -13,12 +13,14 @@ ours.
 import argparse
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import re
 import resource
-import subprocess
 import sys
+import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -185,7 +187,6 @@ def measured(row: Row, quick: bool) -> Iterator[Row]:
     from tests.laws import oracle
 
     model, args, kwargs = example(row.name)
-    mp.trace(nn.Linear(2, 2), (torch.zeros(2, 2),))  # what the first trace of a process pays
     row.stage = "trace"
     yield row
     start = time.process_time()
@@ -274,17 +275,32 @@ def product(terms: tuple[Term, ...], widths: Mapping[str, int]) -> int:
     return entries
 
 
-def one(name: str, place: Path, quick: bool) -> None:
-    """Measure one network in this process, and write its row after each stage."""
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+def one(name: str, place: Path, quick: bool, limit: int, memory: int) -> None:
+    """Measure one network in this process, within bounds, and write its row after each stage."""
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory << 30, memory << 30))
+    log = os.open(place.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     row = Row(name, code())
     try:
         for _ in measured(row, quick):
             write_json(place, asdict(row))
     except Exception as error:
+        traceback.print_exc()
         row.refusal, row.ours = f"{type(error).__name__}: {error}", isinstance(error, MetapruneError)
         write_json(place, asdict(row))
+
+
+def prepare() -> None:
+    """What all networks would pay anew: libraries, and what the first trace of a process takes."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    os.environ |= {"HF_HUB_OFFLINE": "1", "YOLO_CONFIG_DIR": tempfile.gettempdir(), "YOLO_VERBOSE": "False"}
+    from sweep_networks import load
+
+    load()
+    mp.trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), (torch.zeros(2, 3, 4, 4),))
 
 
 def code() -> str:
@@ -305,24 +321,18 @@ def kept_row(folder: Path, name: str) -> Row | None:
 
 
 def measure(folder: Path, name: str, limit: int, memory: int, quick: bool) -> Row:
-    """Measure one network in a process of its own."""
-
-    def bound() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
-        resource.setrlimit(resource.RLIMIT_DATA, (memory << 30, memory << 30))
-
+    """Measure one network in a process of its own, which finds the libraries loaded already."""
     place = place_of(folder, name)
     place.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--one", name, "--runs", str(folder), *["--quick"] * quick]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "YOLO_CONFIG_DIR": str(folder)}
-    environment |= {"PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    with (folder / f"{place.stem}.log").open("w") as log, contextlib.suppress(subprocess.TimeoutExpired):
-        died = subprocess.run(
-            command, env=environment, stdout=log, stderr=log, preexec_fn=bound, timeout=limit * 4, check=False
-        ).returncode
+    child = multiprocessing.get_context("fork").Process(target=one, args=(name, place, quick, limit, memory))
+    child.start()
+    child.join(limit * 4)
+    if child.is_alive():
+        child.kill()
+        child.join()
     row = kept_row(folder, name) or Row(name, code())
     if row.stage != "done" and not row.refusal:
-        row.refusal = f"the process ended ({died}) at the stage {row.stage!r}"
+        row.refusal = f"the process ended ({child.exitcode}) at the stage {row.stage!r}"
         write_json(place, asdict(row))
     return row
 
@@ -409,14 +419,11 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=10, help="GiB of one network")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "sweep", help="where rows are kept")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"), help="the page")
-    parser.add_argument("--one", metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
-    if options.one:
-        one(options.one, place_of(options.runs, options.one), options.quick)
-        return 0
     from sweep_networks import NETWORKS
 
+    prepare()
     rows = []
     for name in NETWORKS:
         row = kept_row(options.runs, name)

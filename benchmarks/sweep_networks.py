@@ -6,6 +6,7 @@ torchvision, diffusers, segmentation-models-pytorch, MONAI, ultralytics, vit-pyt
 x-transformers and transformers, which the package does not depend on.
 """
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NETWORKS"]
+__all__ = ["NETWORKS", "load"]
 
 _KERNELS = (
     *("qnms", "roi_align", "qroi_align", "_roi_align_backward", "roi_pool", "qroi_pool", "_roi_pool_backward"),
@@ -67,6 +68,17 @@ def _nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         if not any(close[one, other] for other in kept):
             kept.append(one)
     return torch.tensor(kept, dtype=torch.long)
+
+
+def load() -> None:
+    """Import the libraries, those that are there."""
+    without_kernels()
+    for library in (
+        *("torchvision", "timm", "transformers", "diffusers.models", "monai.networks.nets", "vit_pytorch"),
+        *("segmentation_models_pytorch", "ultralytics.nn.tasks", "denoising_diffusion_pytorch", "x_transformers"),
+    ):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(library)
 
 
 def put(library: str, name: str, build: Callable[[], nn.Module], *args: Any, **kwargs: Any) -> None:
