@@ -123,3 +123,25 @@ def test_a_wrong_plan_cuts_nothing() -> None:
         with pytest.raises(PlanError):
             carve(model, graph, plan)
     assert oracle.fingerprint(model) == before
+
+
+class Beside(nn.Module):
+    """One number lays out a dimension that could be cut, and one that an operator keeps whole, side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.size = 2, 6
+        self.a, self.b, self.c, self.d = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(24, 10), nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self.a(x).view(-1, self.heads, self.size)
+        two = self.b(x).cumsum(1).reshape(-1, self.heads, self.size)
+        return self.d(self.c(torch.cat([one, two], 1).flatten(1)).relu())
+
+
+def test_what_a_number_keeps_whole_is_no_obstacle_to_the_rest() -> None:
+    model = Beside().eval()
+    graph = mp.trace(model, (torch.ones(3, 8),))
+    done = carve(model, graph, mp.Plan({"c": [0, 1]}))
+    assert not done.undone
+    assert done.model.c.out_features == 2

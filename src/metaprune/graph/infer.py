@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from metaprune.graph.aliases import is_pointwise, one_name
 from metaprune.graph.attributes import held, is_pytorchs, modules_by_name
 from metaprune.graph.call import Call, Dims, constants, is_layout, named_arguments, where
 from metaprune.graph.capture import Captured, capture
@@ -189,7 +190,7 @@ class _Walk:
             if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
                 raise TraceError(f"trace: at {call.where} ({call.name}) a size depends on the data; it must not")
         rule = RULES.get(call.name)
-        if rule is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
+        if rule is None and is_pointwise(node.target):
             rule = pointwise
         try:
             result = rule(call) if rule else call.unknown(f"the operator {call.name} is not understood")
@@ -206,7 +207,7 @@ class _Walk:
         name = getattr(node.target, "overloadpacket", node.target)
         stack = node.meta.get("nn_module_stack") or {}
         path = next(reversed(stack.values()))[0] if stack else ""
-        return Call(node, str(name).rstrip("_"), arguments, self.dims, path, self.owner)
+        return Call(node, one_name(str(name).rstrip("_")), arguments, self.dims, path, self.owner)
 
     def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any], ties: tuple[tuple[Tie, ...], ...]) -> Inference:
         """Turn what is left of the variables into named axes, and shapes into terms."""

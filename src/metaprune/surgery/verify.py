@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from metaprune.graph.flow import Flow, Source
@@ -202,6 +202,9 @@ def _agree(old: Skeleton, new: Skeleton, image: dict[Variable, Skeleton], tied: 
     if isinstance(old, tuple) and isinstance(new, tuple) and old[0] == "product" and new[0] == "concat":
         part = old[2] if len(old) == 3 else ("product", *old[2:])  # so many times the same, one by one
         return old[1] == len(new) - 1 and all(_agree(part, one, image, tied) for one in new[1:])
+    if isinstance(new, tuple) and new[0] == "concat" and (isinstance(old, int) or _is_concat(old)):
+        runs = _runs(old[1:] if isinstance(old, tuple) else [old], new[1:], sum)
+        return runs is not None and all(_agree_pieces(*run, image, tied) for run in runs)
     if isinstance(old, tuple) and isinstance(new, tuple):
         return len(old) == len(new) and all(_agree(a, b, image, tied) for a, b in zip(old, new, strict=True))
     if isinstance(old, int) and isinstance(new, tuple) and new[0] == "product":
@@ -209,13 +212,19 @@ def _agree(old: Skeleton, new: Skeleton, image: dict[Variable, Skeleton], tied: 
     return old == new
 
 
-def _runs(old: Sequence[Skeleton], new: Sequence[Skeleton]) -> list[tuple[list[Skeleton], list[Skeleton]]] | None:
-    """The shortest runs of factors of both that have equally many entries; None where they never meet."""
+def _is_concat(skeleton: Skeleton) -> bool:
+    return isinstance(skeleton, tuple) and skeleton[0] == "concat"
+
+
+def _runs(
+    old: Sequence[Skeleton], new: Sequence[Skeleton], total: Callable[[Iterable[int]], int] = math.prod
+) -> list[tuple[list[Skeleton], list[Skeleton]]] | None:
+    """The shortest runs of factors, or pieces, of both that have equally many entries; None where they never meet."""
     ours, theirs = list(old), list(new)
     runs = []
     while ours and theirs:
         run: tuple[list[Skeleton], list[Skeleton]] = ([ours.pop(0)], [theirs.pop(0)])
-        while (left := math.prod(map(_entries, run[0]))) != (right := math.prod(map(_entries, run[1]))):
+        while (left := total(map(_entries, run[0]))) != (right := total(map(_entries, run[1]))):
             shorter, rest = (run[0], ours) if left < right else (run[1], theirs)
             if not rest:
                 return None
@@ -231,6 +240,14 @@ def _agree_runs(old: list[Skeleton], new: list[Skeleton], image: dict[Variable, 
         return False
     free = [one for one in new if isinstance(one, Variable)]  # fixed in the old by a number that ties it
     return all(image.setdefault(one, one.size) == one.size for one in free)
+
+
+def _agree_pieces(old: list[Skeleton], new: list[Skeleton], image: dict[Variable, Skeleton], tied: bool) -> bool:
+    if len(old) == len(new) == 1:
+        return _agree(old[0], new[0], image, tied)
+    if len(old) > 1 or not isinstance(old[0], int) or not tied:
+        return False
+    return all(_agree(_entries(one), one, image, tied) for one in new)  # fixed in the old by a number that ties it
 
 
 def _entries(skeleton: Skeleton) -> int:
