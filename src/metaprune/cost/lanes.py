@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.term import Concat, Product, Term, size
+from metaprune.graph.steps import align, steps_of_operators
 
 __all__ = ["FLOOR", "Lane", "alignment", "lanes"]
 
@@ -79,24 +79,11 @@ def lanes(graph: ChannelGraph, multiple_of: int) -> dict[str, Lane]:
 def alignment(graph: ChannelGraph, multiple_of: int) -> dict[str, int]:
     """For each free axis, the step of its width such that every tensor dimension stays a multiple of `multiple_of`.
 
-    The fastest-running factor of a product is aligned itself; the factors before it then need less.
+    What operators ask for comes on top.
     """
-    steps = dict.fromkeys(graph.free, 1)
-
-    def visit(term: Term, after: int) -> None:
-        if isinstance(term, Product):
-            for factor in reversed(term.factors):
-                visit(factor, after)
-                after *= size(factor)
-        elif isinstance(term, Concat):
-            for part in term.parts:
-                visit(part, after)
-        elif term.name in steps:
-            steps[term.name] = math.lcm(steps[term.name], multiple_of // math.gcd(multiple_of, after))
-
+    steps = steps_of_operators(graph)
     for dims in graph.tensors.values():
-        for dim in dims:
-            visit(dim, 1)
+        align(steps, dims, multiple_of)
     return steps
 
 

@@ -7,6 +7,7 @@ remember what they were computed from. A `Recorder` writes down which of them re
 from __future__ import annotations
 
 import builtins
+import math
 import operator
 import re
 import sys
@@ -14,6 +15,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,13 @@ from metaprune.graph.term import Term
 __all__ = [
     "Attribute",
     "Combined",
+    "Comparison",
     "Extent",
     "Number",
     "Record",
     "Recorder",
     "call_of",
+    "compare",
     "evaluate",
     "is_network",
     "leaves",
@@ -109,20 +113,38 @@ def leaves(number: Number) -> Iterator[Attribute | Extent]:
 
 
 class Tagged(int):
-    """A whole number that remembers where it comes from."""
+    """A whole number that remembers where it comes from.
+
+    Attributes:
+        number: What it was computed from.
+        records: Where comparisons of it are written down; nowhere where there is none.
+    """
 
     number: Number
+    records: list[Record] | None
 
-    def __new__(cls, value: int, number: Number) -> Tagged:
+    def __new__(cls, value: int, number: Number, records: list[Record] | None = None) -> Tagged:
         tagged = super().__new__(cls, value)
         tagged.number = number
+        tagged.records = records
         return tagged
 
     def __neg__(self) -> Tagged:
-        return Tagged(-int(self), Combined("-", 0, self.number))
+        return Tagged(-int(self), Combined("-", 0, self.number), self.records)
+
+    def __bool__(self) -> bool:
+        self.compared("!=", 0)
+        return int(self) != 0
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         return int, (int(self),)
+
+    def compared(self, sign: str, other: int) -> None:
+        """Write down that the code of the network compares it."""
+        code = sys._getframe(2).f_code
+        if self.records is not None and is_network(code):
+            where = f"{code.co_filename}:{sys._getframe(2).f_lineno}"
+            self.records.append(Comparison(where, (self, other), sign))
 
 
 def _combining(sign: str, reflected: bool) -> Callable[[Tagged, Any], Any]:
@@ -132,11 +154,32 @@ def _combining(sign: str, reflected: bool) -> Callable[[Tagged, Any], Any]:
         ours, theirs = self.number, other.number if isinstance(other, Tagged) else int(other)
         left, right = (int(other), int(self)) if reflected else (int(self), int(other))
         number = Combined(sign, theirs, ours) if reflected else Combined(sign, ours, theirs)
-        return Tagged(_SIGNS[sign](left, right), number)
+        return Tagged(_SIGNS[sign](left, right), number, self.records)
 
     return method
 
 
+def _comparing(sign: str) -> Callable[[Tagged, Any], Any]:
+    def method(self: Tagged, other: Any) -> Any:
+        if not isinstance(other, int):
+            return getattr(int(self), _COMPARISONS[sign])(other)
+        self.compared(sign, other)
+        return compare(sign, int(self), int(other))
+
+    return method
+
+
+_COMPARISONS = {"==": "__eq__", "!=": "__ne__", "<": "__lt__", "<=": "__le__", ">": "__gt__", ">=": "__ge__"}
+
+
+def compare(sign: str, left: int, right: int) -> bool:
+    """The outcome of a comparison."""
+    return bool(getattr(left, _COMPARISONS[sign])(right))
+
+
+for _sign, _name in _COMPARISONS.items():
+    setattr(Tagged, _name, _comparing(_sign))
+Tagged.__hash__ = int.__hash__  # type: ignore[method-assign]
 for _sign, _name in (("+", "add"), ("-", "sub"), ("*", "mul"), ("//", "floordiv"), ("%", "mod")):
     setattr(Tagged, f"__{_name}__", _combining(_sign, False))
     setattr(Tagged, f"__r{_name}__", _combining(_sign, True))
@@ -167,6 +210,19 @@ class Record:
         return None
 
 
+@dataclass(frozen=True)
+class Comparison(Record):
+    """A comparison of two numbers, one of them with a known source, in the network's code: it may take another way."""
+
+    sign: str
+
+    @property
+    def sides(self) -> tuple[Number, Number]:
+        """What both were computed from."""
+        left, right = self.numbers
+        return _number(left), _number(right)
+
+
 def _number(given: int) -> Number:
     return given.number if isinstance(given, Tagged) else int(given)
 
@@ -178,6 +234,7 @@ _MODULES = str(Path(torch.__file__).parent / "nn")
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
+_COUNTS = (torch.Tensor.numel, torch.Tensor.nelement, torch.numel)
 _GLOBALS: dict[str, Any] = {"__builtins__": builtins}
 
 
@@ -221,6 +278,8 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if (func == _SHAPE or func is torch.Tensor.size) and _by_a_network():
             return self.sizes(args[0], func(*args, **kwargs), *args[1:], **kwargs)
+        if func in _COUNTS and _by_a_network():
+            return math.prod(self.sizes(args[0], args[0].shape), start=1)
         if getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
         numbers = tuple(_whole((args, kwargs)))
@@ -236,12 +295,16 @@ class Recorder(TorchFunctionMode):
                 self.made[id(tensor)] = tensor, index, output
         return result
 
+    def tagged(self, path: str, name: str, value: int) -> Tagged:
+        """A number that a module holds, tagged."""
+        return Tagged(value, Attribute(path, name), self.records)
+
     def sizes(self, tensor: Tensor, plain: Any, dim: int | None = None) -> Any:
         """The shape, or one size, of a tensor, tagged."""
         _, source, output = self.made.get(id(tensor)) or self.named(tensor)
         if isinstance(plain, int):
-            return Tagged(plain, Extent(source, output, int(dim or 0) % tensor.ndim, plain))
-        return torch.Size([Tagged(size, Extent(source, output, i, size)) for i, size in enumerate(plain)])
+            return Tagged(plain, Extent(source, output, int(dim or 0) % tensor.ndim, plain), self.records)
+        return torch.Size([Tagged(size, Extent(source, output, i, size), self.records) for i, size in enumerate(plain)])
 
     def named(self, tensor: Tensor) -> tuple[Any, int | str, int]:
         """A parameter or buffer by its name; the empty name for an input."""
@@ -309,7 +372,7 @@ def recording(model: nn.Module) -> Iterator[Recorder]:
     tags: list[tuple[Slot, bool, Any]] = []
     try:
         for slot in list(slots(model)):
-            tag = slot.map(lambda name, value, path=slot.path: Tagged(value, Attribute(path, name)))  # type: ignore[misc]
+            tag = slot.map(partial(recorder.tagged, slot.path))
             tags.append((slot, slot.key in slot.place, tag))
             slot.place[slot.key] = tag
         begins = model.register_forward_pre_hook(lambda *_: recorder.begin())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from metaprune.graph.graph import ChannelGraph, Operator
 from metaprune.graph.plan import Plan
+from metaprune.graph.steps import steps_of_operators
 from metaprune.graph.term import axes_of
 
 __all__ = ["may_hold_a_size", "trial"]
@@ -20,9 +21,12 @@ def may_hold_a_size(operator: Operator, graph: ChannelGraph) -> bool:
 
 
 def trial(graph: ChannelGraph) -> Plan:
-    """All free axes cut, to widths that differ from axis to axis."""
+    """All free axes cut, to widths that differ from axis to axis, and that the operators take."""
     kept = {}
+    steps = steps_of_operators(graph)
     for place, (name, axis) in enumerate(graph.free.items()):
-        widths = range(1 if axis.size == 2 else 2, axis.size)
-        kept[name] = range(widths[(len(widths) // 2 + place) % len(widths)])
+        step = steps[name]
+        widths = range(step if step > 1 or axis.size == 2 else 2, axis.size, step)
+        if widths:
+            kept[name] = range(widths[(len(widths) // 2 + place) % len(widths)])
     return Plan(kept)

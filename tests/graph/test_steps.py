@@ -1,0 +1,48 @@
+"""Widths that operators take."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.cost.lanes import alignment
+from metaprune.graph.steps import steps_of_operators
+from metaprune.surgery.trial import trial
+
+
+class Experts(nn.Module):
+    """Two matrices for each expert, and rows sorted by expert, in one grouped product, which is for bfloat16."""
+
+    def __init__(self, dim: int = 16, hidden: int = 24) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(6, dim), nn.Linear(dim, 5)
+        self.up, self.down = nn.Parameter(torch.randn(2, dim, hidden)), nn.Parameter(torch.randn(2, hidden, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        ends = torch.tensor([4, 8], dtype=torch.int32)
+        y = torch._grouped_mm(self.embed(x), self.up, offs=ends)
+        return self.head(torch._grouped_mm(y.relu(), self.down, offs=ends))
+
+
+def test_trials_and_budgets_use_widths_that_the_operator_takes() -> None:
+    model, x = Experts().bfloat16(), torch.randn(8, 6, dtype=torch.bfloat16)
+    graph = mp.trace(model, (x,))
+    assert sorted(axis.size for axis in graph.free.values()) == [16, 16, 24]
+    assert set(steps_of_operators(graph).values()) == set(alignment(graph, 1).values()) == {8}
+    assert all(width % 8 == 0 for width in trial(graph).widths.values())
+
+
+@pytest.mark.parametrize("width", [8, 5])
+def test_other_widths_are_undone_and_said(width: int) -> None:
+    model, x = Experts().bfloat16(), torch.randn(8, 6, dtype=torch.bfloat16)
+    graph = mp.trace(model, (x,))
+    plan = mp.Plan({name: range(width) for name in graph.free})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small = mp.slice(model, graph, plan)
+    assert len(caught) == (0 if width == 8 else 3)
+    assert all("test_steps.py:" in str(warning.message) for warning in caught)
+    assert math.isfinite(small(x).sum().item())
