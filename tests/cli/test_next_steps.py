@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import metaprune as mp
 from metaprune.cli import app
 from metaprune.cost.latency import Latency, latencies
+from metaprune.train.scores import scores
 
 OWN = """
 from __future__ import annotations
@@ -78,6 +80,25 @@ def test_times_are_measured_alike(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert done.stdout.count("cpu, 1 thread, 32-true, contiguous tensors") == 2
     mp.latency(torch.nn.Linear(2, 2), (torch.zeros(48, 2),))
     assert [time for _, time in conditions[2]] == [conditions[0][0][1]]
+
+
+def test_evaluate_says_what_the_report_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the precision of the run, which is not that of the device by default everywhere."""
+    monkeypatch.setattr("metaprune.session.latencies", partial(latencies, seconds=0.001))
+    line = f"prune own_nets.py:build {RUN} --multiple-of 1 --precision bf16-mixed --method uniform --out out"
+    assert CliRunner().invoke(app, shlex.split(line)).exit_code == 0
+    asked = []
+
+    def spy(network: Any, batches: Any, task: Any, recipe: Any) -> Any:
+        asked.append(recipe.precision)
+        return scores(network, batches, task, recipe)
+
+    monkeypatch.setattr("metaprune.train.scores.scores", spy)
+    done = CliRunner().invoke(app, shlex.split("evaluate own_nets.py:build --data digits --pruned out --device cpu"))
+    report = json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))
+    assert done.stdout == f"accuracy (%) on test: {report['pruned']['metric']:.2f}\n"
+    CliRunner().invoke(app, shlex.split("evaluate own_nets.py:build --data digits --device cpu"))
+    assert asked == ["bf16-mixed", "auto"]
 
 
 def test_a_missed_latency_is_the_exit_status(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

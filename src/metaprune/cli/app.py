@@ -312,7 +312,9 @@ def evaluate(
     scale: Scale = None,
     sigma: Sigma = None,
     channels: Channels = None,
-    precision: str = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="auto, 32-true …: by default that of the report of --pruned, else auto.")
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -328,7 +330,9 @@ def evaluate(
     set_threads(threads)
     if weights and pruned:
         raise UsageError("evaluate: expected --weights (dense) or --pruned, got both")
-    purpose = Purpose.of(model, task, scale, sigma, settings_of(pruned))
+    known = settings_of(pruned)
+    precision = known.get("recipe.precision", "auto") if precision is None else precision
+    purpose = Purpose.of(model, task, scale, sigma, known)
     ready, split = purpose.load_test(data, batch_size, channels)
     net = _built(model, weights, pruned, ready.builds)
     batches = ready.task.val if ready.task.test is None else ready.task.test
