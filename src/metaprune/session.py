@@ -32,7 +32,7 @@ from metaprune.surgery.attention import written_out
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import Cut, carve
 from metaprune.surgery.trace import trace
-from metaprune.train.engine import Recipe, evaluate, fit, rehearse
+from metaprune.train.engine import Recipe, device_of, evaluate, fit, rehearse
 from metaprune.train.folder import one_at_a_time
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import Row
@@ -255,12 +255,13 @@ def environment(recipe: Recipe) -> dict[str, str]:
     """The machine and versions, for the report."""
     import metaprune
 
-    cuda = torch.cuda.is_available() and recipe.device != "cpu"
+    device = device_of(recipe)
+    machine = f"{'CPU' if device.type == 'cpu' else device.type} ({platform.machine()})"
     return {
         "metaprune": metaprune.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()})",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else machine,
         "threads": str(torch.get_num_threads()),
         "date": date.today().isoformat(),
     }

@@ -282,7 +282,7 @@ class Allocation:
 
     def _ranked(self, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """For each free axis the order of its channels, the least important first, and their scores in that order."""
-        plain = {name: scores[name].double().cpu() for name in self.sizes}
+        plain = {name: scores[name].cpu().double() for name in self.sizes}
         for lane in self.lanes.values():
             if lane.same:
                 plain |= dict.fromkeys(lane.axes, torch.stack([plain[axis] for axis in lane.axes]).mean(0))

@@ -12,7 +12,16 @@ from torch.func import functional_call
 
 from metaprune.graph.copying import clone
 
-__all__ = ["call_with", "channels_last", "clone", "digest", "named_tensors", "plain_tensors", "with_tensors"]
+__all__ = [
+    "call_with",
+    "channels_last",
+    "clone",
+    "digest",
+    "in_double",
+    "named_tensors",
+    "plain_tensors",
+    "with_tensors",
+]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -91,3 +100,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def channels_last(x: Tensor) -> Tensor:
     """Images or filters, four dimensions, laid out in memory as (N, H, W, C); any other tensor as it is."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def in_double(tensor: Tensor) -> Tensor:
+    """The same values in float64, without a tape; on the CPU where the device has no float64, as Apple's GPUs."""
+    try:
+        return tensor.detach().double()
+    except TypeError:
+        return tensor.detach().cpu().double()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.tensors import call_with, named_tensors
+from metaprune.graph.tensors import call_with, in_double, named_tensors
 from metaprune.graph.term import axes_of, places
 from metaprune.surgery.attention import written_out
 from metaprune.train import randomness
@@ -44,7 +44,7 @@ def relative_norms(tensors: Mapping[str, Tensor], graph: ChannelGraph) -> dict[s
     """
     sums = {name: torch.zeros(axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
     counts = dict.fromkeys(sums, 0)
-    squares = {name: tensors[name].detach().double().square() for name in graph.parameters}
+    squares = {name: in_double(tensors[name]).square() for name in graph.parameters}
     for axis, channel in _summed(squares, graph):
         if (mean := channel.mean()) > 0:
             sums[axis] += channel / mean
@@ -90,7 +90,7 @@ def gate_gradients(
                     loss = task.loss(call_with(model, leaves, args, kwargs), moved)
                     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
                 said = {
-                    name: (leaf.detach() * gradient).double()
+                    name: in_double(leaf * gradient)
                     for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
                     if gradient is not None
                 }

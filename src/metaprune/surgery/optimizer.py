@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
-from metaprune.graph.tensors import named_tensors
+from metaprune.graph.tensors import in_double, named_tensors
 from metaprune.graph.term import Term
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.index import index
@@ -128,7 +128,7 @@ def _factors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], networ
     for name, tensor in expected.items():
         if torch.equal(tensor, found[name]):
             continue
-        before, after = tensor.double().flatten(1 if tensor.ndim > 1 else 0), found[name].detach().double()
+        before, after = in_double(tensor).flatten(1 if tensor.ndim > 1 else 0), in_double(found[name])
         before, after = before.reshape(len(tensor), -1), after.reshape(len(tensor), -1)
         one, other = before.norm(dim=1), after.norm(dim=1)
         factor = torch.where(one > 0, other / one, torch.nan)
@@ -143,7 +143,7 @@ def _factors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], networ
     for name, tensor in expected.items():
         module = (name.rpartition(".")[0], len(tensor) if tensor.ndim else 0)
         if module in modules and tensor.ndim:
-            silent = tensor.double().reshape(len(tensor), -1).norm(dim=1) == 0
+            silent = in_double(tensor).reshape(len(tensor), -1).norm(dim=1) == 0
             known = factors.get(name, torch.ones_like(modules[module]))
             factors[name] = torch.where(silent, modules[module], known).nan_to_num(1)
     return factors

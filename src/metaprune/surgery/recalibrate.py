@@ -49,7 +49,7 @@ def recalibrate(
         norm.train()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # that of the CPU alone: loaders draw from no other
             for batch in itertools.islice(batches, most):
                 args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs(batch))
                 model(*args, **kwargs)

@@ -35,7 +35,7 @@ from metaprune.train.progress import Bar
 from metaprune.train.run import History, Run, Stateful
 from metaprune.train.task import Batch, Loader, Task, is_number
 
-__all__ = ["Recipe", "evaluate", "fit", "rehearse"]
+__all__ = ["Recipe", "device_of", "evaluate", "fit", "rehearse"]
 
 MEASURING = "evaluate"  # what it is called where data do not fit
 LOOK = 20  # steps between two looks at the loss; each look waits for the device
@@ -174,9 +174,10 @@ def fit(
     if checkpoint:
         checkpoint.prepare()
     steps = (stop - start) * batches
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
 
     with _borrowed(module, fabric.device, recipe), Bar(name, steps, shown=progress) as bar:
-        optimizer = _optimizer(module, recipe, parameters, name)
+        optimizer = _optimizer(module, recipe, _as_moved(parameters, names, module), name)
         shares = [group["lr"] / recipe.lr for group in optimizer.param_groups]
         network, stepper = fabric.setup(module, optimizer)
         identity = asdict(recipe) | {
@@ -271,6 +272,16 @@ def evaluate(module: nn.Module, batches: Loader, task: Task, recipe: Recipe) -> 
         return _score(fabric, fabric.setup(module), batches, task, recipe)
 
 
+def device_of(recipe: Recipe) -> torch.device:
+    """Where a recipe trains: the device it names, or the one that is picked for "auto".
+
+    Raises:
+        TrainError: there is no such device.
+    """
+    device: torch.device = _fabric(recipe).device
+    return device
+
+
 def _fabric(recipe: Recipe) -> Any:
     """One device, at the precision of the recipe."""
     from lightning_fabric import Fabric
@@ -307,15 +318,17 @@ def _borrowed(module: nn.Module, device: torch.device, recipe: Recipe) -> Iterat
     """The network on the device and in the layout of the recipe, until it is given back as it was."""
     modes = [(child, child.training) for child in module.modules()]
     home = {parameter.device for parameter in module.parameters()}
-    strides = [(weight, weight.stride()) for weight in module.parameters() if weight.dim() == 4]
-    module.to(device)
-    for weight, _ in strides if recipe.channels_last else ():
+    strides = {name: weight.stride() for name, weight in module.named_parameters() if weight.dim() == 4}
+    module.to(device)  # where it moves, its parameters may be other tensors than before
+    for name in strides if recipe.channels_last else ():
+        weight = module.get_parameter(name)
         weight.data = channels_last(weight.data)
     try:
         with randomness.isolated():
             yield
     finally:
-        for weight, stride in strides:
+        for name, stride in strides.items():
+            weight = module.get_parameter(name)
             if weight.stride() != stride:
                 weight.data = torch.empty_strided(weight.shape, stride, dtype=weight.dtype, device=weight.device).copy_(
                     weight.data
@@ -344,6 +357,16 @@ def _score(fabric: Any, network: nn.Module, batches: Loader, task: Task, recipe:
             value, count = metric_of(output, batch, task, MEASURING)
             total, examples = total + value, examples + count
     return mean(total, examples, task.metric_name, "evaluate: the data")
+
+
+def _as_moved(
+    groups: list[dict[str, Any]] | None, names: dict[int, str], module: nn.Module
+) -> list[dict[str, Any]] | None:
+    """Groups of parameters as they are now, by the names that they had before the network moved."""
+    now = dict(module.named_parameters())
+    return groups and [
+        group | {"params": [now[names[id(p)]] if id(p) in names else p for p in group["params"]]} for group in groups
+    ]
 
 
 def _optimizer(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.tensors import in_double
 
 __all__ = ["WINDOW", "luma", "psnr", "quantized", "ssim"]
 
@@ -20,14 +21,14 @@ K1, K2 = 0.01, 0.03
 
 def quantized(pictures: Float[Tensor, " n c h w"]) -> Float[Tensor, " n c h w"]:
     """Values in [0, 1] as a file of 8 bits would hold them: whole numbers from 0 to 255, what is outside clamped."""
-    return (pictures.double() * PEAK).round().clamp(0, PEAK)
+    return (in_double(pictures) * PEAK).round().clamp(0, PEAK)
 
 
 def luma(pictures: Float[Tensor, " n c h w"]) -> Float[Tensor, " n 1 h w"]:
     """Y of ITU-R BT.601, from 16 to 235, as MATLAB's rgb2ycbcr has it before rounding; one channel is Y already."""
     if pictures.shape[1] == 1:
         return pictures
-    weights = torch.tensor([65.481, 128.553, 24.966], dtype=pictures.dtype, device=pictures.device) / PEAK
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=pictures.dtype).to(pictures.device) / PEAK
     return 16 + (pictures * weights.view(-1, 1, 1)).sum(1, keepdim=True)
 
 

@@ -1,6 +1,8 @@
 """The global random numbers of Python, NumPy and torch: borrowed, seeded, saved and given back."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ def capture() -> dict[str, Any]:
         "python": [version, torch.tensor(words), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "devices": _of_devices(),
     }
 
 
@@ -38,9 +40,35 @@ def restore(states: dict[str, Any]) -> None:
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
+    _back(states.get("devices", {}))
 
 
-isolated = random_numbers_kept
-"""Leaves the global random numbers as they were, whatever is drawn inside."""
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Leaves the global random numbers as they were, whatever is drawn inside; those of devices too."""
+    devices = _of_devices()
+    try:
+        with random_numbers_kept():
+            yield
+    finally:
+        _back(devices)
+
+
+def _of_devices() -> dict[str, list[Any]]:
+    """Kind of the accelerator of this machine -> the state of each; empty where there is none, or none that tells."""
+    if not torch.accelerator.is_available() or (accelerator := torch.accelerator.current_accelerator()) is None:
+        return {}
+    module = torch.get_device_module(accelerator)
+    if not hasattr(module, "get_rng_state"):
+        return {}
+    one = accelerator.type == "mps"  # of which there is one, without a number
+    return {accelerator.type: [module.get_rng_state(*() if one else (i,)) for i in range(module.device_count())]}
+
+
+def _back(states: dict[str, list[Any]]) -> None:
+    """Goes back to states of devices, as far as this machine has them: a run may have moved."""
+    now = _of_devices() if states else {}
+    for kind, held in states.items():
+        module = torch.get_device_module(kind)
+        for index, state in enumerate(held[: len(now.get(kind, []))]):
+            module.set_rng_state(state) if kind == "mps" else module.set_rng_state(state, index)

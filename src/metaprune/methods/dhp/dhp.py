@@ -36,6 +36,7 @@ from metaprune.methods.dhp.running import Running
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.surgery.attention import written_out
+from metaprune.train import randomness
 from metaprune.train.checks import length
 from metaprune.train.engine import fit
 
@@ -180,7 +181,7 @@ class DHP:
             raise MetapruneError("DHP: the graph has no free axis that gates can silence; print the graph to see why")
         network = clone(written_out(model, graph.written_out))
         device = next(network.parameters()).device
-        with torch.random.fork_rng(devices=[]):
+        with randomness.isolated():
             torch.manual_seed(seed)
             if self.scratch:
                 begin_anew(network)

@@ -145,7 +145,8 @@ class Search:
             return
         for name, z in self.latents.named().items():
             if z.grad is not None:
-                self.evidence[name].mul_(MEMORY).add_((z * z.grad).square())
+                known = self.evidence[name].to(z.device)  # which may have moved since the search began
+                self.evidence[name] = known.mul_(MEMORY).add_((z * z.grad).square())
 
     def rank(self) -> dict[str, Tensor]:
         """One score per channel, comparable between axes: the latent's magnitude, or evidence per unit of cost."""

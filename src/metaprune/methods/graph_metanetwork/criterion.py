@@ -53,7 +53,7 @@ def ranking(
         weighed = {
             name: norms * evidence[name].sqrt() if name in evidence else norms for name, norms in weighed.items()
         }
-    raised = scores.detach().double().cpu().exp()
+    raised = scores.detach().cpu().double().exp()
     return {name: weighed[name] * raised[nodes] for name, nodes in read.free.items()}
 
 
@@ -76,7 +76,7 @@ def importance(graph: NetworkGraph, weights: Weights) -> Float[Tensor, " nodes"]
 
 def relative_importance(graph: NetworkGraph, weights: Weights) -> dict[str, Tensor]:
     """For each axis that may be cut, the channels' importance relative to the axis's mean."""
-    found = importance(graph, weights).detach().double().cpu()
+    found = importance(graph, weights).detach().cpu().double()
     return {name: found[nodes] / found[nodes].mean().clamp(min=1e-30) for name, nodes in graph.free.items()}
 
 

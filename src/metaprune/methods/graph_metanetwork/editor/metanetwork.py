@@ -210,7 +210,7 @@ class Metanetwork(nn.Module):
         if not edges:
             return
         gains, offsets, inner = self.told(edges)
-        scales = gains.new_tensor([self.scale(block) for block in edges])[:, None, None]
+        scales = torch.tensor([self.scale(block) for block in edges], dtype=gains.dtype).to(gains.device)[:, None, None]
         for shape, alike in itertools.groupby(range(len(edges)), key=lambda place: edges[place].shape):
             places = tuple(alike)
             block = edges[places[0]]

@@ -36,7 +36,7 @@ from metaprune.methods.graph_metanetwork.learning.teach import Lesson
 from metaprune.surgery.trace import trace
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
-from metaprune.train.engine import Recipe
+from metaprune.train.engine import Recipe, device_of
 from metaprune.train.folder import one_at_a_time
 from metaprune.train.progress import Bar
 from metaprune.train.run import TrainError
@@ -160,22 +160,17 @@ class _Training:
     ) -> None:
         self.metanetwork, self.goal, self.recipe, self.task = metanetwork, goal, recipe, task
         self.batches, self.every, self.criterion, self.folder = batches, every, criterion, folder
-        self.device = _device(recipe.device)
+        self.device = _device(recipe)
         self.models, self.held_out = list[DataModel](), list[DataModel]()
         self.stream = _Stream(task.train, recipe.seed)
         self.step = 0
         self.curve = Curve(f"{goal!r}", task.metric_name)
         self.best: dict[str, Tensor] = {}
-        common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-        parameters = metanetwork.parameters()
         self.optimizer: torch.optim.Optimizer
-        if recipe.optimizer == "adamw":
-            self.optimizer = torch.optim.AdamW(parameters, betas=(recipe.momentum, 0.999), **common)
-        else:
-            self.optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
 
     def run(self, checkpoint: Checkpoint | None, progress: bool) -> None:
         """Step after step, from the checkpoint on; then take the best."""
+        self.optimizer = self.new_optimizer()
         epoch = len(self.models)
         steps, saved = self.recipe.epochs * epoch, time.monotonic()
         if checkpoint is not None:
@@ -197,6 +192,14 @@ class _Training:
         if self.folder is not None:
             save(self.metanetwork, self.folder / "metanetwork.safetensors")
             self.curve.write(self.folder)
+
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        """Over the parameters as they are on the device: moved, they may be other tensors than before."""
+        common: dict[str, Any] = {"lr": self.recipe.lr, "weight_decay": self.recipe.weight_decay}
+        parameters = self.metanetwork.parameters()
+        if self.recipe.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, betas=(self.recipe.momentum, 0.999), **common)
+        return torch.optim.SGD(parameters, momentum=self.recipe.momentum, **common)
 
     def take_step(self) -> None:
         """One data model, several batches, one pass back through the metanetwork, one step of the optimizer."""
@@ -367,11 +370,11 @@ def _statistics(model: nn.Module, of_batches: bool) -> Iterator[None]:
             norm.eval()
 
 
-def _device(name: str) -> torch.device:
+def _device(recipe: Recipe) -> torch.device:
     try:
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        return device_of(recipe) if recipe.device == "auto" else torch.device(recipe.device)
     except RuntimeError as error:
-        raise MetapruneError(f"meta_train: expected a device such as 'cpu' or 'cuda', got {name!r}") from error
+        raise MetapruneError(f"meta_train: expected a device such as 'cpu' or 'cuda', got {recipe.device!r}") from error
 
 
 def _generator(*numbers: int) -> torch.Generator:

@@ -100,14 +100,14 @@ def group_penalty(graph: NetworkGraph, weights: Weights, spread: float = 4.0) ->
 
 def living(graph: NetworkGraph, plan: Plan) -> Float[Tensor, " nodes"]:
     """One for each channel that a plan keeps, zero for the others."""
-    found = torch.ones(len(graph.axis), device=graph.axis.device)
+    found = torch.ones(len(graph.axis))
     free = graph.free
     for name, kept in plan.kept.items():
         nodes = free[name]
-        alive = torch.zeros(nodes.stop - nodes.start, device=found.device)
+        alive = torch.zeros(nodes.stop - nodes.start)
         alive[list(kept)] = 1
         found[nodes] = alive
-    return found
+    return found.to(graph.axis.device)
 
 
 def masked(graph: NetworkGraph, weights: Weights, alive: Float[Tensor, " nodes"]) -> dict[str, Tensor]:

@@ -82,7 +82,7 @@ class Incidence:
         position: For each pair the position.
         node: For each pair the channel.
         place: For each pair, which factor or part of its term the channel belongs to, below `PLACES`.
-        share: For each pair, one over the number of channels of its position.
+        among: For each pair, the number of channels of its position.
     """
 
     positions: int
@@ -90,7 +90,7 @@ class Incidence:
     position: Int[Tensor, " pairs"]
     node: Int[Tensor, " pairs"]
     place: Int[Tensor, " pairs"]
-    share: Float[Tensor, " pairs"]
+    among: Int[Tensor, " pairs"]
 
     @cached_property
     def direct(self) -> bool:
@@ -99,7 +99,7 @@ class Incidence:
 
     def gains(self, places: Float[Tensor, " places h"]) -> Float[Tensor, " pairs h"]:
         """What each pair counts in a mean over channels: the gain of its place."""
-        return places.index_select(0, self.place) * self.share.to(places.dtype)[:, None]
+        return places.index_select(0, self.place) / self.among[:, None]
 
     def gather(self, values: Float[Tensor, " nodes h"], gains: Float[Tensor, " pairs h"]) -> Tensor:
         """For each position, the mean of its channels' values, each times its gain; zero where it has no channel.
@@ -137,7 +137,7 @@ class Incidence:
 
     def to(self, device: torch.device) -> Incidence:
         """The same on another device."""
-        moved = {name: getattr(self, name).to(device) for name in ("position", "node", "place", "share")}
+        moved = {name: getattr(self, name).to(device) for name in ("position", "node", "place", "among")}
         return replace(self, **moved)
 
 
@@ -158,5 +158,5 @@ def incidence(terms: Sequence[Term], offsets: Mapping[str, int], nodes: int) -> 
             place.append(torch.full_like(leaf.channel, min(index, PLACES - 1)))
         start += size(term)
     joined = torch.cat(position)
-    share = 1 / torch.bincount(joined, minlength=start)[joined].double()
-    return Incidence(start, nodes, joined, torch.cat(node), torch.cat(place), share)
+    among = torch.bincount(joined, minlength=start)[joined]
+    return Incidence(start, nodes, joined, torch.cat(node), torch.cat(place), among)
