@@ -24,6 +24,7 @@ Kind = TypeVar("Kind", bound=Callable[["Call"], Any])
 RULES: dict[str, Rule] = {}
 """Operator name (as `aten.conv2d`, without overload or trailing underscore) -> its rule."""
 
+_MOST_DEEP = 4  # operators in a row whose results nobody reads
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 MADE = "its size is made by the code or by the example inputs"
@@ -45,6 +46,12 @@ def rule(*operators: str) -> Callable[[Kind], Kind]:
 def is_layout(operator: str) -> bool:
     """Whether an operator only moves, splits, joins and picks."""
     return getattr(RULES.get(operator), "__module__", "").endswith((".layout", ".picking"))
+
+
+def _unused(node: fx.Node, deep: int) -> bool:
+    if node.op != "call_function" or getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+        return False
+    return all(deep > 0 and _unused(user, deep - 1) for user in node.users)
 
 
 def constants(sizes: Sequence[int], reason: str = MADE) -> Dims:
@@ -144,8 +151,8 @@ class Call:
 
     @property
     def unused(self) -> bool:
-        """Whether nobody reads its result, and it writes to none of its operands: then it says nothing."""
-        return not self.node.users and not getattr(getattr(self.node.target, "_schema", None), "is_mutable", True)
+        """Whether nobody reads its result but for its shape, and it writes to no operand: then it says nothing."""
+        return _unused(self.node, _MOST_DEEP)
 
     def fix(self, dim: Shape, reason: str) -> None:
         """Forbid to cut a dimension, for a reason that is told with the line of code."""

@@ -67,7 +67,7 @@ _FIRST = {
         "aten.swapaxes",
     ),
     *("aten.alias", "aten.detach", "aten.repeat", "aten.movedim", "aten.mT", "aten.narrow", "aten.roll", "aten.flip"),
-    *("aten.view_as", "aten.reshape_as", "aten.broadcast_to"),
+    *("aten.view_as", "aten.reshape_as", "aten.broadcast_to", "aten.view_as_complex", "aten.view_as_real"),
 }
 """Operators that scale with their first operand."""
 

@@ -149,6 +149,43 @@ def addmm(call: Call) -> Dims:
     return broadcast([call.tensor("self"), (*batch, left[-2], right[-1])])
 
 
+@rule("aten.addmv", "aten.addbmm", "aten.addr")
+def added(call: Call) -> Dims:
+    """A matrix times a vector, a sum of products, or an outer product, added to something."""
+    if call.name == "aten.addr":
+        return broadcast([call.tensor("self"), (*call.tensor("vec1"), *call.tensor("vec2"))])
+    names = ("mat", "vec") if call.name == "aten.addmv" else ("batch1", "batch2")
+    left, right = (call.tensor(name) for name in names)
+    *batch, rows, inner = left
+    unify(inner, right[-2] if len(right) > 1 else right[0])
+    summed = tuple(range(len(batch)))
+    for place in summed:
+        unify(left[place], right[place])
+    call.reads[names[0]], call.reads[names[1]] = (*summed, len(left) - 1), (*summed, max(len(right) - 2, 0))
+    columns = right[-1:] if len(right) > 1 else ()
+    call.macs.append((*batch, rows, inner, *columns))
+    return broadcast([call.tensor("self"), (rows, *columns)])
+
+
+@rule("aten.kron")
+def kronecker(call: Call) -> Dims:
+    """Each entry of the one times each of the other: dimensions are products."""
+    left, right = call.tensor("self"), call.tensor("other")
+    rank = max(len(left), len(right))
+    ours, theirs = ((*[UNIT] * (rank - len(dims)), *dims) for dims in (left, right))
+    return tuple(resolve(Factors((one, other))) for one, other in zip(ours, theirs, strict=True))
+
+
+@rule("aten.linalg_vecdot")
+def vecdot(call: Call) -> Dims:
+    """Products summed over one dimension."""
+    dims = broadcast([call.tensor("x"), call.tensor("y")])
+    dim = call.dim("dim", len(dims), -1)
+    for name in ("x", "y"):
+        call.reads[name] = (dim - len(dims) + len(call.tensor(name)),)
+    return (*dims[:dim], *dims[dim + 1 :])
+
+
 @rule("aten._grouped_mm", "transformers.grouped_mm_fallback")
 def grouped_matmul(call: Call) -> Dims:
     """Rows (S, K), sorted into groups, each times the matrix of its group, (G, K, N): groups and rows are fixed."""

@@ -36,6 +36,7 @@ def broadcast(operands: Sequence[Dims], rank: int | None = None) -> Dims:
         "aten.selu",
     ),
     *("aten.celu", "aten.mish", "aten.silu", "aten.log_sigmoid", "aten.threshold", "aten.real", "aten.imag"),
+    *("aten.complex", "aten.polar", "aten._conj", "aten.conj", "aten.resolve_conj", "aten.resolve_neg"),
     *("aten.lift_fresh", "aten._assert_tensor_metadata", "aten.bernoulli", "aten.detach_", "aten.where"),
 )
 def pointwise(call: Call) -> Dims | None:
@@ -45,11 +46,18 @@ def pointwise(call: Call) -> Dims | None:
 
 @rule(
     *("aten.to", "aten.type_as", "aten.zeros_like", "aten.ones_like", "aten.full_like", "aten.empty_like"),
-    *("aten.rand_like", "aten.randn_like", "aten.randint_like"),
+    *("aten.rand_like", "aten.randn_like", "aten.randint_like", "aten.exponential", "aten.uniform"),
 )
 def like_the_first(call: Call) -> Dims:
     """The dimensions of the first operand; a second one only lends its type, or a number to fill with."""
     return call.tensor("self")
+
+
+@rule("aten.broadcast_tensors")
+def broadcast_tensors(call: Call) -> list[Dims]:
+    """All of one shape."""
+    operands = [call.of(node) for node in call["tensors"]]
+    return [broadcast(operands)] * len(operands)
 
 
 @rule("aten.__and", "aten.__or", "aten.__xor")

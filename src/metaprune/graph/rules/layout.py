@@ -38,6 +38,7 @@ def equal_pieces(call: Call, dim: Shape, count: int) -> Shape:
 
 
 @rule("aten.view", "aten.reshape", "aten._unsafe_view", "aten.unflatten", "aten.flatten", "aten._reshape_copy")
+@rule("aten.ravel", "aten.view_copy")
 def reshape(call: Call) -> Dims:
     """Row-major: an axis that is split becomes a product, axes that are joined too."""
     result = _laid_out(call)
@@ -190,6 +191,55 @@ def concatenate(call: Call) -> Dims:
     return (*others[:dim], joined, *others[dim + 1 :])
 
 
+@rule("aten.vstack", "aten.row_stack", "aten.hstack", "aten.column_stack", "aten.dstack")
+def concatenate_at_least(call: Call) -> Dims:
+    """Concatenations along a dimension that is theirs, of tensors of at least as many dimensions as that takes."""
+    rank, place = {"vstack": (2, 0), "row_stack": (2, 0), "hstack": (1, 1), "column_stack": (2, 1), "dstack": (3, 2)}[
+        call.name.removeprefix("aten.")
+    ]
+    operands = [call.of(node) for node in call["tensors"]]
+    if call.name == "aten.column_stack":
+        operands = [dims if len(dims) > 1 else (*dims, UNIT)[:2] for dims in operands]
+    if call.name == "aten.dstack":
+        operands = [(*dims, UNIT) if len(dims) == 2 else dims for dims in operands]
+    operands = [(*[UNIT] * (rank - len(dims)), *dims) for dims in operands]
+    place = min(place, len(operands[0]) - 1)
+    others = broadcast([(*dims[:place], UNIT, *dims[place + 1 :]) for dims in operands])
+    return (*others[:place], resolve(Parts(tuple(dims[place] for dims in operands))), *others[place + 1 :])
+
+
+@rule("aten.block_diag")
+def block_diagonal(call: Call) -> Dims:
+    """Matrices side by side along both dimensions, with zeros elsewhere."""
+    operands = [(*[UNIT] * (2 - len(dims)), *dims) for dims in (call.of(node) for node in call["tensors"])]
+    rows, columns = (resolve(Parts(tuple(dims[place] for dims in operands))) for place in (0, 1))
+    return (rows, columns)
+
+
+@rule("aten.diag_embed", "aten.diag")
+def diagonal_matrix(call: Call) -> object:
+    """A vector on the diagonal of a square: its rows and columns are its entries."""
+    *lead, entries = call.tensor("self")
+    square = (call.get("offset", 0), call.get("diagonal", 0), call.get("dim1", -2), call.get("dim2", -1))
+    if square != (0, 0, -2, -1) or (call.name == "aten.diag" and lead):
+        return call.unknown(f"{call.name} of another diagonal is not understood")
+    return (*lead, entries, entries)
+
+
+@rule("aten.view_as_complex")
+def view_as_complex(call: Call) -> Dims:
+    """The last dimension holds real and imaginary parts."""
+    *dims, parts = call.tensor("self")
+    call.fix(parts, "it holds real and imaginary parts")
+    return tuple(dims)
+
+
+@rule("aten.view_as_real")
+def view_as_real(call: Call) -> Dims:
+    """A dimension of real and imaginary parts comes last."""
+    return (*call.tensor("self"), *constants([2], "it holds real and imaginary parts"))
+
+
 @rule("aten.stack")
 def stack(call: Call) -> Dims:
     """A new dimension counts the tensors."""
@@ -229,6 +279,9 @@ def pad(call: Call) -> object:
     "aten.unsafe_chunk",
     "aten.unsafe_split",
     "aten.tensor_split",
+    "aten.hsplit",
+    "aten.vsplit",
+    "aten.dsplit",
 )
 def split(call: Call) -> list[Dims]:
     """Pieces of one size stay equal; pieces whose sizes were listed are a concatenation.
@@ -236,7 +289,8 @@ def split(call: Call) -> list[Dims]:
     Pieces of one size but for the last, which is what is left, would not be that many at other sizes.
     """
     dims = call.tensor("self")
-    dim = call.dim("dim", len(dims), 0)
+    own = {"aten.vsplit": 0, "aten.hsplit": min(1, len(dims) - 1), "aten.dsplit": 2}
+    dim = call.dim("dim", len(dims), own.get(call.name, 0))
     sizes = [int(value.shape[dim]) for value in call.node.meta["val"]]
     listed = next((name for name in ("split_sizes", "split_size", "sections", "indices") if name in call.arguments), "")
     if len(set(sizes)) == 1 and call.name != "aten.split_with_sizes" and not isinstance(call.get(listed), list):
@@ -256,7 +310,7 @@ def split(call: Call) -> list[Dims]:
     return [(*dims[:dim], piece, *dims[dim + 1 :]) for piece in pieces]
 
 
-@rule("aten.slice", "aten.narrow")
+@rule("aten.slice", "aten.narrow", "aten.narrow_copy")
 def slice_(call: Call) -> Dims:
     """A dimension is cut at two positions; a stride picks single entries and fixes it."""
     dims = call.tensor("self")

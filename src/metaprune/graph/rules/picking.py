@@ -82,6 +82,30 @@ def gather(call: Call) -> Dims:
     return index
 
 
+@rule("aten.take_along_dim")
+def take_along_dim(call: Call) -> Dims:
+    """As gather, but that the other dimensions broadcast."""
+    dims, index = call.tensor("self"), call.tensor("indices")
+    if call.get("dim") is None:
+        for dim in dims:
+            call.fix(dim, "single entries of it are picked by position")
+        return index
+    picked = call.dim("dim", len(dims))
+    call.fix(dims[picked], "single entries of it are picked by position")
+    others = broadcast([(*dims[:picked], UNIT, *dims[picked + 1 :]), (*index[:picked], UNIT, *index[picked + 1 :])])
+    return (*others[:picked], index[picked], *others[picked + 1 :])
+
+
+@rule("aten.bucketize", "aten.searchsorted", "aten.isin")
+def placed(call: Call) -> Dims:
+    """For each entry where it lies among others, or whether: those others have an order, or are compared one by one."""
+    entries, others = ("elements", "test_elements") if call.name == "aten.isin" else ("self", "boundaries")
+    others = "sorted_sequence" if "sorted_sequence" in call.arguments else others
+    for dim in call.tensor(others):
+        call.fix(dim, f"{call.name} looks entries up in it")
+    return call.tensor(entries)
+
+
 @rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
 def scatter(call: Call) -> Dims:
     """In one dimension entries are written to by position: it is fixed; the others are equal."""

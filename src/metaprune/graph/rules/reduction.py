@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import operator
 
+from torch import fx
+
 from metaprune.graph.call import Call, Dims, constants, rule
 from metaprune.graph.rules.elementwise import broadcast
-from metaprune.graph.unify import UNIT
+from metaprune.graph.unify import UNIT, measure
 
 __all__ = []
 
@@ -30,7 +32,7 @@ def _dims(call: Call, rank: int) -> tuple[int, ...]:
         "aten.prod",
     ),
     *("aten.linalg_vector_norm", "aten.norm", "aten.all", "aten.any", "aten.nansum", "aten.nanmean"),
-    *("aten.var_mean", "aten.std_mean", "aten.aminmax"),
+    *("aten.var_mean", "aten.std_mean", "aten.aminmax", "aten.count_nonzero", "aten.frobenius_norm"),
 )
 def reduce(call: Call) -> object:
     """Tensors without the reduced dimensions (or with 1 in their place): one, or two as of `var_mean`."""
@@ -51,6 +53,48 @@ def _each(call: Call, result: Dims) -> object:
     """The dimensions of every output, which are alike."""
     values = call.node.meta["val"]
     return [result] * len(values) if isinstance(values, list | tuple) else result
+
+
+@rule("aten.linalg_norm", "aten.linalg_matrix_norm")
+def matrix_norm(call: Call) -> object:
+    """Of a vector, or of entries one by one, as other norms; of a matrix as such, it is not understood."""
+    given = call.get("ord")
+    if call.name == "aten.linalg_norm" and (given is None or len(call.get("dim") or ()) == 1):
+        return reduce(call)
+    return reduce(call) if given == "fro" else call.unknown(f"{call.name} of order {given} is not understood")
+
+
+@rule(
+    *("aten.mse_loss", "aten.l1_loss", "aten.huber_loss", "aten.smooth_l1_loss", "aten.kl_div"),
+    *("aten.binary_cross_entropy", "aten.binary_cross_entropy_with_logits"),
+)
+def loss(call: Call) -> Dims:
+    """Entry by entry, then (unless reduction is 0) a mean or sum over all."""
+    names = [name for name in ("self", "target", "weight", "pos_weight") if isinstance(call.get(name), fx.Node)]
+    operands = [call.tensor(name) for name in names]
+    dims = broadcast(operands)
+    if not call.get("reduction", 1):
+        return dims
+    call.reads |= {name: tuple(range(len(given))) for name, given in zip(names, operands, strict=True)}
+    return ()
+
+
+@rule("aten.dist")
+def distance(call: Call) -> Dims:
+    """|self - other|, over all entries."""
+    operands = call.tensor("self"), call.tensor("other")
+    broadcast(operands)
+    call.reads |= {name: tuple(range(len(given))) for name, given in zip(("self", "other"), operands, strict=True)}
+    return ()
+
+
+@rule("aten.pairwise_distance")
+def pairwise_distance(call: Call) -> Dims:
+    """|x1 - x2| over the last dimension."""
+    operands = call.tensor("x1"), call.tensor("x2")
+    dims = broadcast(operands)
+    call.reads |= {name: (len(given) - 1,) for name, given in zip(("x1", "x2"), operands, strict=True)}
+    return (*dims[:-1], UNIT) if call.get("keepdim", False) else dims[:-1]
 
 
 @rule("aten.cosine_similarity")
@@ -93,9 +137,18 @@ def _positions_are_used(call: Call) -> bool:
     return any(user.target is not operator.getitem or (user.args[1] and user.users) for user in call.node.users)
 
 
+_ORDERED = {"aten.triu": [-2, -1], "aten.tril": [-2, -1], "aten.fliplr": [1], "aten.flipud": [0]}
+"""Operators whose dimensions are not an argument."""
+
+
 @rule(
     "aten.cumsum",
     "aten.cumprod",
+    "aten.cummax",
+    "aten.cummin",
+    "aten.logcumsumexp",
+    "aten.fliplr",
+    "aten.flipud",
     "aten.sort",
     "aten.argsort",
     "aten.flip",
@@ -106,7 +159,7 @@ def _positions_are_used(call: Call) -> bool:
 def ordered(call: Call) -> object:
     """Operators to which the order of a dimension matters: it is fixed, the others pass on."""
     dims = call.operands()[0]
-    given = call.get("dims", call.get("dim", [-2, -1] if call.name in {"aten.triu", "aten.tril"} else -1))
+    given = call.get("dims", call.get("dim", _ORDERED.get(call.name, -1)))
     over = (
         given
         if isinstance(given, list | tuple) and given
@@ -115,6 +168,34 @@ def ordered(call: Call) -> object:
     for dim in over:
         call.fix(dims[dim], f"{call.name} depends on the order of its entries")
     return _each(call, dims)
+
+
+_FOURIER = [
+    f"aten.fft_{kind}{rank}" for kind in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft") for rank in ("", "2", "n")
+]
+
+
+@rule(*_FOURIER)
+def fourier(call: Call) -> Dims:
+    """A Fourier transform mixes the entries of its dimensions by their order; the others pass on."""
+    dims = call.tensor("self")
+    default = list(range(len(dims))) if call.name.endswith("n") else [-2, -1] if call.name.endswith("2") else [-1]
+    given = call.get("dim", default)
+    over = {int(dim) % len(dims) for dim in (given if isinstance(given, list | tuple) else [given])}
+    for dim in over:
+        call.fix(dims[dim], "a Fourier transform mixes its entries")
+    reason = f"{call.where}: it counts frequencies"
+    return tuple(constants([size], reason)[0] if i in over else dims[i] for i, size in enumerate(call.shape))
+
+
+@rule("aten.cross", "aten.linalg_cross")
+def cross(call: Call) -> Dims:
+    """Vectors of three entries, each of which has its place."""
+    dims = broadcast([call.tensor("self"), call.tensor("other")])
+    for dim in dims:
+        if measure(dim) == 3:
+            call.fix(dim, "its three entries are coordinates")
+    return dims
 
 
 @rule("aten.topk")
