@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from metaprune.deciding import plan as plan
     from metaprune.deciding import scores as scores
     from metaprune.formats.export import export as export
+    from metaprune.graph.calling import Call as Call
     from metaprune.graph.errors import MetapruneError as MetapruneError
     from metaprune.graph.graph import ChannelGraph as ChannelGraph
     from metaprune.graph.limits import Limits as Limits
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Axis": "graph.term",
     "Budget": "cost.budget",
+    "Call": "graph.calling",
     "ChannelGraph": "graph.graph",
     "Classification": "train.task",
     "DHP": "methods.dhp.dhp",

@@ -9,7 +9,7 @@ import torch
 import metaprune as mp
 from metaprune.cost.closed_form import ClosedForm, layer_macs, macs_form, params_form
 from metaprune.graph.errors import PlanError
-from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.graph import ChannelGraph, Pass
 from metaprune.graph.term import Axis, Concat, Product, width
 from tests.laws import oracle
 from tests.zoo import ZOO
@@ -110,7 +110,7 @@ def test_a_convolution_by_hand() -> None:
 
 def test_terms_by_hand() -> None:
     a, b, picture = Axis("a", 4), Axis("b", 5), Axis("", 3)
-    graph = ChannelGraph(axes={"a": a, "b": b}, tensors={}, parameters=(), operators=(), numbers={}, args=(), kwargs={})
+    graph = ChannelGraph(axes={"a": a, "b": b}, tensors={}, parameters=(), passes=(Pass(mp.Call()),), numbers={})
     form = ClosedForm(graph, [(Product((a, picture)), Concat((a, b))), (a, a), (picture,)])
     widths = torch.tensor([2, 3])
     assert form.at({"a": 2, "b": 3}) == form.many(widths[None]).item() == 2 * 3 * (2 + 3) + 2 * 2 + 3

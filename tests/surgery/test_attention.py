@@ -51,7 +51,7 @@ CALLS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CALLS)
 def test_written_out_it_computes_the_same(name: str, batch_first: bool) -> None:
     model, x = Attends(CALLS[name], batch_first=batch_first).eval(), inputs(batch_first)
-    calls = observe(model, (x,), {})
+    calls = observe(model, [mp.Call((x,))])
     plain = written_out(model, calls)
     assert list(calls) == ["attention"]
     assert isinstance(plain.attention, fx.GraphModule)
@@ -68,7 +68,7 @@ def test_written_out_it_computes_the_same(name: str, batch_first: bool) -> None:
 def test_settings_are_kept(settings: dict[str, Any]) -> None:
     model, x = Attends({}, batch_first=True, **settings), inputs(True)
     model.attention.out_proj.weight.requires_grad_(False)
-    plain = written_out(model, observe(model.eval(), (x,), {}))
+    plain = written_out(model, observe(model.eval(), [mp.Call((x,))]))
     torch.testing.assert_close(model(x)[0], plain(x)[0], rtol=1e-12, atol=1e-12)
     assert {p.requires_grad for n, p in plain.named_parameters() if "out_proj.weight" in n} == {False}
     assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in model.parameters())
@@ -79,7 +79,7 @@ def test_settings_are_kept(settings: dict[str, Any]) -> None:
 def test_it_is_plain_pytorch() -> None:
     """It is copied, pickled and asked for attributes without this package."""
     model, x = Attends({}, batch_first=True).eval(), inputs(True)
-    plain = written_out(model, observe(model, (x,), {})).attention
+    plain = written_out(model, observe(model, [mp.Call((x,))])).attention
     for other in (copy.deepcopy(plain), pickle.loads(pickle.dumps(plain))):
         torch.testing.assert_close(plain(x, x, x)[0], other(x, x, x)[0])
         assert (other.num_heads, other.embed_dim, other.batch_first) == (HEADS, DIM, True)
@@ -89,7 +89,7 @@ def test_it_is_plain_pytorch() -> None:
 
 def test_another_call_than_the_traced_one_is_refused() -> None:
     model, x = Attends({"need_weights": False}, batch_first=True).eval(), inputs(True)
-    plain: Any = written_out(model, observe(model, (x,), {})).attention
+    plain: Any = written_out(model, observe(model, [mp.Call((x,))])).attention
     with pytest.raises(AssertionError, match="attn_mask was None"):
         plain(x, x, x, need_weights=False, attn_mask=CAUSAL)
     with pytest.raises(AssertionError, match="need_weights was False"):
@@ -110,7 +110,7 @@ class CalledTwice(nn.Module):
 )
 def test_what_cannot_be_written_out_stays(model: nn.Module) -> None:
     x = inputs(True)
-    assert observe(model.eval(), (x,), {}) == {}
+    assert observe(model.eval(), [mp.Call((x,))]) == {}
     graph = mp.trace(model, (x,))
     assert not graph.written_out
     assert not [axis for axis in graph.free.values() if axis.size in (HEADS, DIM // HEADS)]

@@ -20,6 +20,7 @@ from tests.zoo import (
     recurrent,
     residual,
     sequence,
+    training,
     vision,
 )
 from tests.zoo.entry import Entry, randomise
@@ -41,6 +42,7 @@ _FILES = (
     picking,
     opaque,
     habits,
+    training,
     pretrained,
     *_WHOLE,
 )

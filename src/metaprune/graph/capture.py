@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -13,13 +13,14 @@ from unittest.mock import patch
 import torch
 from torch import fx, nn
 
+from metaprune.graph.calling import Call, answering
 from metaprune.graph.errors import TraceError
 from metaprune.graph.objects import learn, open_to_trees
 from metaprune.graph.provenance import Record, recording
 from metaprune.graph.quiet import quiet
 from metaprune.graph.rehearsal import ordinary, rehearsal, stand_in
 
-__all__ = ["Captured", "capture", "check_inputs", "inference_mode_of"]
+__all__ = ["Captured", "capture", "check_inputs", "inference_mode_of", "mode_of"]
 
 
 @dataclass(frozen=True)
@@ -30,62 +31,59 @@ class Captured:
         program: The exported program.
         records: The calls of the network's code that it came from.
         floats: The broken numbers that its modules hold, which are what they are whatever is cut.
-        args: The example inputs.
-        kwargs: The example inputs by name.
+        call: How it was called.
     """
 
     program: torch.export.ExportedProgram
     records: Sequence[Record]
     floats: Set[float]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    call: Call
 
 
-def capture(
-    model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any] | None = None,
-    recorded: bool = True,
-    training: bool | None = None,
-) -> Captured:
+def capture(model: nn.Module, call: Call, recorded: bool = True, as_it_is: bool = False) -> Captured:
     """Export a network. What is exported is a stand-in: whatever its code writes, `model` stays what it is.
 
     Args:
         model: Any module that `torch.export` can read.
-        args: Example inputs.
-        kwargs: Example inputs by name.
+        call: How it is called.
         recorded: Whether to record the calls of its code; without, it takes less time.
-        training: The mode in which to export it; None for the one that it is in.
+        as_it_is: Whether each module stays in its own mode, whatever the call says.
 
     Raises:
         TraceError: `torch.export` cannot capture it with these inputs.
     """
-    check_inputs(model, args, kwargs)
-    named: dict[str, Any]
-    args, named = ordinary((args, dict(sorted((kwargs or {}).items()))))  # one order, whoever calls
+    check_inputs(model, call.args, call.kwargs)
+    args, kwargs = ordinary((call.args, dict(call.kwargs)))
+    mode = None if as_it_is else call.training
     try:
         with (
-            rehearsal(model, training, writes=False) as actor,
-            open_to_trees(args, named),
+            rehearsal(model, mode, writes=False) as actor,
+            open_to_trees(args, kwargs),
             quiet(),
             torch.enable_grad(),  # programs differ with it
         ):
             if recorded:
                 try:
-                    with recording(actor) as recorder, _outputs_learned(actor), _no_more_than_needed():
-                        program = torch.export.export(actor, args, named, strict=False)
-                    return Captured(program, recorder.records, recorder.floats, args, named)
+                    with recording(actor) as recorder:
+                        program = _exported(actor, call.method, args, kwargs)
+                    return Captured(program, recorder.records, recorder.floats, call)
                 except Exception:
                     actor = stand_in(model)  # trial cuts tell less, but something
-            with _outputs_learned(actor), _no_more_than_needed(stack_traces=recorded):
-                program = torch.export.export(actor, args, named, strict=False)
-            return Captured(program, (), frozenset(), args, named)
+            program = _exported(actor, call.method, args, kwargs, stack_traces=recorded)
+            return Captured(program, (), frozenset(), call)
     except Exception as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise TraceError(
             f"trace: torch.export could not read {type(model).__name__} with these inputs "
             f"({type(error).__name__}: {reason}); check that model(*args, **kwargs) runs and is exportable"
         ) from error
+
+
+def _exported(
+    actor: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], stack_traces: bool = True
+) -> torch.export.ExportedProgram:
+    with answering(actor, method), _outputs_learned(actor), _no_more_than_needed(stack_traces):
+        return torch.export.export(actor, args, kwargs, strict=False)
 
 
 def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> None:
@@ -102,11 +100,16 @@ def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
         raise TraceError(f"trace: expected kwargs as a dictionary of inputs by name, got {type(kwargs).__name__}")
 
 
-@contextmanager
-def inference_mode_of(model: nn.Module) -> Iterator[None]:
+def inference_mode_of(model: nn.Module) -> AbstractContextManager[None]:
     """Evaluation mode inside; every module's own mode is restored afterwards, also after an error."""
+    return mode_of(model, training=False)
+
+
+@contextmanager
+def mode_of(model: nn.Module, training: bool) -> Iterator[None]:
+    """Training or evaluation mode inside; every module's own mode is restored afterwards, also after an error."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:

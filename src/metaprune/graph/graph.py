@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from metaprune.graph.calling import Call
 from metaprune.graph.errors import PlanError
 from metaprune.graph.flow import Flow
 from metaprune.graph.provenance import Number
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Axis, Term, axes_of, size, width
 
-__all__ = ["ChannelGraph", "Operator", "Size", "Tie", "WidthLimits"]
+__all__ = ["ChannelGraph", "Operator", "Pass", "Size", "Tie", "WidthLimits"]
 
 _DIGITS = re.compile(r"\d+")
 
@@ -96,6 +99,26 @@ class WidthLimits:
 
 
 @dataclass(frozen=True)
+class Pass:
+    """What a network does in one of the calls that it was traced in.
+
+    Attributes:
+        call: How it was called.
+        operators: The operators in order of execution.
+        returned: Where each of the outputs comes from.
+        constants: Of each tensor that the code makes the line that does, and a digest.
+        like: The place of another pass that runs the same operators, but for what the mode of a network switches:
+            dropout, and the statistics of batch norm. None where there is none.
+    """
+
+    call: Call
+    operators: tuple[Operator, ...] = field(default=(), repr=False)
+    returned: Flow = field(default=(), repr=False)
+    constants: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    like: int | None = None
+
+
+@dataclass(frozen=True)
 class ChannelGraph:
     """Axes, and every dimension of every tensor as a term over them. Made by `mp.trace`; prints as a table.
 
@@ -103,18 +126,15 @@ class ChannelGraph:
         axes: Name -> axis, in order of execution. Axes with a reason in `fixed` must keep their size.
         tensors: Qualified name of every parameter and buffer -> one term per dimension.
         parameters: The names of the parameters, each tied one once.
-        operators: The operators in order of execution.
+        passes: What the network does in each of the calls that it was traced in; costs are those of the first.
         numbers: (module, attribute) -> the term whose size the attribute holds.
-        args: The example inputs it was traced with; the first dimension of the first tensor is the batch.
-        kwargs: The example keyword inputs.
-        batch: Examples in the example inputs.
-        constants: Of each tensor that the code makes the line that does, and a digest.
-        tables: Name of each tensor that a module holds as a plain attribute -> one term per dimension.
-        returned: Where each of the outputs comes from.
         unfollowed: (module, attribute) -> a term of the size that the attribute equals, where nothing was followed to
             it from there: such a number stays what it is.
+        uncaptured: Why the training forward of the example inputs is not among the passes; None where it is.
+        outputs: Which outputs count, as `mp.trace` was told.
         ties: Pairs of terms made one, in the stages they were found in.
-        inference: What it was read from.
+        tables: Name of each tensor that a module holds as a plain attribute -> one term per dimension.
+        inferences: What each pass was read from.
         written_out: The attention modules of PyTorch's that were written out, each with how it is called.
         limits: What the widths of axes must obey.
     """
@@ -122,19 +142,52 @@ class ChannelGraph:
     axes: Mapping[str, Axis]
     tensors: Mapping[str, tuple[Term, ...]] = field(repr=False)
     parameters: tuple[str, ...] = field(repr=False)
-    operators: tuple[Operator, ...] = field(repr=False)
+    passes: tuple[Pass, ...]
     numbers: Mapping[tuple[str, str], Term] = field(repr=False)
-    args: tuple[Any, ...] = field(repr=False)
-    kwargs: Mapping[str, Any] = field(repr=False)
-    batch: int = 1
     unfollowed: Mapping[tuple[str, str], Term] = field(default_factory=dict, repr=False)
+    uncaptured: str | None = None
+    outputs: Any = None
     ties: tuple[tuple[Tie, ...], ...] = field(default=(), repr=False)
-    returned: Flow = field(default=(), repr=False)
-    constants: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tables: Mapping[str, tuple[Term, ...]] = field(default_factory=dict, repr=False)
-    inference: object = field(default=None, repr=False, compare=False)
+    inferences: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     written_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     limits: WidthLimits = field(default_factory=WidthLimits, repr=False)
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """The operators of the first pass, in order of execution."""
+        return self.passes[0].operators
+
+    @property
+    def every_operator(self) -> Iterator[Operator]:
+        """The operators of all passes that differ, one pass after the other."""
+        return (operator for one in self.passes if one.like is None for operator in one.operators)
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The example inputs; the first dimension of the first tensor is the batch."""
+        return self.passes[0].call.args
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """The example inputs by name."""
+        return self.passes[0].call.kwargs
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls that the network was traced in."""
+        return tuple(one.call for one in self.passes)
+
+    @cached_property
+    def batch(self) -> int:
+        """Examples in the example inputs."""
+        inputs = [leaf for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+        return inputs[0].shape[0] if inputs and inputs[0].ndim else 1
+
+    @property
+    def inference(self) -> Any:
+        """What the first pass was read from."""
+        return self.inferences[0] if self.inferences else None
 
     @property
     def free(self) -> dict[str, Axis]:

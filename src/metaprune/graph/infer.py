@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,10 +16,13 @@ from torch.utils import _pytree as pytree
 from metaprune.graph.aliases import is_pointwise, one_name
 from metaprune.graph.attributes import held, is_pytorchs, modules_by_name
 from metaprune.graph.call import Call, Dims, constants, is_layout, named_arguments, where
+from metaprune.graph.calling import Call as Way
+from metaprune.graph.calling import state_leaves
 from metaprune.graph.capture import Captured, capture
+from metaprune.graph.counting import Outputs, counted
 from metaprune.graph.errors import TraceError
 from metaprune.graph.flow import sources, wrapped
-from metaprune.graph.graph import ChannelGraph, Operator, Size, Tie
+from metaprune.graph.graph import ChannelGraph, Operator, Pass, Size, Tie
 from metaprune.graph.literals import digests, single_values, tables
 from metaprune.graph.provenance import Combined, Extent, Number, Record, Tagged, call_of
 from metaprune.graph.rules import RULES
@@ -48,23 +51,39 @@ _OWN_NAMES = {"weight", "bias"}
 
 @dataclass
 class Inference:
-    """A channel graph together with the program it was read from.
+    """One pass of a channel graph together with the program it was read from.
 
     Attributes:
-        graph: The channel graph.
+        graph: The channel graph, of all passes.
+        place: Which of its passes this is.
         program: The exported program.
         dims: For each node of the program its terms (a tuple per tensor).
         reads: For each node the dimensions that it reads across, per tensor argument.
-        nodes: The nodes of the graph's operators, in the same order.
+        nodes: The nodes of the pass's operators, in the same order.
         owner: For each node that is a parameter or buffer, its qualified name.
+        counts: For each output, whether it counts: "yes", "no", or "state".
+        switched: Nodes whose arguments are others in this pass than in the program, with these arguments.
     """
 
     graph: ChannelGraph
+    place: int
     program: torch.export.ExportedProgram
     dims: dict[fx.Node, Any]
     reads: dict[fx.Node, dict[str, tuple[int, ...]]]
     nodes: list[fx.Node]
     owner: dict[fx.Node, str]
+    counts: Sequence[str] = ()
+    switched: Mapping[fx.Node, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def call(self) -> Way:
+        """How the network was called."""
+        return self.graph.passes[self.place].call
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """The operators of the pass."""
+        return self.graph.passes[self.place].operators
 
 
 def infer(
@@ -88,48 +107,68 @@ def infer(
     Raises:
         TraceError: `torch.export` cannot capture the model with these inputs.
     """
-    return read(model, capture(model, args, kwargs, recorded, training), ties)
+    call = Way(args, kwargs or {}, training=model.training)
+    return read(model, [capture(model, call, recorded, as_it_is=True)], ties)[0]
 
 
-def read(model: nn.Module, captured: Captured, ties: Sequence[Sequence[Tie]] = ()) -> Inference:
-    """Infer the channel graph from a captured program.
+def read(
+    model: nn.Module,
+    captured: Sequence[Captured],
+    ties: Sequence[Sequence[Tie]] = (),
+    outputs: Outputs = None,
+    further: Sequence[Captured] = (),
+) -> tuple[Inference, ...]:
+    """Infer the one channel graph of all the programs that were captured of a network.
 
     Args:
         model: The network that was captured.
-        captured: From `capture`.
+        captured: From `capture`, one for each call; costs are those of the first.
         ties: Pairs of terms that become one, in stages: those of a stage are over the axes that there are after the
             stages before it. A pair that cannot be reconciled is fixed.
+        outputs: Which outputs count.
+        further: More of them, read when the pairs are one.
+
+    Returns:
+        The inference of each program, all with the same graph.
     """
-    walk = _Walk(model, captured.program, captured.records, captured.floats)
-    walk.run(captured.program.graph_module, walk.inputs())
+    reading = _Reading(model, outputs)
+    for one in captured:
+        reading.walk(one)
     for stage in ties:
-        walk.tie(stage)
-    return walk.freeze(captured.args, captured.kwargs, tuple(map(tuple, ties)))
+        reading.tie(stage)
+    for one in further:
+        reading.walk(one)
+    return reading.freeze(tuple(map(tuple, ties)))
 
 
 @dataclass
 class _Walk:
     model: nn.Module
-    program: torch.export.ExportedProgram
-    records: Sequence[Record]
-    floats: Set[float]
+    captured: Captured
+    shapes: dict[str, Dims]
+    plain: dict[str, Dims]
+    counts: Sequence[str]
     made: dict[int, fx.Node] = field(default_factory=dict)
     dims: dict[fx.Node, Any] = field(default_factory=dict)
     owner: dict[fx.Node, str] = field(default_factory=dict)
     calls: list[tuple[Call, list[Dims]]] = field(default_factory=list)
     given: dict[str, Dims] = field(default_factory=dict)
-    shapes: dict[str, Dims] = field(default_factory=dict)
     tables: dict[fx.Node, str] = field(default_factory=dict)
     singles: dict[fx.Node, float] = field(default_factory=dict)
 
+    @property
+    def program(self) -> torch.export.ExportedProgram:
+        return self.captured.program
+
+    @property
+    def records(self) -> Sequence[Record]:
+        return self.captured.records
+
     def inputs(self) -> list[Dims]:
-        """The dimensions of the program's placeholders; tied tensors share theirs."""
-        by_identity: dict[int, Dims] = {}
-        for name, tensor in named_tensors(self.model).items():
-            fresh = tuple(UNIT if size == 1 else Variable(size) for size in tensor.shape)
-            self.shapes[name] = by_identity.setdefault(id(tensor), fresh)
+        """The dimensions of the program's placeholders."""
         self.tables, self.singles = tables(self.model, self.program), single_values(self.program)
         result: list[Dims] = []
+        states = iter(state_leaves(self.captured.call))
         placeholders = [node for node in self.program.graph.nodes if node.op == "placeholder"]
         for node, spec in zip(placeholders, self.program.graph_signature.input_specs, strict=True):
             value = node.meta.get("val")
@@ -137,11 +176,13 @@ class _Walk:
             if spec.kind in {InputKind.PARAMETER, InputKind.BUFFER} and spec.target in self.shapes:
                 self.owner[node] = str(spec.target)
                 result.append(self.shapes[str(spec.target)])
+            elif spec.kind == InputKind.USER_INPUT and next(states, False):
+                result.append(tuple(UNIT if size == 1 else Variable(int(size)) for size in sizes))
             elif spec.kind == InputKind.USER_INPUT:
                 self.given[node.name] = constants(sizes, f"it is a size of the input {node.name!r}")
                 result.append(self.given[node.name])
             elif node in self.tables:
-                result.append(tuple(Variable(size) for size in sizes))
+                result.append(self.plain.setdefault(self.tables[node], tuple(Variable(size) for size in sizes)))
             else:
                 result.append(constants(sizes, f"{self.place(node)}: it is a size of a constant that the code makes"))
         return result
@@ -167,8 +208,8 @@ class _Walk:
             elif node.op == "output":
                 result = pytree.tree_map(lambda value: self.dims.get(value), node.args[0])
                 if module is self.program.graph_module:
-                    for value in node.all_input_nodes:
-                        for dim in self.dims.get(value) or ():
+                    for value, counts in zip(node.args[0], self.counts, strict=True):
+                        for dim in (self.dims.get(value) or ()) if counts == "yes" else ():
                             fix(dim, "it is a size of the output")
                 return result
         return None
@@ -209,49 +250,34 @@ class _Walk:
         path = next(reversed(stack.values()))[0] if stack else ""
         return Call(node, one_name(str(name).rstrip("_")), arguments, self.dims, path, self.owner)
 
-    def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any], ties: tuple[tuple[Tie, ...], ...]) -> Inference:
-        """Turn what is left of the variables into named axes, and shapes into terms."""
-        self.fix_unread()
-        axes = self.name()
-        leaves: dict[Variable, Axis] = axes | {}
+    def constants(self) -> tuple[tuple[str, str], ...]:
+        """The tensors that the code makes, each with its line."""
+        return digests(self.program, {*self.tables, *self.singles}, self.place)
 
-        known: dict[int, tuple[Shape, Term]] = {}
-
-        def term(shape: Shape) -> Term:
-            if id(shape) not in known:
-                known[id(shape)] = shape, written(resolve(shape))
-            return known[id(shape)][1]
-
-        def written(shape: Shape) -> Term:
-            if isinstance(shape, Variable):
-                return leaves.setdefault(shape, Axis("", shape.size, shape.fixed or "no tensor holds it"))
-            inner = tuple(written(part) for part in shape.of)
-            return Product(inner) if isinstance(shape, Factors) else Concat(inner)
-
-        def terms(dims: Dims) -> tuple[Term, ...]:
-            return tuple(term(dim) for dim in dims)
-
-        modules = modules_by_name(self.model)
-        first = {module: path for path, module in self.model.named_modules()}
+    def operators(
+        self, modules: Mapping[str, nn.Module], frozen: _Frozen
+    ) -> tuple[list[Operator], dict[tuple[str, str], Term]]:
+        """The operators, without their operands, and the attributes whose size is known by their name."""
+        term, terms = frozen.term, frozen.terms
+        first: dict[nn.Module, str] = {}
+        for path, module in modules.items():
+            first.setdefault(module, path)
         numbers: dict[tuple[str, str], Term] = {}
-        operators: list[Operator] = []
-        nodes = [call.node for call, _ in self.calls]
-        flows, returned = sources(self.program.graph_module, self.placeholders(), nodes)
-        for (call, outputs), flow in zip(self.calls, flows, strict=True):
+        result: list[Operator] = []
+        for call, outputs in self.calls:
             exact = {
                 (first.get(modules[path], path), name): dim
                 for (path, name), dim in call.numbers.items()
                 if is_pytorchs(modules.get(path)) and held(modules, path, name) == measure(dim)
             }
             numbers |= {key: term(dim) for key, dim in exact.items()}
-            operators.append(
+            result.append(
                 Operator(
                     name=call.name,
                     path=call.path,
                     layer=self.layer(call),
                     where=call.where,
                     outputs=tuple(terms(dims) for dims in outputs),
-                    operands=flow,
                     macs=tuple(terms(dims) for dims in call.macs),
                     scalars=self.scalars(call),
                     computed=any(self.is_computed(call, scalar) for scalar in self.scalars(call)),
@@ -269,36 +295,25 @@ class _Walk:
                     ),
                 )
             )
-        parameters = dict(self.model.named_parameters())
-        inputs = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        graph = ChannelGraph(
-            axes={axis.name: axis for axis in axes.values()},
-            tensors={name: terms(dims) for name, dims in self.shapes.items()},
-            parameters=tuple(parameters),
-            operators=tuple(operators),
-            numbers=numbers,
-            args=args,
-            kwargs=kwargs,
-            batch=inputs[0].shape[0] if inputs and inputs[0].ndim else 1,
-            ties=ties,
-            tables={name: terms(self.dims[node]) for node, name in self.tables.items()},
-            constants=digests(self.program, {*self.tables, *self.singles}, self.place),
-            returned=returned,
-        )
+        return result, numbers
+
+    def inference(self, graph: ChannelGraph, place: int, frozen: _Frozen) -> Inference:
+        """What was read, in terms."""
         dims = {
-            node: tuple(map(terms, value)) if isinstance(value, list) else terms(value)
+            node: tuple(map(frozen.terms, value)) if isinstance(value, list) else frozen.terms(value)
             for node, value in self.dims.items()
             if value is not None
         }
         reads = {call.node: call.reads for call, _ in self.calls}
-        return Inference(graph, self.program, dims, reads, nodes, self.owner)
+        nodes = [call.node for call, _ in self.calls]
+        return Inference(graph, place, self.program, dims, reads, nodes, self.owner, self.counts)
 
     def is_computed(self, call: Call, scalar: float) -> bool:
         """Whether the code may have computed a number from a size; what is held or written down was not."""
         if isinstance(scalar, int):
             given = call.record.numbers if call.record is not None else ()
             return call.record is None or any(isinstance(n, Tagged) for n in given if n == scalar)
-        return scalar not in self.floats and scalar not in _NO_SIZES
+        return scalar not in self.captured.floats and scalar not in _NO_SIZES
 
     def scalars(self, call: Call) -> tuple[float, ...]:
         """The numbers that a call computes with, and the values of tensors among its operands that are made of some."""
@@ -306,21 +321,6 @@ class _Walk:
             return ()
         made = (self.singles[node] for node in call.node.all_input_nodes if node in self.singles)
         return (*_scalars(call), *made)
-
-    def tie(self, pairs: Sequence[Tie]) -> None:
-        """Make the terms of each pair one."""
-        named: dict[str, Shape] = {axis.name: variable for variable, axis in self.name().items()}
-        for tie in pairs:
-
-            def leaf(axis: Axis, tie: Tie = tie) -> Shape:
-                return named[axis.name] if axis.name else Variable(axis.size, f"{tie.where}: {axis.fixed}")
-
-            one, other = (fold(term, leaf, _factors, _parts) for term in (tie.one, tie.other))
-            try:
-                unify(one, other)
-            except Irreconcilable as error:
-                for shape in (one, other):
-                    fix(shape, f"{tie.where}: one number there is the size of dimensions that differ ({error})")
 
     def placeholders(self) -> dict[fx.Node, str]:
         """What the program is given, by name: parameters and buffers, inputs by their place, constants."""
@@ -358,10 +358,56 @@ class _Walk:
             dims = dims[extent.output] if extent.output < len(dims) else None
         return dims if isinstance(dims, tuple) and extent.dim < len(dims) else None
 
+    def layer(self, call: Call) -> str:
+        """The module that holds the weight of a call, or the caller."""
+        for value in call.arguments.values():
+            if isinstance(value, fx.Node) and value in self.owner:
+                return _module(self.owner[value])
+        return call.path
+
+
+@dataclass
+class _Reading:
+    """All programs of a network, read together: its tensors have one dimension each in all of them."""
+
+    model: nn.Module
+    outputs: Outputs = None
+    walks: list[_Walk] = field(default_factory=list)
+    shapes: dict[str, Dims] = field(default_factory=dict)
+    plain: dict[str, Dims] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        by_identity: dict[int, Dims] = {}  # tied tensors share theirs
+        for name, tensor in named_tensors(self.model).items():
+            fresh = tuple(UNIT if size == 1 else Variable(size) for size in tensor.shape)
+            self.shapes[name] = by_identity.setdefault(id(tensor), fresh)
+
+    def walk(self, captured: Captured) -> None:
+        """Read one program more."""
+        counts = counted(captured.program, self.outputs, named_here=not self.walks)
+        walk = _Walk(self.model, captured, self.shapes, self.plain, counts)
+        walk.run(captured.program.graph_module, walk.inputs())
+        self.walks.append(walk)
+
+    def tie(self, pairs: Sequence[Tie]) -> None:
+        """Make the terms of each pair one."""
+        named: dict[str, Shape] = {axis.name: variable for variable, axis in self.name().items()}
+        for tie in pairs:
+
+            def leaf(axis: Axis, tie: Tie = tie) -> Shape:
+                return named[axis.name] if axis.name else Variable(axis.size, f"{tie.where}: {axis.fixed}")
+
+            one, other = (fold(term, leaf, _factors, _parts) for term in (tie.one, tie.other))
+            try:
+                unify(one, other)
+            except Irreconcilable as error:
+                for shape in (one, other):
+                    fix(shape, f"{tie.where}: one number there is the size of dimensions that differ ({error})")
+
     def fix_unread(self) -> None:
         """What is only moved about, or held by buffers alone, was not read: cutting it could not be checked."""
         read: set[Variable] = set()
-        for call, outputs in self.calls:
+        for call, outputs in (one for walk in self.walks for one in walk.calls):
             if not is_layout(call.name):
                 read |= {
                     variable for dims in (*outputs, *call.operands()) for dim in dims for variable in variables(dim)
@@ -376,16 +422,9 @@ class _Walk:
             for dim in dims:
                 for variable in variables(dim):
                     if variable not in read:
-                        variable.fixed = variable.fixed or "the traced forward pass does not read it"
+                        variable.fixed = variable.fixed or "no traced call reads it"
                     elif variable not in trained:
                         variable.fixed = variable.fixed or "no parameter holds it"
-
-    def layer(self, call: Call) -> str:
-        """The module that holds the weight of a call, or the caller."""
-        for value in call.arguments.values():
-            if isinstance(value, fx.Node) and value in self.owner:
-                return _module(self.owner[value])
-        return call.path
 
     def name(self) -> dict[Variable, Axis]:
         """Name variables after the first tensor in order of execution that holds them; collect their members."""
@@ -395,15 +434,21 @@ class _Walk:
                 for variable in dict.fromkeys(variables(dim)):
                     members.setdefault(variable, []).append(f"{tensor}:{position}")
         order = dict.fromkeys(
-            self.owner[node] for call, _ in self.calls for node in call.node.all_input_nodes if node in self.owner
+            walk.owner[node]
+            for walk in self.walks
+            for call, _ in walk.calls
+            for node in call.node.all_input_nodes
+            if node in walk.owner
         )
         axes: dict[Variable, Axis] = {}
-        for given, dims in self.given.items():
-            for position, dim in enumerate(dims):
-                for variable in members.keys() & set(variables(dim)):
-                    axes[variable] = Axis(
-                        f"{given}:{position}", variable.size, variable.fixed, tuple(members[variable])
-                    )
+        for place, walk in enumerate(self.walks):
+            for given, dims in walk.given.items():
+                for position, dim in enumerate(dims):
+                    for variable in (members.keys() & set(variables(dim))) - axes.keys():
+                        known = {axis.name for axis in axes.values()} if place else ()
+                        name = f"{given}:{position}"
+                        name = f"{name} (call {place + 1})" if name in known else name
+                        axes[variable] = Axis(name, variable.size, variable.fixed, tuple(members[variable]))
         for tensor in order | dict.fromkeys(self.shapes):
             held = dict.fromkeys(v for dim in self.shapes[tensor] for v in variables(dim) if v.fixed != KERNEL)
             unnamed = [variable for variable in held if variable not in axes]
@@ -413,6 +458,55 @@ class _Walk:
                 name = name if name not in taken else f"{tensor}[{index}]"
                 axes[variable] = Axis(name, variable.size, variable.fixed, tuple(members[variable]))
         return axes
+
+    def freeze(self, ties: tuple[tuple[Tie, ...], ...]) -> tuple[Inference, ...]:
+        """Turn what is left of the variables into named axes, and shapes into terms."""
+        self.fix_unread()
+        axes = self.name()
+        frozen = _Frozen(axes | {})
+        modules = modules_by_name(self.model)
+        numbers: dict[tuple[str, str], Term] = {}
+        passes = []
+        for walk in self.walks:
+            operators, exact = walk.operators(modules, frozen)
+            numbers |= exact
+            nodes = [call.node for call, _ in walk.calls]
+            flows, returned = sources(walk.program.graph_module, walk.placeholders(), nodes)
+            traced = tuple(replace(one, operands=flow) for one, flow in zip(operators, flows, strict=True))
+            passes.append(Pass(walk.captured.call, traced, returned, walk.constants()))
+        graph = ChannelGraph(
+            axes={axis.name: axis for axis in axes.values()},
+            tensors={name: frozen.terms(dims) for name, dims in self.shapes.items()},
+            parameters=tuple(dict(self.model.named_parameters())),
+            passes=tuple(passes),
+            numbers=numbers,
+            ties=ties,
+            tables={name: frozen.terms(dims) for name, dims in self.plain.items()},
+            outputs=self.outputs,
+        )
+        return tuple(walk.inference(graph, place, frozen) for place, walk in enumerate(self.walks))
+
+
+@dataclass
+class _Frozen:
+    """Shapes as terms, each made once."""
+
+    leaves: dict[Variable, Axis]
+    known: dict[int, tuple[Shape, Term]] = field(default_factory=dict)
+
+    def term(self, shape: Shape) -> Term:
+        if id(shape) not in self.known:
+            self.known[id(shape)] = shape, self.written(resolve(shape))
+        return self.known[id(shape)][1]
+
+    def written(self, shape: Shape) -> Term:
+        if isinstance(shape, Variable):
+            return self.leaves.setdefault(shape, Axis("", shape.size, shape.fixed or "no tensor holds it"))
+        inner = tuple(self.written(part) for part in shape.of)
+        return Product(inner) if isinstance(shape, Factors) else Concat(inner)
+
+    def terms(self, dims: Dims) -> tuple[Term, ...]:
+        return tuple(self.term(dim) for dim in dims)
 
 
 def _factors(of: Sequence[Shape]) -> Shape:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import copy
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from metaprune.graph.calling import Call
 from metaprune.graph.rehearsal import rehearsal
 from metaprune.graph.tensors import clone, named_tensors
 
@@ -31,8 +34,11 @@ _READ = {"num_heads", "embed_dim", "batch_first", "in_proj_bias", "_qkv_same_emb
 """Attributes that the new module has, too: PyTorch's transformer layers ask for them."""
 
 
-def observe(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Calls:
-    """How a network calls each of its attention modules that can be written out, found by running it once."""
+def observe(model: nn.Module, ways: Sequence[Call]) -> Calls:
+    """How a network calls each of its attention modules that can be written out, found by running it in every way.
+
+    A training forward that cannot be run says nothing.
+    """
     names: dict[int, int] = {}
     for tensor in named_tensors(model).values():
         names[id(tensor)] = names.get(id(tensor), 0) + 1
@@ -52,18 +58,19 @@ def observe(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         bound.apply_defaults()
         calls[path_of[module]].append(_call(bound.arguments))
 
-    with rehearsal(model) as actor:
-        for path in found:
-            module = actor.get_submodule(path)
-            path_of[module] = path
-            module.register_forward_pre_hook(note, with_kwargs=True)
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with torch.no_grad():
-                actor(*copy.deepcopy(args), **copy.deepcopy(dict(kwargs)))
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
+    for way in ways:
+        with rehearsal(model, way.training) as actor, suppress(*[Exception] if way.training else []):
+            for path in found:
+                module = actor.get_submodule(path)
+                path_of[module] = path
+                module.register_forward_pre_hook(note, with_kwargs=True)
+            fast = torch.backends.mha.get_fastpath_enabled()
+            torch.backends.mha.set_fastpath_enabled(False)
+            try:
+                with torch.no_grad():
+                    replace(way, args=copy.deepcopy(way.args), kwargs=copy.deepcopy(dict(way.kwargs))).of(actor)
+            finally:
+                torch.backends.mha.set_fastpath_enabled(fast)
     return {path: seen[0] for path, seen in calls.items() if seen and all(call == seen[0] for call in seen) and seen[0]}
 
 

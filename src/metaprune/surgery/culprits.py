@@ -127,10 +127,14 @@ class Culprits:
 
         if (tensor := _TENSOR.search(reason)) is not None and tensor["name"] in self.graph.tensors:
             return of(self.graph.tensors[tensor["name"]])
-        here = set(self.at(reason))
-        operators = self.graph.operators
-        unknown = {name for place in here for name in of(_unknown(operators[place]))}
-        found = unknown
+        operators = [one.operators for one in self.graph.passes if one.like is None]
+        return next((found for one in operators if (found := self.upstream(one, _at(one, reason), of))), set())
+
+    def upstream(
+        self, operators: Sequence[Operator], here: set[int], of: Callable[[Iterable[Term]], set[str]]
+    ) -> set[str]:
+        """What is laid out at some operators of a pass, or else a little before them."""
+        found = {name for place in here for name in of(_unknown(operators[place]))}
         for _ in range(_UPSTREAM):
             if found or not here:
                 break
@@ -150,18 +154,6 @@ class Culprits:
             here = {place for place in above if isinstance(place, int)}
         return found
 
-    def at(self, reason: str) -> list[int]:
-        """The operators of the line that a reason names, or else of the last line before it that has any."""
-        place = _PLACE.search(reason)
-        if place is None:
-            return []
-        lines: dict[int, list[int]] = {}
-        for index, operator in enumerate(self.graph.operators):
-            file, _, line = operator.where.rpartition(":")
-            if file == place["file"]:
-                lines.setdefault(int(line), []).append(index)
-        return lines[max((line for line in lines if line <= int(place["line"])), default=min(lines))] if lines else []
-
     def entries(self, kind: Iterable[str]) -> int:
         """The entries of the parameters that some axes take part in."""
         names = set(kind)
@@ -170,6 +162,19 @@ class Culprits:
             for terms in (self.graph.tensors[name] for name in self.graph.parameters)
             if any(axis.name in names for term in terms for axis in axes_of(term))
         )
+
+
+def _at(operators: Sequence[Operator], reason: str) -> set[int]:
+    """The operators of the line that a reason names, or else of the last line before it that has any."""
+    place = _PLACE.search(reason)
+    if place is None:
+        return set()
+    lines: dict[int, set[int]] = {}
+    for index, operator in enumerate(operators):
+        file, _, line = operator.where.rpartition(":")
+        if file == place["file"]:
+            lines.setdefault(int(line), set()).add(index)
+    return lines[max((line for line in lines if line <= int(place["line"])), default=min(lines))] if lines else set()
 
 
 def _unknown(operator: Operator) -> list[Term]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,13 +15,16 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.call import named_arguments
+from metaprune.graph.calling import Call
+from metaprune.graph.capture import Captured, capture, mode_of
 from metaprune.graph.flow import wrapped
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.infer import Inference, infer
+from metaprune.graph.infer import Inference, read
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import clone, named_tensors
 from metaprune.graph.term import Term, channels, size
 from metaprune.surgery.attention import written_out
+from metaprune.surgery.translate import translated
 
 __all__ = ["HidingInterpreter", "Masked", "Programs", "mask"]
 
@@ -36,8 +41,8 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
         plan: The channels that stay.
 
     Returns:
-        A module with the calling signature of `model`; gradients flow to its `network`, of the full width. It is traced
-        anew for each new shape of its inputs.
+        A module with the calling signature of `model`, and the methods that the graph was traced in; gradients flow to
+        its `network`, of the full width. It is traced anew for each new kind of call (shapes of the inputs, modes).
 
     Raises:
         PlanError: The plan does not fit the graph.
@@ -56,14 +61,22 @@ class Masked(nn.Module):
         self.network = network
         self.plan = plan
         self.programs = Programs(network, graph)
+        for method in {call.method for call in graph.calls} - {"forward"}:
+            setattr(self, method, partial(self._answer, method))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the traced program, hiding dead channels from every operator that reads across them."""
-        return self.programs.run(self.plan.kept, args, kwargs)
+        return self._answer("forward", *args, **kwargs)
+
+    def _answer(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self.programs.run(self.plan.kept, args, kwargs, method=method)
 
 
 class Programs:
-    """The traced programs of a network, one for each kind of inputs, to be run with channels hidden.
+    """The traced programs of a network, one for each kind of call, to be run with channels hidden.
+
+    A call of a kind that is new is traced, and read together with those that the graph was made from: the axes of the
+    plan must be free in it too.
 
     Args:
         network: The network at full width, whose tensors and modes are those of the moment.
@@ -72,11 +85,14 @@ class Programs:
 
     def __init__(self, network: nn.Module, graph: ChannelGraph) -> None:
         self.network = network
-        self.ties = graph.ties
+        self.graph = graph
         self.known: dict[object, Inference] = {}
-        self.interpreters: dict[object, HidingInterpreter] = {}
-        if isinstance(graph.inference, Inference):
-            self.known[self.kind(graph.args, graph.kwargs, modes=False)] = graph.inference
+        self.interpreters: dict[object, tuple[Mapping[str, tuple[int, ...]], HidingInterpreter]] = {}
+        for call, inference in zip(graph.calls, graph.inferences, strict=False):
+            if graph.passes[inference.place].like is None:
+                with mode_of(network, training=True) if call.training else nullcontext():
+                    kind = self.kind(call.args, call.kwargs, call.method, modes=None if call.training else False)
+                self.known[kind] = inference
 
     def run(
         self,
@@ -85,6 +101,7 @@ class Programs:
         kwargs: Mapping[str, Any],
         tensors: Mapping[str, Tensor] | None = None,
         silent: Set[str] = frozenset(),
+        method: str = "forward",
     ) -> Any:
         """Call the network.
 
@@ -94,30 +111,43 @@ class Programs:
             kwargs: Its inputs by name.
             tensors: All its parameters and buffers by name; by default its own.
             silent: Parameters that are zero wherever a channel is gone: a product with them needs no hiding.
+            method: Which of its methods.
+
+        Raises:
+            PlanError: Called like this, the network ties or fixes what `kept` cuts.
         """
         kwargs = dict(sorted(kwargs.items()))
-        kind = self.kind(args, kwargs)
+        kind = self.kind(args, kwargs, method)
         if kind not in self.known:
-            self.known[kind] = self._inferred(args, kwargs)
-        known = self.interpreters.get(kind)
-        if known is None or (known.kept is not kept and known.kept != kept) or known.silent != silent:
-            known = self.interpreters[kind] = HidingInterpreter(self.known[kind], kept, silent)
+            self.known[kind] = self._inferred(args, kwargs, method)
+        was, known = self.interpreters.get(kind, (None, None))
+        if known is None or (was is not kept and was != kept) or known.silent != silent:
+            inference = self.known[kind]
+            here = translated(self.graph, inference, kept)
+            known = HidingInterpreter(inference, here, silent)
+            self.interpreters[kind] = kept, known
         return known.call(named_tensors(self.network) if tensors is None else tensors, args, kwargs)
 
-    def _inferred(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Inference:
+    def _inferred(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], method: str) -> Inference:
         """The program in the network's own precision: autocast is of the call, and so are inputs that it rounded."""
         device = next(self.network.parameters()).device.type
         if torch.is_autocast_enabled(device):
             low = torch.get_autocast_dtype(device)
             args, kwargs = pytree.tree_map_only(Tensor, lambda x: x.float() if x.dtype == low else x, (args, kwargs))
         with torch.autocast(device, enabled=False):
-            return infer(self.network, args, kwargs, self.ties, recorded=False)
+            call = Call(args, kwargs, method, self.network.training)
+            captured = capture(self.network, call, recorded=False, as_it_is=True)
+            ours = [one for one in self.graph.inferences if self.graph.passes[one.place].like is None]
+            known = [Captured(one.program, (), frozenset(), one.call) for one in ours]
+            further = [captured] if known else []
+            return read(self.network, known or [captured], self.graph.ties, self.graph.outputs, further)[-1]
 
-    def kind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], modes: bool | None = None) -> object:
+    def kind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], method: str, modes: bool | None = None) -> object:
         """What a program is traced for: the mode of every module, and the inputs but for their values."""
         leaves, tree = pytree.tree_flatten((args, dict(kwargs)))
         inputs = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in leaves]
         return (
+            method,
             tuple(module.training if modes is None else modes for module in self.network.modules()),
             str(tree),
             *inputs,
@@ -145,7 +175,7 @@ class HidingInterpreter(fx.Interpreter):
         self.seen = seen
         self.kept = kept
         self.silent = silent
-        pairs = zip(seen.graph.operators, seen.nodes, strict=True)
+        pairs = zip(seen.operators, seen.nodes, strict=True)
         self.contractions = {node for operator, node in pairs if operator.macs}
         self.hidden: dict[fx.Node, dict[str, dict[int, Tensor]]] = {}
 
@@ -167,6 +197,18 @@ class HidingInterpreter(fx.Interpreter):
                 inputs.append(tensors[spec.target] if known else self.seen.program.constants[spec.target])
         outputs = self.run(*inputs)
         return pytree.tree_unflatten(list(outputs), self.seen.program.call_spec.out_spec)
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of an operator, those that its mode switches as they are in this pass."""
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        for name, value in self.seen.switched.get(n, {}).items():
+            place = [argument.name for argument in n.target._schema.arguments].index(name)  # type: ignore[union-attr]
+            args, kwargs = (
+                ((*args[:place], value, *args[place + 1 :]), kwargs)
+                if place < len(args)
+                else (args, kwargs | {name: value})
+            )
+        return args, kwargs
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one operator; what it reads across is hidden (contractions) or left out (statistics)."""

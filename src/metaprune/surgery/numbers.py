@@ -116,7 +116,7 @@ def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
     equations = list(
         dict.fromkeys(
             Equation(given.term, given.number, operator.where, tuple(itertools.chain(*operator.outputs)))
-            for operator in graph.operators
+            for operator in graph.every_operator
             for given in operator.sizes
             if given.number is not None and not isinstance(given.number, int)
         )

@@ -6,6 +6,7 @@ function. The producer of the queries is rescaled, so that the cut network compu
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, fx, nn
 from metaprune.graph.infer import Inference
 from metaprune.graph.tensors import named_tensors
 
-__all__ = ["Way", "rescale", "way_to_weights"]
+__all__ = ["Way", "factors", "rescale", "way_to_weights"]
 
 _PRODUCERS = {
     "aten.linear": -1,
@@ -108,13 +109,13 @@ def way_to_weights(inference: Inference, node: fx.Node, argument: int) -> Way | 
     return Way(path, producers, beside)
 
 
-def rescale(model: nn.Module, inference: Inference, node: fx.Node, argument: int, factor: float) -> str | None:
-    """Multiply what reaches `node` as its argument by `factor`, in the weights of `model`, in place.
+def factors(inference: Inference, node: fx.Node, argument: int, factor: float) -> dict[str, Tensor] | str:
+    """What the weights must be multiplied by so that what reaches `node` as its argument is multiplied by `factor`.
 
     Where that argument is the scale itself, a tensor of one entry, the other is meant.
 
     Returns:
-        Why it cannot be done, in words, or None where it was.
+        Name of a tensor -> factors for the entries of its first dimension, float64; or why it cannot be done, in words.
     """
     entries = [arg.meta["val"].numel() if isinstance(arg, fx.Node) else 0 for arg in node.args]
     if entries[argument] == 1 and max(entries) > 1:
@@ -126,13 +127,38 @@ def rescale(model: nn.Module, inference: Inference, node: fx.Node, argument: int
     scaled = rows.reaching(node.args[argument])  # type: ignore[arg-type]
     if any((scaled[p] & other).any() for user in way.beside for p, other in rows.reaching(user).items()):
         return "the weights that must make up for a scale are read elsewhere too"
+    return {
+        inference.owner[arg]: torch.ones(len(channels), dtype=torch.float64).masked_fill(channels, factor)
+        for producer, channels in scaled.items()
+        for arg in _affine(producer, inference)
+    }
+
+
+@torch.no_grad()
+def rescale(model: nn.Module, inferences: Sequence[Inference], wanted: Sequence[Mapping[str, Tensor]]) -> str | None:
+    """Multiply weights of `model`, in place, by what each of its calls wants; all that read them must want the same.
+
+    Args:
+        model: The cut network.
+        inferences: Its passes.
+        wanted: For each of them, name of a tensor -> factors for the entries of its first dimension.
+
+    Returns:
+        Why it cannot be done, in words, or None where it was.
+    """
     tensors = named_tensors(model)
-    for producer, channels in scaled.items():
-        for name in (inference.owner[arg] for arg in _affine(producer, inference)):
-            tensor = tensors[name]
-            with torch.no_grad():
-                scale = torch.ones(len(channels), dtype=torch.float64).masked_fill(channels, factor).to(tensor)
-                tensor.mul_(scale.reshape(-1, *[1] * (tensor.ndim - 1)))
+    agreed: dict[int, tuple[str, Tensor]] = {}
+    for one in wanted:
+        agreed |= {id(tensors[name]): (name, scale) for name, scale in one.items()}
+    for inference, one in zip(inferences, wanted, strict=True):
+        here = {id(tensors[name]): scale for name, scale in one.items()}
+        read = {id(tensors[name]) for node, name in inference.owner.items() if node.users}
+        for key in read & agreed.keys():
+            if key not in here or not torch.equal(here[key], agreed[key][1]):
+                return f"{agreed[key][0]}, which must make up for a scale, is read otherwise in another call"
+    for name, scale in agreed.values():
+        tensor = tensors[name]
+        tensor.mul_(scale.to(tensor).reshape(-1, *[1] * (tensor.ndim - 1)))
     return None
 
 

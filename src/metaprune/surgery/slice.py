@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from metaprune.graph.capture import Captured, capture
 from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.infer import Inference, infer
+from metaprune.graph.infer import Inference, read
 from metaprune.graph.plan import Plan
 from metaprune.graph.provenance import is_network
 from metaprune.graph.tensors import clone, named_tensors, plain_tensors, with_tensors
@@ -18,9 +19,9 @@ from metaprune.surgery.attention import written_out
 from metaprune.surgery.culprits import Culprits
 from metaprune.surgery.index import index
 from metaprune.surgery.numbers import set_numbers
-from metaprune.surgery.rescale import rescale
-from metaprune.surgery.values import Judge, example_inputs
-from metaprune.surgery.verify import mismatch, scale_changes
+from metaprune.surgery.rescale import factors, rescale
+from metaprune.surgery.values import Judge, moved, with_states_cut
+from metaprune.surgery.verify import distinct, mismatch, scale_changes
 
 __all__ = ["Cut", "CutWarning", "carve", "slice"]
 
@@ -104,25 +105,34 @@ class _Carving:
         widths = {name: len(stays) for name, stays in kept.items()}
         small = _index(self.model, self.graph, kept)
         set_numbers(small, self.graph.numbers, widths)
-        try:
-            seen = infer(small, *example_inputs(small, self.graph), recorded=False, training=False)
-        except TraceError as error:
-            return _blame(error)
-        problem = mismatch(self.graph, seen.graph, widths) or _make_up(small, self.graph, seen, widths)
+        seen: list[Captured] = []
+        for inference in self.judge.seen:
+            if self.graph.passes[inference.place].like is None:
+                call = with_states_cut(moved(small, inference.call), inference, kept)
+                try:
+                    seen.append(capture(small, call, recorded=False))
+                except TraceError as error:
+                    return _blame(error) + (f" (in the call {call})" if seen else "")
+        cut = read(small, seen, outputs=self.graph.outputs)
+        problem = mismatch(self.graph, cut[0].graph, widths) or _make_up(small, self.graph, cut)
         return problem or self.judge.objection(small, kept) or small
 
 
-def _make_up(small: nn.Module, graph: ChannelGraph, seen: Inference, widths: Mapping[str, int]) -> str | None:
-    changes = scale_changes(graph, seen.graph, widths)
-    if isinstance(changes, str):
-        return changes
-    if any(tensor.is_meta for tensor in small.parameters()):
-        return None
-    for change in changes:
-        node = seen.nodes[change.index]
-        if (problem := rescale(small, seen, node, change.argument, change.factor)) is not None:
-            return f"{graph.operators[change.index].where}: {problem}"
-    return None
+def _make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> str | None:
+    """Multiply the weights of the cut network where a scale that hangs on a size has changed."""
+    wanted: list[dict[str, Tensor]] = []
+    for one, inference in zip(distinct(graph), cut, strict=True):
+        changes = scale_changes(one, inference.graph.passes[inference.place])
+        if isinstance(changes, str):
+            return changes
+        here: dict[str, Tensor] = {}
+        for change in changes if not any(tensor.is_meta for tensor in small.parameters()) else ():
+            found = factors(inference, inference.nodes[change.index], change.argument, change.factor)
+            if isinstance(found, str):
+                return f"{change.where}: {found}"
+            here |= {name: here.get(name, 1.0) * scale for name, scale in found.items()}
+        wanted.append(here)
+    return rescale(small, cut, wanted)
 
 
 def _blame(error: TraceError) -> str:

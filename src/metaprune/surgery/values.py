@@ -1,40 +1,49 @@
-"""Values: what a cut network computes, against what the mask does, on the example inputs."""
+"""Values: what a cut network computes in each call, against what the mask does, on the example inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from metaprune.graph.call import named_arguments
+from metaprune.graph.calling import Call, state_leaves
+from metaprune.graph.capture import capture
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.infer import Inference, infer
+from metaprune.graph.infer import Inference, read
 from metaprune.graph.rehearsal import rehearsal
 from metaprune.graph.tensors import named_tensors
+from metaprune.graph.term import axes_of
+from metaprune.surgery.index import index
 from metaprune.surgery.mask import HidingInterpreter
+from metaprune.surgery.still import Still, draws, is_stilled
 
-__all__ = ["Judge", "example_inputs"]
+__all__ = ["Judge", "moved", "with_states_cut"]
+
+Kept = Mapping[str, tuple[int, ...]]
 
 
-def example_inputs(model: nn.Module, graph: ChannelGraph) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Copies of the example inputs, on the device of the network, which may have moved since it was traced."""
+def moved(model: nn.Module, call: Call) -> Call:
+    """The call with copies of its inputs, on the device of the network, which may have moved since it was traced."""
     devices = {tensor.device for tensor in named_tensors(model).values()}
     device = devices.pop() if len(devices) == 1 else None
-    moved: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(
+    args, kwargs = pytree.tree_map_only(
         Tensor,
         lambda tensor: tensor.clone() if device is None else tensor.to(device, copy=True),
-        (graph.args, dict(graph.kwargs)),
+        (call.args, dict(call.kwargs)),
     )
-    return moved
+    return replace(call, args=args, kwargs=kwargs)
 
 
 class Judge:
-    """Compares cut networks with the masked one, in evaluation mode, on the example inputs.
+    """Compares cut networks with the masked one, on the example inputs of each call, in its mode.
 
-    It does not judge where there are no values (meta tensors) or where the network draws random numbers.
+    It does not judge where there are no values (meta tensors), or where the network draws random numbers along what is
+    cut. Dropout lets everything pass, and other draws are the same for both.
 
     Args:
         model: The network that `graph` was traced from; it is not moved or changed.
@@ -44,61 +53,107 @@ class Judge:
     def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
         self.model = model
         self.graph = graph
-        self._seen: Inference | None = None
+        self._seen: tuple[Inference, ...] | None = None
 
     @property
     def silent(self) -> str | None:
-        """Why it does not judge; None where it does."""
+        """Why it does not judge, or not all calls; None where it judges all."""
         if any(tensor.is_meta for tensor in named_tensors(self.model).values()):
             return "there are no values on the meta device"
-        if any(map(_draws, self.seen.nodes)):
-            return "the network draws random numbers"
-        return None
+        unjudged = [inference for inference in self.seen if self.is_random(inference)]
+        if not unjudged:
+            return None
+        whole = len(unjudged) == len(self.seen)
+        return "the network draws random numbers" + ("" if whole else f" in {unjudged[0].call}")
 
     @property
-    def seen(self) -> Inference:
+    def seen(self) -> tuple[Inference, ...]:
         """What the graph was read from; read anew where the network has moved since."""
         if self._seen is None:
-            known = self.graph.inference
-            args, kwargs = example_inputs(self.model, self.graph)
-            if not isinstance(known, Inference) or _places((args, kwargs)) != _places(
-                (self.graph.args, self.graph.kwargs)
-            ):
-                known = infer(self.model, args, kwargs, self.graph.ties, training=False)
+            known = self.graph.inferences
+            calls = [moved(self.model, call) for call in self.graph.calls]
+            inputs = [(call.args, dict(call.kwargs)) for call in calls]
+            if not known or _places(inputs) != _places([(c.args, dict(c.kwargs)) for c in self.graph.calls]):
+                known = self.read_anew(calls)
             self._seen = known
         return self._seen
 
+    def read_anew(self, calls: list[Call]) -> tuple[Inference, ...]:
+        """The inferences, from exports where the network lies now."""
+        captured = [capture(self.model, call) for call in calls]
+        return read(self.model, captured, self.graph.ties, self.graph.outputs)
+
+    def is_random(self, inference: Inference) -> bool:
+        """Whether a pass draws random numbers along a free axis, which no two networks of other widths do alike."""
+        return any(
+            draws(node) and not is_stilled(node) and any(map(self.graph.is_free, _axes(inference, node)))
+            for node in inference.nodes
+        )
+
     @torch.no_grad()
-    def objection(self, small: nn.Module, kept: Mapping[str, tuple[int, ...]]) -> str | None:
+    def objection(self, small: nn.Module, kept: Kept) -> str | None:
         """How the outputs of a cut network differ from those of the masked one, in words; None where they do not."""
-        if self.silent is not None:
+        if any(tensor.is_meta for tensor in named_tensors(self.model).values()):
             return None
-        args, kwargs = example_inputs(self.model, self.graph)
-        masked = HidingInterpreter(self.seen, kept)
-        with rehearsal(self.model) as whole:
-            expected = pytree.tree_leaves(masked.call(named_tensors(whole), args, kwargs))
-        args, kwargs = example_inputs(self.model, self.graph)
-        with rehearsal(small) as actor:
-            got = pytree.tree_leaves(actor(*args, **kwargs))
+        for place, inference in enumerate(self.seen):
+            says_nothing_new = self.graph.passes[place].like is not None and not inference.switched
+            if self.is_random(inference) or says_nothing_new:
+                continue
+            if (problem := self.objection_in(inference, small, kept)) is not None:
+                return problem + (f" (in the call {inference.call})" if place else "")
+        return None
+
+    def objection_in(self, inference: Inference, small: nn.Module, kept: Kept) -> str | None:
+        """As `objection`, in one call."""
+        call = moved(self.model, inference.call)
+        masked = HidingInterpreter(inference, kept)
+        with rehearsal(self.model, call.training) as whole, Still():
+            expected = pytree.tree_leaves(masked.call(named_tensors(whole), call.args, call.kwargs))
+        call = with_states_cut(moved(self.model, inference.call), inference, kept)
+        with rehearsal(small, call.training) as actor, Still():
+            got = pytree.tree_leaves(call.of(actor))
         if len(expected) != len(got):
             return f"it has {len(got)} outputs instead of {len(expected)}"
-        for one, other in zip(expected, got, strict=True):
-            if isinstance(one, Tensor) and (problem := _difference(one, other)) is not None:
+        for node, one, other, counts in zip(_returned(inference), expected, got, inference.counts, strict=True):
+            if counts == "no" or not isinstance(one, Tensor):
+                continue
+            living = index(one, inference.dims[node], kept) if counts == "state" else one
+            if (problem := _difference(living, other)) is not None:
                 return problem
         return None
 
 
+def with_states_cut(call: Call, inference: Inference, kept: Kept) -> Call:
+    """A call of the cut network: the states among the inputs, which the network itself made, are cut as it is."""
+    states = state_leaves(call)
+    if not any(states):
+        return call
+    leaves, structure = pytree.tree_flatten((call.args, dict(call.kwargs)))
+    specs = inference.program.graph_signature.input_specs
+    nodes = [node for node in inference.program.graph.nodes if node.op == "placeholder"]
+    given = [node for node, spec in zip(nodes, specs, strict=True) if spec.kind == InputKind.USER_INPUT]
+    cut = [
+        index(leaf, inference.dims[node], kept) if state and isinstance(leaf, Tensor) else leaf
+        for leaf, node, state in zip(leaves, given, states, strict=True)
+    ]
+    args, kwargs = pytree.tree_unflatten(cut, structure)
+    return replace(call, args=args, kwargs=kwargs)
+
+
+def _returned(inference: Inference) -> list[Any]:
+    [output] = [node for node in inference.program.graph.nodes if node.op == "output"]
+    return list(output.args[0])
+
+
+def _axes(inference: Inference, node: fx.Node) -> list[Any]:
+    """The axes of what an operator gives."""
+    dims = inference.dims.get(node, ())
+    flat = [term for one in dims for term in (one if isinstance(one, tuple) else (one,))]
+    return [axis for term in flat for axis in axes_of(term)]
+
+
 def _places(inputs: Any) -> list[torch.device]:
     return [leaf.device for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
-
-
-def _draws(node: fx.Node) -> bool:
-    """Whether an operator draws random numbers: dropout does not where it is switched off, or drops nothing."""
-    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
-        return False
-    given = named_arguments(node.target, node.args, node.kwargs)
-    idle = any(given.get(name, True) is False for name in ("train", "training")) or given.get("dropout_p", 1.0) == 0.0
-    return not idle
 
 
 def _difference(expected: Tensor, got: Any) -> str | None:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from metaprune.graph.flow import Flow, Source
-from metaprune.graph.graph import ChannelGraph, Operator
+from metaprune.graph.graph import ChannelGraph, Operator, Pass
 from metaprune.graph.term import Axis, Term, fold, size
 from metaprune.graph.unify import EMPTY, Factors, Parts, Shape, Variable, resolve
 
-__all__ = ["ScaleChange", "mismatch", "scale_changes"]
+__all__ = ["ScaleChange", "distinct", "mismatch", "scale_changes"]
 
 Skeleton = object
 
@@ -41,11 +41,13 @@ class ScaleChange:
         index: Its place among the operators.
         argument: The position of the tensor argument that makes up for it.
         factor: What that argument must be multiplied by.
+        where: File and line of the call.
     """
 
     index: int
     argument: int
     factor: float
+    where: str
 
 
 def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) -> str | None:
@@ -64,6 +66,24 @@ def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) ->
             _agree(before(a), after(b), image, tied) for a, b in zip(one, other, strict=True)
         )
 
+    for one_pass, other_pass in zip(distinct(old), distinct(new), strict=True):
+        if (problem := _mismatch_of_passes(one_pass, other_pass, agree)) is not None:
+            call = f" (in the call {one_pass.call})" if len(old.passes) > 1 and one_pass is not old.passes[0] else ""
+            return problem + call
+    for name, dims in {**old.tensors, **old.tables}.items():
+        if not agree(dims, new.tensors.get(name) or new.tables.get(name, ())):
+            return f"tensor {name} is read differently after the cut"
+    return None
+
+
+def distinct(graph: ChannelGraph) -> list[Pass]:
+    """The passes that run other operators than those before them: what must be verified by an export."""
+    return [one for one in graph.passes if one.like is None]
+
+
+def _mismatch_of_passes(
+    old: Pass, new: Pass, agree: Callable[[tuple[Term, ...], tuple[Term, ...]], bool]
+) -> str | None:
     pairs = _pairs(old, new)
     if isinstance(pairs, str):
         return pairs
@@ -77,19 +97,16 @@ def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) ->
     for (place, held), (_, holds) in zip(old.constants, new.constants, strict=True):
         if held != holds:
             return f"{place}: a constant that the code makes depends on a size"
-    for name, dims in {**old.tensors, **old.tables}.items():
-        if not agree(dims, new.tensors.get(name) or new.tables.get(name, ())):
-            return f"tensor {name} is read differently after the cut"
     return None
 
 
-def _pairs(old: ChannelGraph, new: ChannelGraph) -> list[tuple[Operator, Operator]] | str:
+def _pairs(old: Pass, new: Pass) -> list[tuple[Operator, Operator]] | str:
     """The operators of both, side by side, or in words where they part.
 
     Those that only move memory are left out, and so are those that do nothing to a size of 1, where one network has
     them and the other does not.
     """
-    ours, theirs = ([o for o in graph.operators if o.name not in _MEMORY] for graph in (old, new))
+    ours, theirs = ([o for o in one.operators if o.name not in _MEMORY] for one in (old, new))
     pairs: list[tuple[Operator, Operator]] = []
     i = j = 0
     while i < len(ours) or j < len(theirs):
@@ -108,18 +125,18 @@ def _pairs(old: ChannelGraph, new: ChannelGraph) -> list[tuple[Operator, Operato
     return pairs
 
 
-def _other_flow(old: ChannelGraph, new: ChannelGraph, pairs: Sequence[tuple[Operator, Operator]]) -> str | None:
+def _other_flow(old: Pass, new: Pass, pairs: Sequence[tuple[Operator, Operator]]) -> str | None:
     """Where an operator of the new graph reads something else than its twin of the old, in words."""
     before = {id(one): place for place, one in enumerate(old.operators)}
     after = {id(one): place for place, one in enumerate(new.operators)}
     twin = {after[id(other)]: before[id(one)] for one, other in pairs}
     paired = set(twin.values())
 
-    def source(graph: ChannelGraph, at: Source, known: Container[int]) -> Source:
+    def source(whole: Pass, at: Source, known: Container[int]) -> Source:
         """Through operators without a twin, which do nothing."""
         place, output = at
-        while isinstance(place, int) and place not in known and graph.operators[place].operands:
-            place, output = graph.operators[place].operands[0]
+        while isinstance(place, int) and place not in known and whole.operators[place].operands:
+            place, output = whole.operators[place].operands[0]
         return place, output
 
     def same(ours: Flow, theirs: Flow) -> bool:
@@ -135,7 +152,7 @@ def _other_flow(old: ChannelGraph, new: ChannelGraph, pairs: Sequence[tuple[Oper
     return None if same(old.returned, new.returned) else "the network returns something else after the cut"
 
 
-def scale_changes(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) -> list[ScaleChange] | str:
+def scale_changes(old: Pass, new: Pass) -> list[ScaleChange] | str:
     """Numbers computed from a size that was cut, or in words which of them cannot be made up for."""
     changes = []
     place = {id(other): index for index, other in enumerate(new.operators)}
@@ -152,7 +169,7 @@ def scale_changes(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int
             factor = one.scalars[0] / other.scalars[0]
             factor = 1 / factor if one.name == "aten.div" else factor
         if factor != 1.0:
-            changes.append(ScaleChange(place[id(other)], 0, factor))
+            changes.append(ScaleChange(place[id(other)], 0, factor, one.where))
     return changes
 
 

@@ -246,7 +246,7 @@ def gated_terms(graph: ChannelGraph) -> dict[str, tuple[Term, ...]]:
     by zero.
     """
     terms = dict(graph.tensors)
-    for operator in graph.operators:
+    for operator in graph.every_operator:
         if operator.name == "aten._weight_norm":
             (direction, _), (length, _) = operator.operands[:2]
             if direction in terms and length in terms:
@@ -257,5 +257,5 @@ def gated_terms(graph: ChannelGraph) -> dict[str, tuple[Term, ...]]:
 
 def counted_axes(graph: ChannelGraph) -> frozenset[str]:
     """Free axes that an operator averages or normalises over: there, a channel of zeros would still be counted."""
-    over = {axis.name for operator in graph.operators for term in operator.statistics for axis in axes_of(term)}
+    over = {axis.name for operator in graph.every_operator for term in operator.statistics for axis in axes_of(term)}
     return frozenset(over & graph.free.keys())

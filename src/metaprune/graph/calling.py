@@ -1,0 +1,116 @@
+"""A call of a network: one of the ways in which its users call it. Public as `mp.Call`.
+
+Not to be confused with `metaprune.graph.call.Call`, which is one call of an *operator*, as the operator's rule sees it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from metaprune.graph.errors import TraceError
+
+__all__ = ["Call", "answering", "apart", "state_leaves"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One way in which a network is called.
+
+    Attributes:
+        args: Example inputs, a tuple; the first dimension of the first tensor is the batch.
+        kwargs: Example inputs by name.
+        method: The method that is called.
+        training: Whether the network is in training mode (`model.train()`); else in evaluation mode.
+        states: Those inputs that the network itself made in an earlier call (a cache, encoder outputs, a recurrent
+            state), by name or by position among `args`. They may change size with a cut, and the examples given here
+            are cut along. Objects of classes of their own, such as caches, are states without being named.
+
+    Raises:
+        TraceError: It is not made of what it should be.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    method: str = "forward"
+    training: bool = False
+    states: tuple[str | int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.args, tuple):
+            raise TraceError(f"trace: expected args as a tuple of inputs, got {type(self.args).__name__}; write (x,)")
+        if not isinstance(self.kwargs, Mapping | None):
+            kind = type(self.kwargs).__name__
+            raise TraceError(f"trace: expected kwargs as a dictionary of inputs by name, got {kind}")
+        object.__setattr__(self, "kwargs", dict(sorted((self.kwargs or {}).items())))  # one order, whoever calls
+        for state in self.states:
+            if not (state in self.kwargs if isinstance(state, str) else -1 < state < len(self.args)):
+                raise TraceError(
+                    f"trace: the call has no input {state!r} that could be a state; it has {len(self.args)} by "
+                    f"position and {', '.join(self.kwargs) or 'none'} by name"
+                )
+
+    def __str__(self) -> str:
+        """In words: "forward(2×3×8×8) in training"."""
+        leaves = ((self.args, ""), *((value, f"{name}=") for name, value in self.kwargs.items()))
+        given = [
+            f"{name}{'×'.join(map(str, leaf.shape)) or 'number'}"
+            for value, name in leaves
+            for leaf in pytree.tree_leaves(value)
+            if isinstance(leaf, Tensor)
+        ]
+        shown = ", ".join(given if len(given) < 5 else [*given[:3], "…"])
+        return f"{self.method}({shown}){' in training' if self.training else ''}"
+
+    def of(self, model: nn.Module) -> Any:
+        """Call a network like this, in the mode that it is in, on the inputs as they are."""
+        answer = model if self.method == "forward" else getattr(model, self.method)
+        return answer(*self.args, **self.kwargs)
+
+
+@contextmanager
+def answering(model: nn.Module, method: str) -> Iterator[nn.Module]:
+    """The network itself, whose `forward` is another of its methods inside."""
+    if method == "forward":
+        yield model
+        return
+    own = vars(model).get("forward")
+    model.forward = getattr(model, method)
+    try:
+        yield model
+    finally:
+        if own is None:
+            del model.forward
+        else:
+            model.forward = own
+
+
+def apart(spec: pytree.TreeSpec, inside: bool = False) -> Iterator[bool]:
+    """For each leaf of a tree, whether it lies inside an object of a class of its own, such as a cache.
+
+    Tuples, lists, mappings and dataclasses are no such objects: they hand values to users.
+    """
+    if spec.is_leaf():
+        yield inside
+        return
+    kind = spec.type
+    plain = not isinstance(kind, type) or issubclass(kind, tuple | list | deque | Mapping) or is_dataclass(kind)
+    for child in spec.children():
+        yield from apart(child, inside or not plain)
+
+
+def state_leaves(call: Call) -> list[bool]:
+    """For each leaf of the inputs of a call, whether it is a state that the network made."""
+    _, spec = pytree.tree_flatten((call.args, dict(call.kwargs)))
+    args, kwargs = spec.children()
+    named = [*range(len(call.args)), *call.kwargs]
+    result = []
+    for name, child in zip(named, [*args.children(), *kwargs.children()], strict=True):
+        result += list(apart(child, name in call.states))
+    return result

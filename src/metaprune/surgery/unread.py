@@ -1,0 +1,48 @@
+"""Parameters that no captured call reads: what may feed them is kept whole, so that it still fits them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.tensors import named_tensors
+from metaprune.graph.term import axes_of, size
+
+__all__ = ["feeding_what_is_unread", "unread"]
+
+_CHANNELS = 2  # the first dimensions of a parameter; those after them are a kernel's
+
+
+def unread(model: nn.Module, graph: ChannelGraph) -> list[str]:
+    """The parameters that none of the captured calls reads."""
+    tensors = named_tensors(model)
+    read = {
+        id(tensors[name])
+        for inference in graph.inferences
+        for node, name in inference.owner.items()
+        if node.users and name in tensors
+    }
+    return [name for name in graph.parameters if id(tensors[name]) not in read]
+
+
+def feeding_what_is_unread(model: nn.Module, graph: ChannelGraph) -> dict[str, str]:
+    """Axis -> why it is kept whole: it is part of a dimension of the size that a parameter expects which nobody read.
+
+    Where no dimension has that size, those count that it is a multiple of: one may be flattened with others.
+    """
+    found: dict[str, str] = {}
+    sizes: dict[int, set[str]] = {}
+    for operator in graph.every_operator:
+        for term in (term for terms in operator.outputs for term in terms):
+            names = {axis.name for axis in axes_of(term) if graph.is_free(axis)}
+            if names:
+                sizes.setdefault(size(term), set()).update(names)
+    for name in unread(model, graph):
+        expected = {size(term) for term in graph.tensors[name][:_CHANNELS]} - {1}
+        fed = expected & sizes.keys()
+        if not fed and len(graph.tensors[name]) > 1:
+            fed = {known for known in sizes for one in expected if one % known == 0}
+        reason = f"it may feed {name!r}, which no captured call reads"
+        for axis in (axis for one in sorted(fed) for axis in sizes[one]):
+            found.setdefault(axis, reason)
+    return found

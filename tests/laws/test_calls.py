@@ -1,0 +1,62 @@
+"""The laws of calls: what holds of the evaluation forward holds of every call, the training forward included."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+import metaprune as mp
+from metaprune.surgery.still import Still
+from metaprune.surgery.values import Judge
+from tests.laws import oracle
+from tests.laws.case import case
+from tests.laws.test_laws import halved
+from tests.zoo import networks
+
+every = pytest.mark.parametrize("name", networks())
+
+
+def answer(model: nn.Module, call: mp.Call) -> Any:
+    """What a network gives in a call, with dropout letting everything pass; its mode and its buffers move."""
+    model.train(call.training)
+    args, kwargs = copy.deepcopy((call.args, dict(call.kwargs)))
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), Still():
+        return getattr(model, call.method)(*args, **kwargs)
+
+
+@every
+def test_slice_is_mask_in_every_call(name: str) -> None:
+    c, cut = case(name), halved(name)
+    assert c.graph.uncaptured is not None or any(call.training for call in c.graph.calls)
+    judge = Judge(c.model, c.graph)
+    for place, call in enumerate(c.graph.calls):
+        if place and not judge.is_random(judge.seen[place]):
+            masked = mp.mask(c.model, c.graph, cut.effective)
+            assert oracle.distance(answer(copy.deepcopy(cut.small), call), answer(masked, call)) < 1e-10
+
+
+@every
+def test_the_cut_network_trains(name: str) -> None:
+    """One step of training: what had a gradient has one, and it is finite."""
+    c, cut = case(name), halved(name)
+    if c.graph.uncaptured is not None:
+        return
+    small = copy.deepcopy(cut.small).train()
+    optimizer = torch.optim.SGD(small.parameters(), lr=1e-3)
+    args, kwargs = copy.deepcopy((c.args, c.kwargs))
+    with torch.random.fork_rng(devices=[]):
+        outputs = [leaf for leaf in pytree.tree_leaves(small(*args, **kwargs)) if isinstance(leaf, Tensor)]
+        sum(leaf.square().mean() for leaf in outputs if leaf.requires_grad).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    assert all(parameter.isfinite().all() for parameter in small.parameters())
+
+
+@pytest.mark.parametrize("name", ["auxiliary_head", "deep_supervision", "stochastic_depth", "frozen_norm"])
+def test_what_only_training_runs_changes_what_it_gives(name: str) -> None:
+    """The comparison above means something: the cut network's training forward is another than the dense one's."""
+    c, cut = case(name), halved(name)
+    [call] = [call for call in c.graph.calls if call.training]
+    assert oracle.distance(*(answer(copy.deepcopy(one), call) for one in (cut.small, c.model))) > 1e-6
