@@ -50,9 +50,9 @@ def training_of(model: nn.Module, evaluation: Call, export: bool = False) -> Tra
     call = replace(evaluation, training=True)
     if not export:
         try:
-            with quiet(), rehearsal(model, training=False) as actor:
+            with rehearsal(model, training=False) as actor, quiet():
                 steps = follow(actor, evaluation)
-            with quiet(), rehearsal(model, training=True) as actor:
+            with rehearsal(model, training=True) as actor, quiet():
                 norms = switches(steps, follow(actor, call))
         except Exception:
             norms = None  # the export says what went wrong
