@@ -27,7 +27,7 @@ def main() -> None:
     try:
         from metaprune.cli import app
 
-        app()
+        app(prog_name="metaprune")
     except SystemExit as exit:
         if received and exit.code not in (None, 0, 128 + received[0]):
             _leave(received[0])  # the interruption was taken for another error on its way

@@ -48,8 +48,10 @@ class RunFolder:
         recipe: Recipe,
         data: str,
         settings: Mapping[str, str],
+        *,
+        only_look: bool = False,
     ) -> RunFolder:
-        """The folder, fresh, or of the same run, which then goes on.
+        """The folder, fresh, or of the same run, which then goes on; nothing is written if `only_look`.
 
         Raises:
             MetapruneError: It cannot be written, or holds another run, or a file of that name which is none of ours.
@@ -77,7 +79,7 @@ class RunFolder:
                         f"prune: {folder} holds another run (its {', '.join(changed)} differ); "
                         "name another folder, or delete it"
                     )
-            else:
+            elif not only_look:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(known, {"format": FORMAT, **identity})
         except (FileError, OSError) as error:

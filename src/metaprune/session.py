@@ -128,7 +128,7 @@ def prune(
     split = "test" if task.test is not None else "val"
     dense = figures(model, graph, None, task, recipe, split)
     dense_val = evaluate(model, task.val, task, recipe) if split == "test" else dense.metric
-    said = settings_of(task.train)
+    said = settings_of(task.train) | dict(task.settings)
     folder = None if out is None else RunFolder.claim(out, model, graph, method, budget, recipe, data, said)
     if folder and measured:
         folder.remember(budget, bounded, measured)

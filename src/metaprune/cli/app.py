@@ -8,7 +8,6 @@ import shlex
 import signal
 import sys
 from contextvars import ContextVar
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +15,31 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from metaprune.cli.purpose import Cut, Optimizer, Purpose, TaskName
+from metaprune.cli.options import (
+    Augment,
+    BatchSize,
+    Channels,
+    Classes,
+    Config,
+    DataOption,
+    Device,
+    Expect,
+    Input,
+    Mean,
+    Model,
+    Precision,
+    Pruned,
+    Scale,
+    Sigma,
+    Size,
+    Std,
+    Task,
+    Threads,
+    ValShare,
+    Weights,
+    Workers,
+)
+from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, Schedule, scheduled
 
 __all__ = ["app", "command_line", "set_threads", "writable"]
 
@@ -30,7 +53,11 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Let `--debug` stand anywhere on the line."""
-        return super().parse_args(ctx, sorted(args, key=lambda word: word != "--debug"))
+        try:
+            return super().parse_args(ctx, sorted(args, key=lambda word: word != "--debug"))
+        except Exception as error:
+            _misused(error)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -55,10 +82,27 @@ class Commands(TyperGroup):
             ended = "terminated" if number == signal.SIGTERM else "interrupted"
             _say(f"{ended}; start the same command again to go on")
             raise typer.Exit(128 + number) from None
+        except Exception as error:
+            _misused(error)
+            raise
 
 
 _ending: ContextVar[contextlib.ExitStack] = ContextVar("ending")
 """What is undone when a command ends."""
+
+
+def _misused(error: Exception) -> None:
+    """Say in one line what is wrong with a command line; anything else is left alone.
+
+    Typer brings its own copy of Click, or not; so its errors are known by what they can do. The one for a line without
+    any command shows the help.
+    """
+    said = getattr(error, "format_message", None)
+    if said is None or type(error).__name__ == "NoArgsIsHelpError":
+        return
+    command = getattr(getattr(error, "ctx", None), "command_path", "metaprune")
+    _say(f"{said().rstrip('.')}; see {command} --help")
+    raise typer.Exit(2) from None
 
 
 def _say(text: str) -> None:
@@ -70,55 +114,23 @@ def _say(text: str) -> None:
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="A built-in name, package.module:function, file.py:function (each runs that code), or hf:NAME."
-    ),
-]
-DataOption = Annotated[
-    str,
-    typer.Option(help="digits, a Hub name, or a folder of parquet files or pictures; to restore, a folder of images."),
-]
-Weights = Annotated[
-    Path | None, typer.Option(help="Weights of the dense network: safetensors, or .pt or .pth with a state dict.")
-]
-Pruned = Annotated[Path | None, typer.Option(help="A folder that `metaprune prune` wrote.")]
-Input = Annotated[
-    str | None,
-    typer.Option(
-        "--input",
-        help="Sizes of one example: by default what it was pruned with, else 3x32x32; to restore, images of 128x128.",
-    ),
-]
-Classes = Annotated[int | None, typer.Option(help="Classes: by default what it was pruned with, else 10.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; as many as torch likes by default.")]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Examples a batch: 128, and time is measured at it; to restore, 16, and time is measured at 1."),
-]
-Task = Annotated[TaskName | None, typer.Option(help="What the network is for; classification by default.")]
-Scale = Annotated[int | None, typer.Option(help="For super-resolution: how many times larger images become.")]
-Sigma = Annotated[float | None, typer.Option(help="For denoising: standard deviation of the noise, of 255 levels.")]
-Channels = Annotated[
-    int | None, typer.Option(help="To restore: 1 (grey, usual for noise) or 3 (RGB, usual to enlarge).")
-]
 
+def _version(asked: bool) -> None:
+    if asked:
+        from metaprune import __version__
 
-class Precision(StrEnum):
-    """Precisions that time is measured at."""
-
-    single = "32-true"
-    mixed = "bf16-mixed"
+        typer.echo(f"metaprune {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def settings(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", envvar="METAPRUNE_DEBUG", help="Show where an error came from.")
     ] = False,
@@ -146,6 +158,7 @@ def set_threads(threads: int | None) -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the pruned network and its report go.")] = Path("metaprune-demo"),
+    config: Config = None,
 ) -> None:
     """Train, prune, fine-tune and report on real digits: no download, about a minute."""
     writable(out)
@@ -159,28 +172,36 @@ def inspect(
     model: Model,
     sizes: Input = None,
     data: Annotated[str | None, typer.Option(help="Take the sizes from these data instead.")] = None,
-    batch: Annotated[int, typer.Option(help="Examples in the batch that is traced.")] = 2,
+    size: Size = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Examples in the batch that is traced: 2, or as many as --input has.")
+    ] = None,
     each: Annotated[bool, typer.Option("--all", help="A row for every axis; else equal blocks share rows.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the graph too: an SVG file to write.")] = None,
     scale: Scale = None,
+    config: Config = None,
 ) -> None:
     """Print axes, sizes, layers, cost share, and what is fixed and why."""
-    from metaprune.cli.resolve import UsageError, example, known_of, network, task_of
+    from metaprune.cli.resolve import UsageError, find, known_of, network, task_of
     from metaprune.cli.show import graph_json, graph_table
     from metaprune.surgery.trace import trace
 
     classes = None
+    find(model)
     if data is not None:
         from metaprune.data import load
 
         if task_of(model) not in (None, "classification"):
             raise UsageError(f"--data: {model} takes images of any size; give --input instead")
-        found = load(data)
+        found = load(data, size=size)
         sizes, classes = "x".join(map(str, found.shape)), found.classes
+    elif size is not None:
+        raise UsageError("--size: belongs to --data; give --input instead")
     known = known_of(model, None, sizes, classes, scale)
-    args = example(known.sizes, batch)
-    graph = trace(network(model, **known.builds), args)
+    net = network(model, **known.builds)
+    args, kwargs = known.example(net, batch)
+    graph = trace(net, args, kwargs)
     if as_json:
         typer.echo(graph_json(model, graph))
     else:
@@ -220,7 +241,27 @@ def prune(
     lr: Annotated[
         float | None, typer.Option(help="Learning rate at the start of those epochs; by default what suits the rest.")
     ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="By default what suits the optimizer.")] = None,
+    schedule: Annotated[
+        Schedule | None, typer.Option(help="How the learning rate falls in those epochs: cosine by default.")
+    ] = None,
+    milestones: Annotated[
+        str | None, typer.Option(help="For --schedule steps: epochs at which it falls to a tenth, as 5,8.")
+    ] = None,
+    warmup: Annotated[float | None, typer.Option(help="Of those epochs, those in which it rises from 0.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Learn from this network too: dense (as it was before), or named as MODEL.")
+    ] = None,
+    teacher_weights: Annotated[Path | None, typer.Option(help="Weights of the teacher, as --weights.")] = None,
+    teacher_share: Annotated[float, typer.Option(help="How much the teacher counts, from 0 to 1.")] = 0.5,
+    expect: Expect = None,
     batch_size: BatchSize = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    augment: Augment = True,
+    val_share: ValShare = None,
+    workers: Workers = None,
     task: Task = None,
     scale: Scale = None,
     sigma: Sigma = None,
@@ -239,6 +280,7 @@ def prune(
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed …")] = "auto",
     device: Device = "auto",
     threads: Threads = None,
+    config: Config = None,
 ) -> None:
     """Prune a network down to a budget, trained first where no weights are given; a killed run goes on.
 
@@ -249,15 +291,19 @@ def prune(
 
     import torch
 
-    from metaprune.cli.resolve import UsageError, chosen_method, example, network, remembering
-    from metaprune.cli.show import result_table
+    from metaprune.cli.doubt import doubt
+    from metaprune.cli.resolve import UsageError, chosen_method, example, find, network, remembering
+    from metaprune.cli.show import console, result_table
+    from metaprune.cli.teacher import check_teacher, taught
     from metaprune.cli.weights import give, train_dense
     from metaprune.cost.budget import Allocation, Budget
     from metaprune.report.words import missed
-    from metaprune.run_folder import check
+    from metaprune.run_folder import RunFolder, check
     from metaprune.saving import read_weights
     from metaprune.session import prune as run
     from metaprune.surgery.trace import trace
+    from metaprune.train.engine import evaluate as measure
+    from metaprune.train.task import settings_of
 
     set_threads(threads)
     purpose = Purpose.of(model, task, scale, sigma, {})
@@ -267,26 +313,58 @@ def prune(
         raise UsageError(f"--metanetwork: belongs to --method graph_metanetwork, got --method {method}")
     file = [] if metanetwork is None else [f"metanetwork={metanetwork}"]
     chosen = chosen_method(method, [*(settings or []), *file])
+    for option, value in (("--macs", macs), ("--params", params)):
+        if value is not None and 1 < value <= 100:
+            raise UsageError(
+                f"{option}: {value:g} of them cannot be met; a share that stays is up to 1: "
+                f"{option} {value / 100:g} keeps {value:g} %"
+            )
     budget = Budget(macs=_number(macs), params=_number(params), latency=latency, multiple_of=multiple_of)
-    dense, recipe = purpose.recipes(epochs, dense_epochs, optimizer, lr, seed=seed, precision=precision, device=device)
+    after = scheduled(schedule, milestones, warmup)
+    common = {"seed": seed, "precision": precision, "device": device}
+    dense, recipe = purpose.recipes(epochs, dense_epochs, optimizer, lr, weight_decay, after=after, **common)
+    check_teacher(teacher, teacher_weights, teacher_share)
+    find(model)
     given = read_weights(weights)[0] if weights else None
     writable(out)
     check(out)
-    ready = purpose.load(data, batch_size, channels, Cut(patch, patches, val_images, test))
+    look = Look(size, mean, std, augment, val_share, workers)
+    ready = purpose.load(data, batch_size, channels, Cut(patch, patches, val_images, test), look)
+    console().print(f"data: {ready.said}", soft_wrap=True)
     torch.manual_seed(seed)
     net = network(model, **ready.builds)
     args = example("x".join(map(str, ready.sizes)) if sizes is None else sizes, ready.timed)
     if budget.latency is None:
         Allocation(trace(net, (args[0][:2],)), budget)
+    trained = given is not None
     if given is None:
         given = train_dense(net, ready.task, dense, out / "dense", ready.label)
     give(net, given, weights, model)
+    warning = None
+    if trained or expect is not None:
+        warning = doubt(
+            net,
+            measure(net, ready.task.val, ready.task, recipe),
+            ready.task,
+            recipe,
+            preprocessing=ready.preprocessing,
+            expect=expect,
+            chosen=look.chosen or not trained,
+            trained=True,
+        )
+    goal = ready.task
+    if teacher is not None:
+        goal = taught(goal, net, teacher, teacher_weights, teacher_share, ready.builds)
+    if warning is not None:
+        known = settings_of(goal.train) | dict(goal.settings)
+        RunFolder.claim(out, net, trace(net, args), chosen, budget, recipe, ready.label, known, only_look=True)
+        _say(f"warning: {warning}")
     result = run(
         net,
         args,
         method=chosen,
         budget=budget,
-        task=ready.task,
+        task=goal,
         recipe=recipe,
         out=out,
         network=model,
@@ -294,7 +372,9 @@ def prune(
         commands=(command_line(),),
     )
     known = {name: str(value) for name, value in ready.builds.items() if name == "classes"} | purpose.settings
-    result = replace(result, report=remembering(result.report, args[0].shape[1:], **known))
+    report = remembering(result.report, args[0].shape[1:], **known)
+    report = report if warning is None else replace(report, notes=(*report.notes, f"warning: {warning}"))
+    result = replace(result, report=report)
     result.save(out)
     result_table(result.report, out, model)
     if missed(result.report):
@@ -307,7 +387,13 @@ def evaluate(
     data: DataOption,
     weights: Weights = None,
     pruned: Pruned = None,
+    expect: Expect = None,
     batch_size: BatchSize = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    val_share: ValShare = None,
+    workers: Workers = None,
     task: Task = None,
     scale: Scale = None,
     sigma: Sigma = None,
@@ -317,12 +403,14 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
+    config: Config = None,
 ) -> None:
     """Measure a dense or a pruned network on the test data (the validation data, where there are none).
 
     For restoration, on the images of the subfolder test, or where there is none, on all images of the folder.
     """
-    from metaprune.cli.resolve import UsageError, settings_of
+    from metaprune.cli.doubt import doubt
+    from metaprune.cli.resolve import UsageError, find, settings_of, task_of
     from metaprune.cli.show import console, scores_line
     from metaprune.train.engine import Recipe
     from metaprune.train.scores import scores, scores_of_outputs
@@ -330,14 +418,32 @@ def evaluate(
     set_threads(threads)
     if weights and pruned:
         raise UsageError("evaluate: expected --weights (dense) or --pruned, got both")
-    known = settings_of(pruned)
-    precision = known.get("recipe.precision", "auto") if precision is None else precision
-    purpose = Purpose.of(model, task, scale, sigma, known)
-    ready, split = purpose.load_test(data, batch_size, channels)
+    settings = settings_of(pruned)
+    precision = settings.get("recipe.precision", "auto") if precision is None else precision
+    purpose = Purpose.of(model, task, scale, sigma, settings)
+    find(model)
+    given = Look(size, mean, std, val_share=val_share, workers=workers)
+    look = given.filled(settings)
+    ready, split = purpose.load_test(data, batch_size, channels, look)
+    if ready.said:
+        console().print(f"data: {ready.said}", soft_wrap=True)
     net = _built(model, weights, pruned, ready.builds)
     batches = ready.task.val if ready.task.test is None else ready.task.test
-    found = scores(net, batches, ready.task, Recipe(precision=precision, device=device))
+    recipe = Recipe(precision=precision, device=device)
+    found = scores(net, batches, ready.task, recipe)
     console().print(scores_line(ready.task.metric_name, split, found))
+    warning = doubt(
+        net,
+        found.metric,
+        ready.task,
+        recipe,
+        preprocessing=ready.preprocessing,
+        expect=expect,
+        chosen=look.chosen,
+        trained=weights is not None or pruned is not None or task_of(model) is None,
+    )
+    if warning is not None:
+        _say(f"warning: {warning}")
     if ready.task.pictures is not None:
         floor = scores_of_outputs(ready.task.pictures.floor, batches, ready.task)
         console().print(scores_line(f"{ready.task.pictures.floor_name}: {ready.task.metric_name}", split, floor))
@@ -359,9 +465,10 @@ def bench(
         int | None, typer.Option(help="CPU threads: by default those of the report of --pruned, else what torch likes.")
     ] = None,
     scale: Scale = None,
+    config: Config = None,
 ) -> None:
     """Time a network and the pruned one in turns, measured as `metaprune prune` and `mp.latency` do."""
-    from metaprune.cli.resolve import UsageError, example, known_of, timed_in
+    from metaprune.cli.resolve import UsageError, find, known_of, timed_in
     from metaprune.cli.show import bench_table
     from metaprune.cost.latency import latencies
 
@@ -375,12 +482,13 @@ def bench(
         batches = [int(size) for size in batch.split(",")]
     except ValueError as error:
         raise UsageError(f"--batch: expected sizes like 1,32, got {batch!r}") from error
+    find(model)
     known = known_of(model, pruned, sizes, classes, scale)
     networks = {"dense": _built(model, weights, None, known.builds)}
     if pruned:
         networks["pruned"] = _built(model, None, pruned, known.builds)
     timed = partial(latencies, networks, device=device, precision=precision.value, threads=threads)
-    rows = [(size, timed(example(known.sizes, size))) for size in batches]
+    rows = [(size, timed(*known.example(networks["dense"], size))) for size in batches]
     bench_table(f"{model}, inputs of {known.sizes}", rows, before)
 
 
@@ -393,21 +501,23 @@ def export(
     sizes: Input = None,
     classes: Classes = None,
     scale: Scale = None,
+    config: Config = None,
 ) -> None:
     """Write a network as ONNX or as an exported program, checked against the module."""
-    from metaprune.cli.resolve import example, known_of
+    from metaprune.cli.resolve import known_of
     from metaprune.cli.show import console
     from metaprune.formats.export import export as write
 
     known = known_of(model, pruned, sizes, classes, scale)
-    args = example(known.sizes, 2)
     net = _built(model, weights, pruned, known.builds)
-    console().print(f"wrote {write(net.eval(), args, to)}, equal to the module")
+    args, kwargs = known.example(net)
+    console().print(f"wrote {write(net.eval(), args, to, kwargs)}, equal to the module")
 
 
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of `metaprune prune`; the first is the main one.")],
+    config: Config = None,
 ) -> None:
     """Write report.html and the model card anew; further folders become rows of its comparison."""
     from metaprune.cli.resolve import report_in

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from metaprune.cli.app import BatchSize, Device, Threads, app, set_threads, writable
-from metaprune.cli.purpose import Cut, Optimizer, Purpose, TaskName
+from metaprune.cli.app import app, set_threads, writable
+from metaprune.cli.options import BatchSize, Config, Device, Threads
+from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, TaskName
 
 __all__ = ["GoalName"]
 
@@ -49,6 +50,7 @@ def zoo(
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed …")] = "auto",
     device: Device = "auto",
     threads: Threads = None,
+    config: Config = None,
 ) -> None:
     """Train a family of small networks for `metaprune meta-train`; finished ones are kept, a killed run goes on.
 
@@ -73,12 +75,11 @@ def zoo(
     )
     epochs_stored = [int(number) for number in _numbers(snapshots, "--snapshots")]
     after = max(1, round(0.4 * epochs)) if tuning is None else tuning
-    fields = {"precision": precision, "device": device}
-    dense, tuned = purpose.recipes(after, epochs, optimizer, None, **fields)
+    dense, tuned = purpose.recipes(after, epochs, optimizer, None, precision=precision, device=device)
     dense = dense if lr is None else replace(dense, lr=lr)
     tuned = replace(tuned, lr=dense.lr / 10)
     writable(out, shared=True)
-    ready = purpose.load(data, batch_size, None, Cut())
+    ready = purpose.load(data, batch_size, None, Cut(), Look())
     builders = {name: partial(_build, name, ready.builds) for name in models}
     for variant in chosen:  # better now than after an hour
         build(variant.network, ready.builds, variant.builds)
@@ -132,6 +133,7 @@ def meta_train(
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
     device: Device = "auto",
     threads: Threads = None,
+    config: Config = None,
 ) -> None:
     """Meta-train a graph metanetwork on a zoo; a killed run goes on.
 
@@ -170,7 +172,7 @@ def meta_train(
     writable(out)
     purpose = _classifying(words)
     _, searching = purpose.recipes(teacher_epochs, 1, None, None, device=device, seed=seed)
-    ready = purpose.load(data, batch_size, None, Cut())
+    ready = purpose.load(data, batch_size, None, Cut(), Look())
     if ready.label != about["data"] or ready.builds != about["facts"].get("builds"):
         raise UsageError(f"--data: the networks of {folder} are of {about['data']}, got {ready.label}; give the same")
     builders = {name: partial(_build, name, ready.builds) for name in words}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaprune.data.preprocessing import Preprocessing
     from metaprune.train.engine import Recipe
     from metaprune.train.task import Task
 
-__all__ = ["Cut", "Optimizer", "Purpose", "Ready", "TaskName"]
+__all__ = ["Cut", "Look", "Optimizer", "Purpose", "Ready", "Schedule", "TaskName", "scheduled"]
 
 SIDE = 128  # pixels of the image that is restored where MACs are counted and time is measured, as in papers
 
@@ -29,6 +30,31 @@ class Optimizer(StrEnum):
 
     sgd = "sgd"
     adamw = "adamw"
+
+
+class Schedule(StrEnum):
+    """Schedules of a recipe."""
+
+    cosine = "cosine"
+    constant = "constant"
+    steps = "steps"
+
+
+def scheduled(schedule: Schedule | None, milestones: str | None, warmup: float | None) -> dict[str, Any]:
+    """The fields of a recipe that say how the learning rate rises and falls, as far as they were given.
+
+    Raises:
+        UsageError: the milestones are no numbers.
+    """
+    from metaprune.cli.errors import UsageError
+
+    fields: dict[str, Any] = {} if schedule is None else {"schedule": schedule.value}
+    if milestones is not None:
+        try:
+            fields["milestones"] = tuple(float(word) for word in milestones.split(","))
+        except ValueError as error:
+            raise UsageError(f"--milestones: expected epochs like 5,8, got {milestones!r}") from error
+    return fields | ({} if warmup is None else {"warmup": warmup})
 
 
 RATES = {
@@ -56,6 +82,64 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Look:
+    """How images come to a network; None for what `load` and `load_images` take by themselves."""
+
+    size: int | None = None
+    mean: str | None = None  # "data", "imagenet", or numbers with commas
+    std: str | None = None
+    augment: bool = True
+    val_share: float | None = None
+    workers: int | None = None
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the normalisation was."""
+        return self.mean is not None or self.std is not None
+
+    def filled(self, settings: dict[str, str]) -> Look:
+        """What was not chosen, as a network was pruned with it (the settings of its report)."""
+        known = {name: settings.get(f"data.{name}") for name in ("size", "mean", "std")}
+        size = known["size"] if (known["size"] or "").isdecimal() else None
+        if self.chosen or known["mean"] is None or known["std"] is None:
+            known["mean"] = known["std"] = None
+        return replace(
+            self,
+            size=int(size) if self.size is None and size else self.size,
+            mean=known["mean"] or self.mean,
+            std=known["std"] or self.std,
+        )
+
+    @property
+    def labelled(self) -> dict[str, Any]:
+        """For `load`."""
+        return {
+            "size": self.size,
+            "mean": _statistic("--mean", self.mean),
+            "std": _statistic("--std", self.std),
+            **self.restoring,
+        }
+
+    @property
+    def restoring(self) -> dict[str, Any]:
+        """For `load_images`."""
+        return {"augment": self.augment, "val_share": self.val_share, "workers": self.workers}
+
+
+def _statistic(option: str, words: str | None) -> Any:
+    """Words that `load` knows, or numbers."""
+    from metaprune.cli.errors import UsageError
+
+    if words in (None, "data", "imagenet"):
+        return words
+    assert words is not None
+    try:
+        return [float(word) for word in words.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{option}: expected data, imagenet or numbers, as 0.4,0.5,0.6, got {words!r}") from error
+
+
+@dataclass(frozen=True)
 class Ready:
     """A task with its data in reach, and what the network and the report must know of them."""
 
@@ -64,6 +148,8 @@ class Ready:
     sizes: tuple[int, ...]  # of one example
     timed: int  # examples in the batch that time is measured at
     builds: dict[str, Any] = field(default_factory=dict)  # for functions that build networks
+    preprocessing: Preprocessing | None = None  # of images with labels
+    said: str = ""  # what was found, and what is done to it
 
 
 @dataclass(frozen=True)
@@ -80,7 +166,7 @@ class Purpose:
         Raises:
             UsageError: a degradation that the task needs is missing, or one that it does not know is given.
         """
-        from metaprune.cli.resolve import UsageError
+        from metaprune.cli.errors import UsageError
 
         for option, value, owner in (
             ("--scale", self.scale, TaskName.super_resolution),
@@ -127,7 +213,7 @@ class Purpose:
         known = {"task": self.task.value, "scale": self.scale, "sigma": self.sigma}
         return {name: str(value) for name, value in known.items() if value is not None}
 
-    def load(self, data: str, batch_size: int | None, channels: int | None, cut: Cut) -> Ready:
+    def load(self, data: str, batch_size: int | None, channels: int | None, cut: Cut, look: Look) -> Ready:
         """The data, as batches to train and to measure on.
 
         Raises:
@@ -135,10 +221,11 @@ class Purpose:
             DataError: there are no such data.
         """
         if not self.restores:
-            return _classified(data, batch_size, channels, cut)
+            return _classified(data, batch_size, channels, cut, look)
         from metaprune.data import load_images
 
-        given = cut.given | ({} if batch_size is None else {"batch_size": batch_size})
+        _refuse_labelled(look)
+        given = cut.given | look.restoring | ({} if batch_size is None else {"batch_size": batch_size})
         images = load_images(data, scale=self.scale, sigma=self.sigma, channels=channels, **given)
         scale = self.scale or 1
         strength = f"σ = {self.sigma:g}" if self.scale is None else f"×{self.scale}"
@@ -149,15 +236,18 @@ class Purpose:
             (images.channels, SIDE, SIDE),
             timed=1,
             builds={"channels": images.channels, "scale": self.scale},
+            said=f"{len(images.train.source)} training and {len(images.val)} validation images; "
+            + ", ".join(f"{name.removeprefix('data.')}: {value}" for name, value in images.train.settings.items()),
         )
 
-    def load_test(self, data: str, batch_size: int | None, channels: int | None) -> tuple[Ready, str]:
+    def load_test(self, data: str, batch_size: int | None, channels: int | None, look: Look) -> tuple[Ready, str]:
         """The data to measure on, and the name of their split."""
         if not self.restores:
-            ready = _classified(data, batch_size, channels, Cut())
+            ready = _classified(data, batch_size, channels, Cut(), look)
             return ready, "val" if ready.task.test is None else "test"
         from metaprune.data import load_test_images
 
+        _refuse_labelled(look)
         images = load_test_images(data, scale=self.scale, sigma=self.sigma, channels=channels)
         channels = next(iter(images))[0].shape[1]
         builds = {"channels": channels, "scale": self.scale}
@@ -165,16 +255,27 @@ class Purpose:
         return Ready(self._task(images, images, images), name, (channels, SIDE, SIDE), timed=1, builds=builds), name
 
     def recipes(
-        self, epochs: int, dense_epochs: int, optimizer: Optimizer | None, lr: float | None, **fields: Any
+        self,
+        epochs: int,
+        dense_epochs: int,
+        optimizer: Optimizer | None,
+        lr: float | None,
+        weight_decay: float | None = None,
+        *,
+        after: dict[str, Any] | None = None,
+        **fields: Any,
     ) -> tuple[Recipe, Recipe]:
-        """How to train the dense network, and how to search and fine-tune after it."""
+        """How to train the dense network, and how to search and fine-tune after it (`after` is for that alone)."""
         from metaprune.train.engine import Recipe
 
         optimizer = optimizer or (Optimizer.adamw if self.restores else Optimizer.sgd)
-        usual, weight_decay = RATES[self.restores, optimizer]
-        common = {"optimizer": optimizer.value, "weight_decay": weight_decay} | fields
-        after = Recipe(epochs, lr=usual if lr is None else lr, **common)
-        return Recipe(dense_epochs, lr=2 * usual, warmup=min(1.0, dense_epochs / 2), **common), after
+        usual, decay = RATES[self.restores, optimizer]
+        common = {
+            "optimizer": optimizer.value,
+            "weight_decay": decay if weight_decay is None else weight_decay,
+        } | fields
+        tuned = Recipe(epochs, lr=usual if lr is None else lr, **common, **(after or {}))
+        return Recipe(dense_epochs, lr=2 * usual, warmup=min(1.0, dense_epochs / 2), **common), tuned
 
     def _task(self, train: Any, val: Any, test: Any) -> Task:
         from metaprune.train.restoration import Denoising, SuperResolution
@@ -185,9 +286,22 @@ class Purpose:
         return Denoising(train, val, test, sigma=self.sigma)
 
 
-def _classified(data: str, batch_size: int | None, channels: int | None, cut: Cut) -> Ready:
+def _refuse_labelled(look: Look) -> None:
+    """Refuse what belongs to images with labels.
+
+    Raises:
+        UsageError: some of it was given.
+    """
+    from metaprune.cli.errors import UsageError
+
+    for option, value in (("--size", look.size), ("--mean", look.mean), ("--std", look.std)):
+        if value is not None:
+            raise UsageError(f"{option}: belongs to classification; images that are restored stay as they are")
+
+
+def _classified(data: str, batch_size: int | None, channels: int | None, cut: Cut, look: Look) -> Ready:
     """Images with labels."""
-    from metaprune.cli.resolve import UsageError
+    from metaprune.cli.errors import UsageError
     from metaprune.data import load
     from metaprune.train.task import Classification
 
@@ -195,11 +309,13 @@ def _classified(data: str, batch_size: int | None, channels: int | None, cut: Cu
     if odd:
         raise UsageError(f"prune: {', '.join(odd)} belong to restoration; give --task super-resolution or denoising")
     batch_size = 128 if batch_size is None else batch_size
-    images = load(data, batch_size=batch_size)
+    images = load(data, batch_size=batch_size, **look.labelled)
     return Ready(
         Classification(images.train, images.val, images.test),
         Path(data).name if Path(data).exists() else data,
         images.shape,
         timed=batch_size,
         builds={"classes": images.classes, "channels": images.shape[0]},
+        preprocessing=images.preprocessing,
+        said=repr(images).removeprefix("Data(").removesuffix(")"),
     )

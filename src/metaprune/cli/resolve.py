@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -10,15 +11,19 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from metaprune.cli.errors import UsageError
+from metaprune.cli.inputs import Inputs, inputs_of
 from metaprune.cost.latency import Latency
 from metaprune.graph.errors import MetapruneError
 from metaprune.report.report import Report, from_json
+from metaprune.train.checks import said
 
 __all__ = [
     "Known",
@@ -26,6 +31,7 @@ __all__ = [
     "build",
     "chosen_method",
     "example",
+    "find",
     "known_of",
     "network",
     "remembering",
@@ -34,10 +40,6 @@ __all__ = [
     "task_of",
     "timed_in",
 ]
-
-
-class UsageError(MetapruneError):
-    """A word on the command line that means nothing here."""
 
 
 def built_in() -> dict[str, dict[str, Callable[..., nn.Module]]]:
@@ -80,10 +82,8 @@ def build(name: str, known: Mapping[str, int | None], varied: Mapping[str, Any] 
     given = {key: value for key, value in known.items() if value is not None}
     if low := [key for key, value in given.items() if value < 1]:
         raise UsageError(f"network {name!r}: expected 1 or more {low[0]}, got {given[low[0]]}")
-    function = None if ":" in name else _built_in(name)
-    place, _, attribute = name.rpartition(":")
+    function = find(name)
     try:
-        function = function or getattr(_module(place), attribute)
         takes = inspect.signature(function).parameters
         if odd := [key for key in varied if key not in takes]:
             raise UsageError(f"--vary: network {name!r} takes {', '.join(takes)}, got {', '.join(odd)}")
@@ -91,21 +91,46 @@ def build(name: str, known: Mapping[str, int | None], varied: Mapping[str, Any] 
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(
-            f"network {name!r}: {type(error).__name__}: {error}; give a function that returns a network"
-        ) from error
+        raise UsageError(f"network {name!r}: {said(error)}; give a function that returns a network") from error
     if not isinstance(result, nn.Module):
         raise UsageError(f"network {name!r}: expected a torch.nn.Module, got {type(result).__name__}")
     return result
+
+
+def find(name: str) -> Callable[..., Any]:
+    """The function that a name stands for, not called yet: what is mistyped is better known before data are loaded.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name.startswith("hf:"):
+        return partial(_from_hub, name[3:])
+    if ":" not in name:
+        return _built_in(name)
+    place, _, attribute = name.rpartition(":")
+    try:
+        module = _module(place)
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"network {name!r}: {said(error)}; give file.py:function or package.module:function"
+        ) from error
+    function: Callable[..., Any] | None = getattr(module, attribute, None)
+    if function is None or not callable(function):
+        named = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        near = difflib.get_close_matches(attribute, named, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "give the name of a function that returns a network"
+        raise UsageError(f"network {name!r}: {place} has no function {attribute!r}; {hint}")
+    return function
 
 
 def _built_in(name: str) -> Callable[..., nn.Module]:
     """The function of a built-in name."""
     known = {name: build for networks in built_in().values() for name, build in networks.items()}
     if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
         raise UsageError(
             f"network {name!r} is not built in; there are {', '.join(known)}; others are given as "
-            "package.module:function, file.py:function or hf:NAME"
+            f"package.module:function, file.py:function or hf:NAME{f'; did you mean {near[0]!r}?' if near else ''}"
         )
     return known[name]
 
@@ -132,10 +157,35 @@ def _from_hub(name: str) -> nn.Module:
     except ImportError as error:
         raise UsageError(f"network 'hf:{name}' needs the package transformers: pip install transformers") from error
     try:
-        model: nn.Module = transformers.AutoModel.from_pretrained(name)
+        here = Path(name).is_dir() or not _on_hub(name)
+        model: nn.Module = transformers.AutoModel.from_pretrained(name, local_files_only=here)
+    except UsageError:
+        raise
     except Exception as error:
-        raise UsageError(f"network 'hf:{name}' could not be loaded ({error})") from error
+        raise UsageError(f"network 'hf:{name}' could not be loaded: {said(error)}") from error
     return model
+
+
+def _on_hub(name: str) -> bool:
+    """Whether the Hub has a network of that name; False where it cannot be reached, and what was loaded before counts.
+
+    Raises:
+        UsageError: It has none.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        huggingface_hub.HfApi().model_info(name, timeout=10)
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UsageError(f"network 'hf:{name}': there is no such folder, and no such network on the Hub") from error
+    except HfHubHTTPError:
+        return True  # it is there, but not for this question
+    except Exception:
+        return False
+    return True
 
 
 def example(shape: str, batch: int) -> tuple[torch.Tensor]:
@@ -144,18 +194,11 @@ def example(shape: str, batch: int) -> tuple[torch.Tensor]:
     Raises:
         UsageError: The words are no sizes.
     """
-    try:
-        sizes = [int(size) for size in shape.split("x")]
-        if not sizes or min(sizes) < 1:
-            raise ValueError(shape)
-    except ValueError as error:
-        raise UsageError(f"--input: expected sizes like 3x32x32, got {shape!r}") from error
-    if batch < 1:
-        raise UsageError(f"--batch: expected 1 or more examples, got {batch}")
-    try:
-        return (torch.randn(batch, *sizes, generator=torch.Generator().manual_seed(0)),)
-    except RuntimeError as error:
-        raise UsageError(f"--input: {batch} pictures of {shape} do not fit in memory") from error
+    inputs = Inputs.of(shape)
+    if not inputs.plain:
+        raise UsageError(f"--input: expected sizes of one example, like 3x32x32, got {shape!r}")
+    args, _ = inputs.example(batch)
+    return (args[0],)
 
 
 def report_in(folder: Path) -> Report:
@@ -182,8 +225,14 @@ def remembering(report: Report, sizes: Sequence[int], **known: str) -> Report:
 class Known:
     """What commands know of a network without data."""
 
-    sizes: str  # of one example, as 3x32x32
+    sizes: str  # of one example, as 3x32x32, or whole inputs
+    given: bool  # whether the user said so, or a report
     builds: dict[str, Any]  # classes, channels, scale: for functions that build networks
+
+    def example(self, net: nn.Module, batch: int | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Example inputs of a network, args and kwargs: as known, else those it has of its own."""
+        own = None if self.given else inputs_of(net, batch)
+        return Inputs.of(self.sizes).example(batch) if own is None else own
 
 
 def known_of(model: str, pruned: Path | None, sizes: str | None, classes: int | None, scale: int | None) -> Known:
@@ -196,11 +245,12 @@ def known_of(model: str, pruned: Path | None, sizes: str | None, classes: int | 
         raise UsageError(f"--classes: expected 1 or more, got {classes}")
     settings = settings_of(pruned)
     usual = {"super-resolution": "3x128x128", "denoising": "1x128x128"}.get(task_of(model) or "", "3x32x32")
+    given = sizes is not None or "input" in settings
     sizes = settings.get("input", usual) if sizes is None else sizes
-    channels = example(sizes, 1)[0].shape[1]
+    one = Inputs.of(sizes).sizes
     known = {"classes": classes, "scale": scale}
     builds = {key: int(settings[key]) if value is None and key in settings else value for key, value in known.items()}
-    return Known(sizes, {"channels": channels, **builds})
+    return Known(sizes, given, {"channels": None if one is None else one[0], **builds})
 
 
 def settings_of(pruned: Path | None) -> dict[str, str]:

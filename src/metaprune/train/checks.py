@@ -211,7 +211,7 @@ def _blaming(what: str) -> Iterator[None]:
         raise TaskError(f"{what} failed: {said(error)}") from error
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """An error in a few words: its type and its first line; of an error in a worker, the last."""
     lines = str(error).strip().splitlines() or [""]
     told = lines[-1] if lines[0].startswith("Caught ") else f"{type(error).__name__}: {lines[0]}"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.tensors import digest
 
 __all__ = [
     "Batch",
@@ -137,6 +138,7 @@ class Task:
     distance: Callable[[Any, Any], Tensor] | None = None  # (output, that of a teacher) -> scalar, for `distil`
     further: Mapping[str, Metric] = field(default_factory=dict)  # by name; choose nothing; reported
     pictures: Pictures | None = None  # where outputs are pictures
+    settings: Mapping[str, str] = field(default_factory=dict)  # what runs and reports must know of it, by name
 
     def __post_init__(self) -> None:
         """Refuse what cannot be gone through or called.
@@ -281,4 +283,5 @@ def distil(task: Task, teacher: nn.Module, *, share: float = 0.5) -> Task:
             answers = wise.to(output.device)(*args, **kwargs).float()
         return (1 - share) * task.loss(output, batch) + share * distance(output, answers)
 
-    return replace(task, loss=loss)
+    known = {"teacher.weights": digest(wise.state_dict())[:12], "teacher.share": f"{share:g}"}
+    return replace(task, loss=loss, settings={**task.settings, **known})

@@ -1,0 +1,98 @@
+"""What commands take: the options that several of them share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metaprune.cli.config import Config
+from metaprune.cli.purpose import TaskName
+
+__all__ = [
+    "Augment",
+    "BatchSize",
+    "Channels",
+    "Classes",
+    "Config",
+    "DataOption",
+    "Device",
+    "Expect",
+    "Input",
+    "Mean",
+    "Model",
+    "Precision",
+    "Pruned",
+    "Scale",
+    "Sigma",
+    "Size",
+    "Std",
+    "Task",
+    "Threads",
+    "ValShare",
+    "Weights",
+    "Workers",
+]
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A built-in name, package.module:function, file.py:function (each runs that code), or hf:NAME."
+    ),
+]
+DataOption = Annotated[
+    str,
+    typer.Option(help="digits, a Hub name, or a folder of parquet files or pictures; to restore, a folder of images."),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights of the dense network: safetensors, or .pt or .pth with a state dict.")
+]
+Pruned = Annotated[Path | None, typer.Option(help="A folder that `metaprune prune` wrote.")]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        help="Sizes of one example, 3x32x32, or whole inputs by place or name, ids=int64<1000:8x32,mask=int64:8x32 "
+        "(whole numbers are drawn below the bound, or 2). By default what it was pruned with, else what the network "
+        "has of its own, else 3x32x32; to restore, images of 128x128.",
+    ),
+]
+Classes = Annotated[int | None, typer.Option(help="Classes: by default what it was pruned with, else 10.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; as many as torch likes by default.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Examples a batch: 128, and time is measured at it; to restore, 16, and time is measured at 1."),
+]
+Task = Annotated[TaskName | None, typer.Option(help="What the network is for; classification by default.")]
+Scale = Annotated[int | None, typer.Option(help="For super-resolution: how many times larger images become.")]
+Sigma = Annotated[float | None, typer.Option(help="For denoising: standard deviation of the noise, of 255 levels.")]
+Channels = Annotated[
+    int | None, typer.Option(help="To restore: 1 (grey, usual for noise) or 3 (RGB, usual to enlarge).")
+]
+Size = Annotated[
+    int | None, typer.Option(help="Scale the shorter side of images to so many pixels and cut out the middle.")
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Taken from pixels in [0, 1]: data (of the training images, the default), imagenet, or numbers."),
+]
+Std = Annotated[str | None, typer.Option(help="What they are divided by then, as --mean; 0.5 and 0.5 give [-1, 1].")]
+Augment = Annotated[bool, typer.Option("--augment/--no-augment", help="Shift and mirror training images.")]
+ValShare = Annotated[
+    float | None,
+    typer.Option(help="Part of the training split to choose by, where there is no split val: 0.1 by default."),
+]
+Workers = Annotated[int | None, typer.Option(help="Processes that read images which do not fit in memory: 4.")]
+Expect = Annotated[
+    float | None, typer.Option(help="The score that the dense network should have; a warning says if it has not.")
+]
+
+
+class Precision(StrEnum):
+    """Precisions that time is measured at."""
+
+    single = "32-true"
+    mixed = "bf16-mixed"

@@ -1,0 +1,49 @@
+"""A teacher on the command line: the dense network as it was, or another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from metaprune.cli.errors import UsageError
+from metaprune.cli.resolve import find, network, task_of
+from metaprune.cli.weights import give
+from metaprune.saving import read_weights
+from metaprune.train.task import Task, distil
+
+__all__ = ["check_teacher", "taught"]
+
+DENSE = "dense"
+"""What the network that is pruned is called as its own teacher."""
+
+
+def check_teacher(teacher: str | None, weights: Path | None, share: float) -> None:
+    """Refuse what does not belong together, before data are loaded.
+
+    Raises:
+        UsageError: There is no such network, or it would know nothing.
+    """
+    if not 0 <= share <= 1:
+        raise UsageError(f"--teacher-share: expected a share from 0 to 1, got {share:g}")
+    if weights is not None and teacher in (None, DENSE):
+        raise UsageError("--teacher-weights: belong to --teacher MODEL; the dense network has those of --weights")
+    if teacher in (None, DENSE):
+        return
+    assert teacher is not None
+    find(teacher)
+    if weights is None and task_of(teacher) is not None:
+        raise UsageError(f"--teacher: {teacher} knows nothing yet; give --teacher-weights, or --teacher dense")
+
+
+def taught(
+    task: Task, dense: nn.Module, teacher: str, weights: Path | None, share: float, builds: dict[str, Any]
+) -> Task:
+    """The task, where the network also learns from its teacher."""
+    if teacher == DENSE:
+        return distil(task, dense, share=share)
+    net = network(teacher, **builds)
+    if weights is not None:
+        give(net, read_weights(weights)[0], weights, teacher)
+    return distil(task, net, share=share)
