@@ -53,7 +53,7 @@ FREE: dict[str, Function] = {
     "min": lambda x, y: x / y.min(),
     "aminmax": lambda x, y: x - y.aminmax(dim=1, keepdim=True)[0],
     "eye": lambda x, y: x @ (torch.eye(x.shape[1], dtype=x.dtype) * 2) + y,
-    "unused": lambda x, y: x / y[0].numel() + (x[:, 0] * 0).shape[0] * y,
+    "unused": lambda x, y: x.reshape(2, y[0].numel()) + (x[:, 0] * 0).shape[0] * y,
 }
 
 FIXED: dict[str, tuple[Function, str]] = {
