@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import warnings
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -347,3 +348,39 @@ def test_a_report_survives_json(result: session.Result) -> None:
     assert from_json(to_json(result.report)) == result.report
     with pytest.raises(MetapruneError):
         from_json(json.dumps({"format": 1}))
+
+
+# Cards beside a README of others.
+
+
+def test_a_readme_of_others_stays_and_the_card_is_beside_it(result: session.Result, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("my project")
+    for _ in range(2):
+        result.save(tmp_path)
+        assert (tmp_path / "README.md").read_text() == "my project"
+        assert {path.name for path in tmp_path.iterdir()} == FILES | {"MODEL_CARD.md"}
+    card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: metaprune")
+    (tmp_path / "MODEL_CARD.md").write_text(card.replace("metaprune", "Metaprune"), encoding="utf-8")
+    assert "was changed since" in refusal(result.save, tmp_path)
+
+
+def test_a_card_that_was_edited_is_the_users(result: session.Result, tmp_path: Path) -> None:
+    result.save(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text(f"{card}And it is mine.\n", encoding="utf-8")
+    result.save(tmp_path)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8").endswith("And it is mine.\n")
+    assert (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8") == card
+
+
+def test_names_that_are_no_text(result: session.Result, tmp_path: Path) -> None:
+    """A file name of odd bytes reaches the report as Python gives it; the texts are UTF-8 all the same."""
+    odd = b"mod\xe8le \xd1\x84".decode("ascii", "surrogateescape")
+    report = replace(result.report, network=odd, commands=(f"metaprune prune {odd}",))
+    folder = save(tmp_path, result.model, result.plan, result.graph, report)
+    assert from_json((folder / "report.json").read_text(encoding="ascii")) == report
+    for name in ("report.html", "README.md"):
+        assert "mod\\xe8le ф" in (folder / name).read_text(encoding="utf-8")
+    save(tmp_path, result.model, result.plan, result.graph, report)
+    assert not (folder / "MODEL_CARD.md").exists()

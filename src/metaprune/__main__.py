@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
@@ -20,9 +21,7 @@ ENDED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 def main() -> None:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    _speak_utf8()
     received = _listen()
     try:
         from metaprune.cli import app
@@ -33,13 +32,21 @@ def main() -> None:
             _leave(received[0])  # the interruption was taken for another error on its way
         _flush(exit.code)
         raise
-    except BaseException:
+    except BaseException as error:
         if received:
             _leave(received[0])
+        if isinstance(error, OSError) and "--debug" not in sys.argv and "METAPRUNE_DEBUG" not in os.environ:
+            _refuse(error)
         raise
     finally:
         for number in ENDED:
             signal.signal(number, signal.SIG_IGN)  # it is over, whatever comes now
+
+
+def _speak_utf8() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _listen() -> list[int]:
@@ -82,14 +89,18 @@ def _flush(code: object) -> None:
     """See that all that was printed arrives, or say that it does not."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        _to_nowhere()
     except OSError as error:
+        if not code and not isinstance(error, BrokenPipeError):
+            _refuse(error)
         _to_nowhere()
-        if not code:
-            with suppress(OSError):
-                os.write(2, f"metaprune: the output cannot be written ({error})\n".encode())
-            raise SystemExit(2) from None
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """End in one line, whatever standard output does."""
+    _to_nowhere()
+    with suppress(OSError):
+        os.write(2, f"metaprune: the output cannot be written ({error})\n".encode(errors="backslashreplace"))
+    raise SystemExit(2) from None
 
 
 def _to_nowhere() -> None:

@@ -211,8 +211,8 @@ def report_in(folder: Path) -> Report:
     if not path.is_file():
         raise UsageError(f"report: {folder} holds no report.json; give a folder that `metaprune prune` wrote")
     try:
-        return from_json(path.read_text())
-    except MetapruneError as error:
+        return from_json(path.read_bytes().decode("utf-8"))
+    except (OSError, UnicodeDecodeError, MetapruneError) as error:
         raise UsageError(f"report: {path} is damaged or foreign: {error}") from error
 
 
