@@ -12,6 +12,7 @@ ours.
 
 import argparse
 import contextlib
+import copy
 import hashlib
 import multiprocessing
 import os
@@ -36,6 +37,8 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import Term, axes_of, width
 from metaprune.surgery.slice import carve
+from metaprune.surgery.still import Still
+from metaprune.surgery.values import Judge
 from metaprune.train.atomic import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -159,6 +162,15 @@ def run(model: nn.Module, args: Any, kwargs: Any) -> list[Tensor]:
     )
 
 
+def answer(model: nn.Module, call: mp.Call) -> list[Tensor]:
+    """What a network gives in a call, with dropout letting everything pass; its mode and its buffers move."""
+    model.train(call.training)
+    args, kwargs = copy.deepcopy((call.args, dict(call.kwargs)))
+    torch.manual_seed(1)
+    with torch.no_grad(), Still():
+        return list(leaves(getattr(model, call.method)(*args, **kwargs)))
+
+
 def example(name: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     """The network in evaluation mode with random weights, in float64 where its code can do that."""
     from sweep_networks import NETWORKS
@@ -205,16 +217,14 @@ def measured(row: Row, quick: bool) -> Iterator[Row]:
         row.unjudged = cut.unjudged
         if plan_name == "half":
             row.kept = mp.params(graph, cut.plan) / max(mp.params(graph), 1)
-        row.stage = f"mask {plan_name}"
-        yield row
-        masked = mp.mask(model, graph, cut.plan)
-        row.stage = f"compare {plan_name}"
-        yield row
-        if cut.unjudged is None:
-            tolerance = TOLERANCE[coarsest(graph)]
-            row.errors[f"eval, {plan_name}"] = (
-                distance(run(masked, args, kwargs), run(cut.model, args, kwargs)) / tolerance
-            )
+        judge = Judge(model, graph)
+        for place, call in enumerate(graph.calls):
+            row.stage = f"compare {plan_name}, {call}"
+            yield row
+            if not judge.is_random(judge.seen[place]):
+                masked = answer(mp.mask(model, graph, cut.plan), call)
+                off = distance(masked, answer(copy.deepcopy(cut.model), call))
+                row.errors[f"{call}, {plan_name}"] = off / TOLERANCE[coarsest(graph)]
     row.stage = "done"
     yield row
 
@@ -235,8 +245,7 @@ def distance(masked: list[Tensor], cut: list[Tensor]) -> float:
 
 def coarsest(graph: ChannelGraph) -> torch.dtype:
     """The least precise floating-point type that a step of the network computes in."""
-    program = getattr(graph.inference, "program", None)
-    nodes = program.graph.nodes if program is not None else ()
+    nodes = [node for inference in graph.inferences for node in inference.program.graph.nodes]
     values = [value for node in nodes for value in leaves(node.meta.get("val"))]
     return min(
         (value.dtype for value in values if value.is_floating_point()),
