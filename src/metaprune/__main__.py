@@ -56,6 +56,8 @@ def _listen() -> list[int]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a child, such as a loader's worker, ends as any other process does
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return

@@ -84,7 +84,7 @@ def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     options = ["--input", "1x8x8", "--picture", str(tmp_path)]
     result = CliRunner().invoke(app, ["inspect", "resnet8", *options])
     assert result.exit_code == 2
-    assert f"cannot write {tmp_path}" in " ".join(result.stderr.split())
+    assert f"{tmp_path} cannot be written" in " ".join(result.stderr.split())
 
 
 def test_inspect_a_function_in_a_file(tmp_path: Path) -> None:

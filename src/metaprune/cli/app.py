@@ -208,11 +208,12 @@ def inspect(
         graph_table(model, graph, each=each)
     if picture is not None:
         from metaprune.report.drawing import figure
+        from metaprune.train.atomic import FileError, write_text
 
         try:
-            picture.write_text(figure(graph, name=model), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"--picture: cannot write {picture} ({error}); name another file") from error
+            write_text(picture, figure(graph, name=model))
+        except FileError as error:
+            raise UsageError(f"--picture: {error}") from error
 
 
 @app.command()

@@ -257,7 +257,13 @@ def settings_of(pruned: Path | None) -> dict[str, str]:
     """The settings in the report of a pruned network; none where there is no report."""
     if pruned is None or not (pruned / "report.json").is_file():
         return {}
-    return report_in(pruned).settings
+    settings = report_in(pruned).settings
+    for key, kind in (("classes", int), ("scale", int), ("sigma", float)):
+        try:
+            kind(settings.get(key, "1"))
+        except ValueError as error:
+            raise UsageError(f"report: {pruned} has a report whose {key} is {settings[key]!r:.40}") from error
+    return settings
 
 
 def timed_in(pruned: Path | None) -> dict[str, Latency]:

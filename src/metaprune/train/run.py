@@ -150,8 +150,16 @@ class Run:
         tree = checkpoint.load()
         if tree is None:
             return
-        if not isinstance(tree, dict) or "identity" not in tree:
-            raise CheckpointError(f"checkpoint {checkpoint.folder}: not of a training; give another folder")
+        try:
+            self._go_to(tree, checkpoint)
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.folder}: not of a training ({error!r:.200}); give another folder"
+            ) from error
+
+    def _go_to(self, tree: Any, checkpoint: Checkpoint) -> None:
         was, now = tree["identity"], self.identity
         shapes = {key: getattr(value, "shape", None) for key, value in self.module.state_dict().items()}
         changes = [f"{key} was {was.get(key)}, is {now[key]}" for key in now if was.get(key) != now[key]]
