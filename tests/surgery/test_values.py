@@ -78,3 +78,35 @@ def test_it_says_where_it_does_not_judge() -> None:
     empty = Net().to("meta")
     graph = mp.trace(empty, (X[0].to("meta"),))
     assert "meta" in str(carve(empty, graph, mp.Plan({"first": (0, 3)})).unjudged)
+
+
+class SinglePrecision(nn.Module):
+    """One step in float32, whatever the rest is in, as norms and gates of large language models are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix, self.head = nn.Linear(6, 14), nn.Linear(14, 12), nn.Linear(12, 5)
+        self.scale = nn.Parameter(torch.ones(14))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        y = x.float()
+        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return self.head(torch.relu(self.mix(self.scale * y.to(x.dtype))))
+
+
+def test_the_tolerance_is_that_of_the_least_precise_step() -> None:
+    """Sums in float32 of fewer terms round otherwise: no reason to undo a cut of a float64 network."""
+    torch.manual_seed(0)
+    model, x = SinglePrecision().double(), torch.rand(2, 6, dtype=torch.float64)
+    graph = mp.trace(model, (x,))
+    judge = Judge(model, graph)
+    assert judge.precision(judge.seen[0]) == torch.finfo(torch.float32).eps
+    plan = {name: tuple(range(1, axis.size, 2)) for name, axis in graph.free.items()}
+    small = mp.slice(model, graph, mp.Plan(plan))
+    with torch.no_grad():
+        small.head.weight.mul_(1 + 1e-6)
+    assert judge.objection(small, plan) is None
+    with torch.no_grad():
+        small.head.weight.mul_(1 + 1e-2)
+    assert judge.objection(small, plan) is not None

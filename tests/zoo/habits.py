@@ -292,6 +292,34 @@ class MadeTable(nn.Module):
         return self.head(F.relu(self.mix(x)))
 
 
+class Radix(nn.Module):
+    """ResNeSt's split attention: with one split its code takes another way, so that the splits stay."""
+
+    def __init__(self, channels: int = 12, radix: int = 2) -> None:
+        super().__init__()
+        self.radix = radix
+        self.stem = nn.Conv2d(3, 16, 3)
+        self.conv = nn.Conv2d(16, channels * radix, 3, padding=1, groups=radix)
+        self.fc1, self.fc2 = nn.Conv2d(channels, 6, 1), nn.Conv2d(6, channels * radix, 1)
+        self.head = nn.Linear(channels, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(self.stem(x))
+        batch, channels, height, width = x.shape
+        if self.radix > 1:
+            x = x.reshape(batch, self.radix, channels // self.radix, height, width)
+            pooled = x.sum(1).mean((2, 3), keepdim=True)
+        else:
+            pooled = x.mean((2, 3), keepdim=True)
+        weights = self.fc2(F.relu(self.fc1(pooled))).view(batch, 1, self.radix, -1).transpose(1, 2)
+        weights = (weights.softmax(1) if self.radix > 1 else weights.sigmoid()).reshape(batch, -1, 1, 1)
+        if self.radix > 1:
+            x = (x * weights.reshape(batch, self.radix, channels // self.radix, 1, 1)).sum(1)
+        else:
+            x = x * weights
+        return self.head(x.mean((2, 3)))
+
+
 ENTRIES = (
     Entry(
         "standardised_by_batch_norm",
@@ -332,4 +360,5 @@ ENTRIES = (
     Entry("uneven", "habits", Uneven, pictures(), (16, 14), {22: "uneven"}),
     Entry("tables", "habits", Tables, floats((2, 5, 6)), (14, 10, 12)),
     Entry("made_table", "habits", MadeTable, floats((2, 6)), (12,), {14: "habits.py"}),
+    Entry("radix", "habits", Radix, pictures(), (8, 12, 6), {2: "aten.mean instead of aten.sum"}, statistics=(2,)),
 )

@@ -18,7 +18,7 @@ from metaprune.graph.provenance import Number
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Axis, Term, axes_of, size, width
 
-__all__ = ["ChannelGraph", "Operator", "Pass", "Size", "Tie", "WidthLimits"]
+__all__ = ["Branch", "ChannelGraph", "Operator", "Pass", "Size", "Tie", "WidthLimits"]
 
 _DIGITS = re.compile(r"\d+")
 
@@ -80,6 +80,23 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """A comparison of two numbers in the network's code, at `where`: the code may take another way at other sizes.
+
+    Attributes:
+        where: File and line.
+        sign: As `==` or `>`.
+        left: What the first number was computed from.
+        right: The second.
+    """
+
+    where: str
+    sign: str
+    left: Number
+    right: Number
+
+
+@dataclass(frozen=True)
 class WidthLimits:
     """What the widths of axes must obey, whoever decides. Made by `mp.Limits.on`.
 
@@ -107,6 +124,7 @@ class Pass:
         operators: The operators in order of execution.
         returned: Where each of the outputs comes from.
         constants: Of each tensor that the code makes the line that does, and a digest.
+        branches: Where the code compares numbers that it computed from sizes.
         like: The place of another pass that runs the same operators, but for what the mode of a network switches:
             dropout, and the statistics of batch norm. None where there is none.
     """
@@ -115,6 +133,7 @@ class Pass:
     operators: tuple[Operator, ...] = field(default=(), repr=False)
     returned: Flow = field(default=(), repr=False)
     constants: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    branches: tuple[Branch, ...] = field(default=(), repr=False)
     like: int | None = None
 
 

@@ -22,9 +22,9 @@ from metaprune.graph.capture import Captured, capture
 from metaprune.graph.counting import Outputs, counted
 from metaprune.graph.errors import TraceError
 from metaprune.graph.flow import sources, wrapped
-from metaprune.graph.graph import ChannelGraph, Operator, Pass, Size, Tie
+from metaprune.graph.graph import Branch, ChannelGraph, Operator, Pass, Size, Tie
 from metaprune.graph.literals import digests, single_values, tables
-from metaprune.graph.provenance import Combined, Extent, Number, Record, Tagged, call_of
+from metaprune.graph.provenance import Combined, Comparison, Extent, Number, Record, Tagged, call_of
 from metaprune.graph.rules import RULES
 from metaprune.graph.rules.elementwise import pointwise
 from metaprune.graph.tensors import named_tensors
@@ -254,6 +254,16 @@ class _Walk:
         """The tensors that the code makes, each with its line."""
         return digests(self.program, {*self.tables, *self.singles}, self.place)
 
+    def branches(self, frozen: _Frozen) -> tuple[Branch, ...]:
+        """The comparisons of numbers whose sources are known."""
+        found: dict[Branch, None] = {}
+        for record in self.records:
+            if isinstance(record, Comparison):
+                left, right = (self.sourced(number, frozen.term) for number in record.sides)
+                if left is not None and right is not None:
+                    found.setdefault(Branch(record.where, record.sign, left, right))
+        return tuple(found)
+
     def operators(
         self, modules: Mapping[str, nn.Module], frozen: _Frozen
     ) -> tuple[list[Operator], dict[tuple[str, str], Term]]:
@@ -473,7 +483,7 @@ class _Reading:
             nodes = [call.node for call, _ in walk.calls]
             flows, returned = sources(walk.program.graph_module, walk.placeholders(), nodes)
             traced = tuple(replace(one, operands=flow) for one, flow in zip(operators, flows, strict=True))
-            passes.append(Pass(walk.captured.call, traced, returned, walk.constants()))
+            passes.append(Pass(walk.captured.call, traced, returned, walk.constants(), walk.branches(frozen)))
         graph = ChannelGraph(
             axes={axis.name: axis for axis in axes.values()},
             tensors={name: frozen.terms(dims) for name, dims in self.shapes.items()},

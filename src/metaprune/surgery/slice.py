@@ -13,9 +13,9 @@ from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, read
 from metaprune.graph.plan import Plan
-from metaprune.graph.provenance import is_network
 from metaprune.graph.tensors import clone, named_tensors, plain_tensors, with_tensors
 from metaprune.surgery.attention import written_out
+from metaprune.surgery.blame import blame
 from metaprune.surgery.culprits import Culprits
 from metaprune.surgery.index import index
 from metaprune.surgery.numbers import set_numbers
@@ -112,7 +112,7 @@ class _Carving:
                 try:
                     seen.append(capture(small, call, recorded=False))
                 except TraceError as error:
-                    return _blame(error) + (f" (in the call {call})" if seen else "")
+                    return blame(error) + (f" (in the call {call})" if seen else "")
         cut = read(small, seen, outputs=self.graph.outputs)
         problem = mismatch(self.graph, cut[0].graph, widths) or _make_up(small, self.graph, cut)
         return problem or self.judge.objection(small, kept) or small
@@ -133,19 +133,6 @@ def _make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) ->
             here |= {name: here.get(name, 1.0) * scale for name, scale in found.items()}
         wanted.append(here)
     return rescale(small, cut, wanted)
-
-
-def _blame(error: TraceError) -> str:
-    """Where the code of the cut network failed: the innermost line that is neither PyTorch's nor ours, and how."""
-    cause: BaseException = error.__cause__ or error
-    lines = []
-    trail = cause.__traceback__
-    while trail is not None:
-        if is_network(trail.tb_frame.f_code):
-            lines.append(f"{trail.tb_frame.f_code.co_filename}:{trail.tb_lineno}")
-        trail = trail.tb_next
-    reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-    return f"{lines[-1] if lines else 'a module'}: {reason}"
 
 
 def _index(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> nn.Module:

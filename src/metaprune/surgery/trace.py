@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from metaprune.graph.attributes import whole_numbers
 from metaprune.graph.calling import Call
 from metaprune.graph.capture import capture, check_inputs
 from metaprune.graph.counting import Outputs
@@ -18,7 +19,7 @@ from metaprune.surgery.numbers import Solution, solve
 from metaprune.surgery.rescale import Way, way_to_weights
 from metaprune.surgery.slice import carve
 from metaprune.surgery.training import Training, as_in_evaluation, training_of
-from metaprune.surgery.trial import may_hold_a_size, trial
+from metaprune.surgery.trial import may_hold_a_size, takes_another_way, trial, turning
 from metaprune.surgery.unfollowed import unfollowed
 from metaprune.surgery.unread import feeding_what_is_unread
 
@@ -84,8 +85,16 @@ def trace(
         graph = graph.fixing(feeding_what_is_unread(model, graph))
     forks = any(isinstance(way, Way) and way.beside for _, _, way in _scales(graph))
     constants = any(one.constants for one in graph.passes)
-    if forks or constants or any(may_hold_a_size(operator, graph) for operator in graph.every_operator):
+    numbers = whole_numbers(model)
+    if (
+        forks
+        or constants
+        or any(may_hold_a_size(operator, graph) for operator in graph.every_operator)
+        or takes_another_way(graph, numbers, trial(graph).widths)
+    ):
         graph = graph.fixing(carve(model, graph, trial(graph)).undone)
+    if (least := turning(graph, numbers)).kept:
+        graph = graph.fixing(carve(model, graph, least).undone)
     return replace(graph, unfollowed=unfollowed(model, graph, solution.followed))
 
 

@@ -1,13 +1,16 @@
-"""The trial cut: whether a graph needs one, and what is cut."""
+"""The trial cuts: whether a graph needs them, and what is cut."""
 
 from __future__ import annotations
 
-from metaprune.graph.graph import ChannelGraph, Operator
-from metaprune.graph.plan import Plan
-from metaprune.graph.steps import steps_of_operators
-from metaprune.graph.term import axes_of
+from collections.abc import Iterator, Mapping
 
-__all__ = ["may_hold_a_size", "trial"]
+from metaprune.graph.graph import Branch, ChannelGraph, Operator
+from metaprune.graph.plan import Plan
+from metaprune.graph.provenance import Attribute, Extent, compare, evaluate, leaves
+from metaprune.graph.steps import steps_of_operators
+from metaprune.graph.term import Axis, axes_of, width
+
+__all__ = ["may_hold_a_size", "takes_another_way", "trial", "turning"]
 
 
 def may_hold_a_size(operator: Operator, graph: ChannelGraph) -> bool:
@@ -30,3 +33,44 @@ def trial(graph: ChannelGraph) -> Plan:
         if widths:
             kept[name] = range(widths[(len(widths) // 2 + place) % len(widths)])
     return Plan(kept)
+
+
+def turning(graph: ChannelGraph, held: Mapping[tuple[str, str], int]) -> Plan:
+    """All axes, cut to their least width, at which a comparison in the network's code comes out otherwise."""
+    steps = steps_of_operators(graph)
+    branches = [branch for one in graph.passes if one.like is None for branch in one.branches]
+    turned: dict[str, range] = {}
+    for branch in dict.fromkeys(branches):
+        for name in {axis.name for axis in _axes_of(branch, graph)} & graph.free.keys() - turned.keys():
+            least = min(steps[name], graph.axes[name].size)
+            if _outcome(branch, graph, held, {name: least}) != _outcome(branch, graph, held, {}):
+                turned[name] = range(least)
+    return Plan(turned)
+
+
+def takes_another_way(graph: ChannelGraph, held: Mapping[tuple[str, str], int], widths: Mapping[str, int]) -> bool:
+    """Whether a comparison in the network's code comes out otherwise at some widths."""
+    branches = (branch for one in graph.passes if one.like is None for branch in one.branches)
+    return any(_outcome(b, graph, held, widths) != _outcome(b, graph, held, {}) for b in dict.fromkeys(branches))
+
+
+def _axes_of(branch: Branch, graph: ChannelGraph) -> Iterator[Axis]:
+    for number in (branch.left, branch.right):
+        for leaf in leaves(number):
+            term = leaf.term if isinstance(leaf, Extent) else graph.numbers.get((leaf.path, leaf.name))
+            yield from axes_of(term) if term is not None else ()
+
+
+def _outcome(
+    branch: Branch, graph: ChannelGraph, held: Mapping[tuple[str, str], int], widths: Mapping[str, int]
+) -> bool | None:
+    def value(leaf: Attribute | Extent) -> int:
+        if isinstance(leaf, Extent):
+            return leaf.size if leaf.term is None else width(leaf.term, widths)
+        term = graph.numbers.get((leaf.path, leaf.name))
+        return held[leaf.path, leaf.name] if term is None else width(term, widths)
+
+    try:
+        return compare(branch.sign, evaluate(branch.left, value), evaluate(branch.right, value))
+    except ZeroDivisionError:
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from metaprune.graph.infer import Inference, read
 from metaprune.graph.rehearsal import rehearsal
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import axes_of
+from metaprune.surgery.blame import blame
 from metaprune.surgery.index import index
 from metaprune.surgery.mask import HidingInterpreter
 from metaprune.surgery.still import Still, draws, is_stilled
@@ -54,6 +55,7 @@ class Judge:
         self.model = model
         self.graph = graph
         self._seen: tuple[Inference, ...] | None = None
+        self._precision: dict[int, float] = {}
 
     @property
     def silent(self) -> str | None:
@@ -90,6 +92,13 @@ class Judge:
             for node in inference.nodes
         )
 
+    def precision(self, inference: Inference) -> float:
+        """The rounding of the least precise step of a pass."""
+        if inference.place not in self._precision:
+            values = (pytree.tree_leaves(node.meta.get("val")) for node in inference.program.graph.nodes)
+            self._precision[inference.place] = max(_epsilons([v for some in values for v in some]), default=0.0)
+        return self._precision[inference.place]
+
     @torch.no_grad()
     def objection(self, small: nn.Module, kept: Kept) -> str | None:
         """How the outputs of a cut network differ from those of the masked one, in words; None where they do not."""
@@ -110,15 +119,19 @@ class Judge:
         with rehearsal(self.model, call.training) as whole, Still():
             expected = pytree.tree_leaves(masked.call(named_tensors(whole), call.args, call.kwargs))
         call = with_states_cut(moved(self.model, inference.call), inference, kept)
-        with rehearsal(small, call.training) as actor, Still():
-            got = pytree.tree_leaves(call.of(actor))
+        try:
+            with rehearsal(small, call.training) as actor, Still():
+                got = pytree.tree_leaves(call.of(actor))
+        except Exception as error:  # whatever the code of a network raises where a width does not suit it
+            return blame(error)
         if len(expected) != len(got):
             return f"it has {len(got)} outputs instead of {len(expected)}"
+        precision = max((self.precision(inference), *_epsilons(got)), default=0.0)
         for node, one, other, counts in zip(_returned(inference), expected, got, inference.counts, strict=True):
             if counts == "no" or not isinstance(one, Tensor):
                 continue
             living = index(one, inference.dims[node], kept) if counts == "state" else one
-            if (problem := _difference(living, other)) is not None:
+            if (problem := _difference(living, other, precision)) is not None:
                 return problem
         return None
 
@@ -156,7 +169,16 @@ def _places(inputs: Any) -> list[torch.device]:
     return [leaf.device for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
-def _difference(expected: Tensor, got: Any) -> str | None:
+def _epsilons(values: Sequence[Any]) -> list[float]:
+    return [
+        torch.finfo(value.dtype).eps
+        for value in values
+        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+    ]
+
+
+def _difference(expected: Tensor, got: Any, precision: float) -> str | None:
+    """How an output differs by more than the root of a precision of its largest entry."""
     if not isinstance(got, Tensor) or got.shape != expected.shape:
         return f"an output is {getattr(got, 'shape', type(got).__name__)} instead of {expected.shape}"
     if not expected.is_floating_point():
@@ -166,8 +188,8 @@ def _difference(expected: Tensor, got: Any) -> str | None:
         return "an output is not finite where the masked network's is"
     if not finite.any():
         return None
-    precision = torch.finfo(got.dtype)
-    distance = (expected - got)[finite].abs().max() / expected[finite].abs().max().clamp(min=precision.tiny)
-    if distance > precision.eps**0.5:
+    tiny = torch.finfo(got.dtype).tiny
+    distance = (expected - got)[finite].abs().max() / expected[finite].abs().max().clamp(min=tiny)
+    if distance > precision**0.5:
         return f"its outputs differ from the masked network's by {distance.item():.1e} of the largest"
     return None
