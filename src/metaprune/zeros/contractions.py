@@ -10,7 +10,6 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from metaprune.graph.call import named_arguments
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.infer import Inference
 
 __all__ = ["Weight", "contractions"]
 
@@ -89,23 +88,21 @@ def _of_module(module: nn.Module, own: str, parameter: Tensor) -> Weight | str:
 
 
 def _of_graph(model: nn.Module, graph: ChannelGraph, names: Mapping[int, str]) -> dict[str, Weight]:
-    """The parameters that contractions of the traced program are given as they are, by what is summed over."""
-    seen = graph.inference
-    if not isinstance(seen, Inference):
-        return {}
+    """The parameters that contractions are given as they are, in any call, by what is summed over."""
     tensors = dict(model.named_parameters(remove_duplicate=False))
     found: dict[str, Weight] = {}
-    for operator, node in zip(seen.graph.operators, seen.nodes, strict=True):
-        if not operator.macs:
-            continue
-        given = named_arguments(node.target, node.args, node.kwargs)
-        summed = {name: over[0] for name, over in seen.reads.get(node, {}).items() if len(over) == 1}
-        if "weight" in given:
-            summed["weight"] = 0 if "transpose" in operator.name else 1
-        for argument, dim in summed.items():
-            source = given.get(argument)
-            name = seen.owner.get(source) if isinstance(source, fx.Node) else None
-            if name is not None and name in tensors and tensors[name].dim() >= 2:
-                groups = given.get("groups", 1) if dim == 0 else 1
-                found[names[id(tensors[name])]] = Weight(tensors[name], dim, groups)
+    for seen in graph.inferences:
+        for operator, node in zip(seen.operators, seen.nodes, strict=True):
+            if not operator.macs:
+                continue
+            given = named_arguments(node.target, node.args, node.kwargs)
+            summed = {name: over[0] for name, over in seen.reads.get(node, {}).items() if len(over) == 1}
+            if "weight" in given:
+                summed["weight"] = 0 if "transpose" in operator.name else 1
+            for argument, dim in summed.items():
+                source = given.get(argument)
+                name = seen.owner.get(source) if isinstance(source, fx.Node) else None
+                if name is not None and name in tensors and tensors[name].dim() >= 2:
+                    groups = given.get("groups", 1) if dim == 0 else 1
+                    found[names[id(tensors[name])]] = Weight(tensors[name], dim, groups)
     return found
