@@ -39,7 +39,7 @@ from metaprune.train.run import Row
 from metaprune.train.scores import scores, scores_of_outputs
 from metaprune.train.task import Loader, Task, settings_of
 
-__all__ = ["Result", "figures", "prune"]
+__all__ = ["Result", "figures", "measure", "prune"]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import copy
 import logging
 import sys
 import zipfile
+from pathlib import Path
 
 import onnxruntime
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from metaprune.formats import ExportError, export, onnx
+from metaprune.formats.export import lacking
 
 SUFFIXES = ["onnx", "pt2"]
 
@@ -143,3 +145,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r"pip install 'metaprune\[export\]'"):
         export(nn.Linear(2, 3), (torch.randn(2, 2),), tmp_path / "net.onnx")
+
+
+def test_packages_that_are_not_there_are_named(monkeypatch):
+    assert lacking("a.pt2") == lacking(Path("a.onnx")) == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else name)
+    assert lacking("a.onnx") == ["onnxruntime"]

@@ -1,5 +1,6 @@
 """Capture a network, write it in the format its file name asks for, run the file, compare; then keep it."""
 
+import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -17,9 +18,9 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import clone
 from metaprune.train.folder import draft, sweep_drafts
 
-__all__ = ["ExportError", "export"]
+__all__ = ["ExportError", "export", "lacking"]
 
-FORMATS = {".onnx": onnx, ".pt2": pt2}  # each has write(program, path) and run(path, args, kwargs)
+FORMATS = {".onnx": onnx, ".pt2": pt2}  # each has write(program, path), run(path, args, kwargs), and packages it NEEDS
 TOLERANCE = 1e-4  # of single and double precision, relative and absolute; half precision carries 2 to 3 digits
 TOLERANCE_HALF = 1e-2
 
@@ -76,6 +77,12 @@ def export(module: nn.Module, args: tuple[Any, ...], path: str | Path, kwargs: d
         who, why = type(module).__name__, reason(error)
         raise ExportError(f"export: {who} was not written to {path.name}: {why}") from error
     return path
+
+
+def lacking(path: str | Path) -> list[str]:
+    """The packages that writing such a file needs and that are not installed."""
+    needed = FORMATS[Path(path).suffix].NEEDS
+    return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
 def write(network: nn.Module, path: Path, examples: Arguments, *, any_batch: bool) -> None:

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["run", "write"]
+__all__ = ["NEEDS", "run", "write"]
+
+NEEDS: tuple[str, ...] = ()
 
 
 def write(program: ExportedProgram, path: Path) -> None:
