@@ -146,6 +146,15 @@ def test_demo_refuses_a_folder_it_cannot_write_to_at_once(folder: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_run_that_has_not_ended_has_no_report(folder: Path) -> None:
+    (folder / "out").mkdir()
+    assert "no report.json" in CliRunner().invoke(app, ["report", "out"]).stderr
+    (folder / "out" / "run.json").write_text("{}")
+    done = CliRunner().invoke(app, ["report", "out"])
+    assert done.exit_code == 2
+    assert "the run in out has not ended; start its command again" in done.stderr
+
+
 def test_reports_of_different_networks_are_not_compared(folder: Path) -> None:
     run = f"{RUN} --multiple-of 1 --method uniform"
     (folder / "other.py").write_text(OWN)

@@ -208,6 +208,8 @@ def report_in(folder: Path) -> Report:
         UsageError: There is none.
     """
     path = folder / "report.json"
+    if not path.is_file() and (folder / "run.json").is_file():
+        raise UsageError(f"report: the run in {folder} has not ended; start its command again, and it goes on")
     if not path.is_file():
         raise UsageError(f"report: {folder} holds no report.json; give a folder that `metaprune prune` wrote")
     try:
