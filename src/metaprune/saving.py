@@ -168,7 +168,7 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
     try:
         kept, about = read_tensors(path)
     except FileError as error:
-        raise SavingError(f"load: {error}; pickles are never opened: give a folder that Result.save wrote") from error
+        raise SavingError(f"load: {error}; give a folder that Result.save wrote (pickles are never opened)") from error
     if about is None:
         raise SavingError(f"load: {path} was not written by Result.save; give plain weights to model.load_state_dict")
     try:

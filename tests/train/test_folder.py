@@ -95,7 +95,8 @@ def test_what_a_kill_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
 
 def test_drafts_are_swept_if_they_are_nobodys(tmp_path: Path) -> None:
     (tmp_path / ".saving-left").mkdir()
-    (tmp_path / ".saving-left" / "plan.json").touch()
+    for name in ("plan.json", "run.lock", f".plan.json{UNFINISHED}"):
+        (tmp_path / ".saving-left" / name).touch()
     (tmp_path / ".saving-photos").mkdir()
     (tmp_path / ".saving-photos" / "holiday.jpg").touch()
     with draft(tmp_path, ".saving-") as place:

@@ -91,8 +91,9 @@ def draft(folder: Path, prefix: str) -> Iterator[Path]:
 
 def sweep_drafts(folder: Path, prefix: str, names: Collection[str]) -> None:
     """Remove the drafts of killed runs: those that nobody holds, with nothing in them but files of these names."""
+    ours = {LOCK, *names, *(f".{name}{UNFINISHED}" for name in names)}
     for place in folder.glob(f"{prefix}*"):
-        if place.is_dir() and not place.is_symlink() and {path.name for path in place.iterdir()} <= {*names, LOCK}:
+        if place.is_dir() and not place.is_symlink() and {path.name for path in place.iterdir()} <= ours:
             with _lock(place / LOCK) as free:
                 if free:
                     shutil.rmtree(place, ignore_errors=True)
