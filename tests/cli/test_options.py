@@ -203,3 +203,38 @@ def test_a_share_in_percent_is_explained(macs: float, cost: str, tmp_path: Path)
     assert result.exit_code == 2
     assert f"--{cost} {macs / 100:g} keeps {macs:g} %" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_limits_and_two_bounds(tmp_path: Path) -> None:
+    """Seen in the plan: what is kept, the least and largest widths, and one width for blocks alike."""
+    limits = ["--keep", "conv", "--least", "stage3*=0.5", "--most", "stage1.0.conv1=12", "--alike", "*.conv1"]
+    shown = metaprune_(
+        *("prune", "resnet8", "--data", "digits", "--method", "magnitude", "--macs", 0.8, "--params", 0.7),
+        *("--dense-epochs", 1, "--epochs", 1, "--batch-size", 512, "--multiple-of", 2, "--threads", 1),
+        *("--out", tmp_path / "out", *limits),
+    )
+    assert shown.exit_code == 0, shown.output
+    kept = metaprune.Plan.from_json((tmp_path / "out" / "plan.json").read_text()).kept
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert "conv" not in kept
+    assert len(kept["stage1.0.conv1"]) <= 12
+    assert all(len(stays) >= 32 for name, stays in kept.items() if name.startswith("stage3"))
+    for cost, share in (("macs", 0.8), ("params", 0.7)):
+        assert report["pruned"][cost] <= share * report["dense"][cost]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--least", "conv"], "--least: expected PATTERN=WIDTH"),
+        (["--most", "conv=wide"], "--most: expected PATTERN=WIDTH"),
+        (["--most", "conv=1.5"], "a share up to 1 or a whole number of channels, got 1.5"),
+        (["--keep", "convolution"], "'convolution' in keep fits no axis and no module"),
+        (["--keep", "*"], "cannot be met"),
+    ],
+)
+def test_limits_that_make_no_sense(options: list[str], said: str, tmp_path: Path) -> None:
+    shown = metaprune_("prune", "resnet8", "--data", "digits", "--macs", 0.5, "--out", tmp_path / "out", *options)
+    assert shown.exit_code == 2
+    assert said in " ".join(shown.output.split())
+    assert not (tmp_path / "out").exists()

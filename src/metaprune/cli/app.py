@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from metaprune.cli.limiting import Alike, AlikeChannels, Keep, Least, Most, limits_of
 from metaprune.cli.options import (
     Augment,
     BatchSize,
@@ -233,6 +234,11 @@ def prune(
     params: Annotated[float | None, typer.Option(help="Share of the parameters that stays, or a number.")] = None,
     latency: Annotated[float | None, typer.Option(help="Milliseconds for a batch on this device.")] = None,
     multiple_of: Annotated[int, typer.Option(help="Widths are multiples of this.")] = 8,
+    keep: Keep = None,
+    least: Least = None,
+    most: Most = None,
+    alike: Alike = None,
+    alike_channels: AlikeChannels = None,
     weights: Weights = None,
     dense_epochs: Annotated[int, typer.Option(help="Where no weights are given: epochs of the dense network.")] = 25,
     epochs: Annotated[int, typer.Option(help="Epochs after that: search and fine-tuning together.")] = 10,
@@ -321,6 +327,7 @@ def prune(
                 f"{option} {value / 100:g} keeps {value:g} %"
             )
     budget = Budget(macs=_number(macs), params=_number(params), latency=latency, multiple_of=multiple_of)
+    limits = limits_of(keep, least, most, alike, alike_channels)
     after = scheduled(schedule, milestones, warmup)
     common = {"seed": seed, "precision": precision, "device": device}
     dense, recipe = purpose.recipes(epochs, dense_epochs, optimizer, lr, weight_decay, after=after, **common)
@@ -335,8 +342,10 @@ def prune(
     torch.manual_seed(seed)
     net = network(model, **ready.builds)
     args = example("x".join(map(str, ready.sizes)) if sizes is None else sizes, ready.timed)
-    if budget.latency is None:
-        Allocation(trace(net, (args[0][:2],)), budget)
+    if budget.latency is None or limits is not None:
+        graph = trace(net, (args[0][:2],))
+        graph = limits.on(graph) if limits is not None else graph
+        Allocation(graph, budget if budget.latency is None else Budget(macs=1.0))
     trained = given is not None
     if given is None:
         given = train_dense(net, ready.task, dense, out / "dense", ready.label)
@@ -358,7 +367,9 @@ def prune(
         goal = taught(goal, net, teacher, teacher_weights, teacher_share, ready.builds)
     if warning is not None:
         known = settings_of(goal.train) | dict(goal.settings)
-        RunFolder.claim(out, net, trace(net, args), chosen, budget, recipe, ready.label, known, only_look=True)
+        graph = trace(net, args)
+        graph = limits.on(graph) if limits is not None else graph
+        RunFolder.claim(out, net, graph, chosen, budget, recipe, ready.label, known, only_look=True)
         _say(f"warning: {warning}")
     result = run(
         net,
@@ -367,6 +378,7 @@ def prune(
         budget=budget,
         task=goal,
         recipe=recipe,
+        limits=limits,
         out=out,
         network=model,
         data=ready.label,
