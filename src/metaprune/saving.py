@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metaprune.graph.arguments import wanted, wanted_cut
 from metaprune.graph.attributes import held, whole_numbers, write_numbers
 from metaprune.graph.errors import MetapruneError, PlanError
 from metaprune.graph.graph import ChannelGraph
@@ -61,6 +62,8 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
     Raises:
         SavingError: The folder cannot be written, or holds files of others under these names.
     """
+    _where("save", folder)
+    wanted_cut("save", model, graph, plan)
     folder = Path(folder)
     modules = dict(model.named_modules())
     cut = {name: axis.size for name, axis in graph.axes.items() if name in plan.kept}
@@ -154,6 +157,10 @@ def _marked(path: Path) -> bool:
         return False
 
 
+def _where(who: str, folder: object) -> None:
+    wanted(who, "folder", folder, str | Path, "a path", SavingError)
+
+
 def load(folder: str | Path, model: nn.Module) -> nn.Module:
     """The pruned network that `Result.save` wrote, as a copy of the user's own `model` with fewer channels.
 
@@ -164,6 +171,8 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
     Raises:
         SavingError: A file is missing or damaged, or they are of another network.
     """
+    _where("load", folder)
+    wanted("load", "network", model, nn.Module, "the dense network, an nn.Module", SavingError)
     path = Path(folder) / WEIGHTS
     try:
         kept, about = read_tensors(path)

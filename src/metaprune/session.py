@@ -17,6 +17,7 @@ from metaprune.cost.bound import Bound
 from metaprune.cost.budget import Allocation, Budget
 from metaprune.cost.closed_form import axis_shares, layer_macs, macs, params
 from metaprune.cost.latency import Latency, latencies
+from metaprune.graph.arguments import brief
 from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
@@ -119,7 +120,7 @@ def prune(
         ("limits", limits or Limits(), Limits, "mp.Limits(keep=('stem',))"),
     ):
         if isinstance(given, type) or not isinstance(given, kind):
-            raise MetapruneError(f"prune: expected the {name} as {example} or the like, got {given!r}")
+            raise MetapruneError(f"prune: expected the {name} as {example} or the like, got {brief(given)}")
     graph = trace(model, args, kwargs)
     graph = limits.on(graph) if limits is not None else graph
     bounded, measured = remembered(out, budget) or _computable(model, graph, budget, recipe)

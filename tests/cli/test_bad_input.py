@@ -53,7 +53,7 @@ BAD = {
     f"prune resnet8 --macs 0.0001 {BUDGETLESS}": "cannot be met",
     f"prune resnet8 --params 2 {BUDGETLESS}": "cannot be met",
     f"prune resnet8 --latency 0 {BUDGETLESS}": "latency",
-    f"prune resnet8 --params 0.5 {PRUNE}": "params",
+    f"prune resnet8 --params -0.5 {PRUNE}": "params",
     f"prune resnet8 {BUDGETLESS}": "budget",
     f"prune resnet8 --multiple-of 0 {PRUNE}": "multiple_of",
     f"prune resnet8 --macs inf {BUDGETLESS}": "macs",
@@ -67,6 +67,65 @@ BAD = {
     f"prune resnet8 {PRUNE} --batch-size -3": "batch",
     "evaluate resnet8 --data HERE/nowhere": "nowhere",
     "evaluate resnet8 --data digits --batch-size 0": "batch",
+    # images
+    f"prune resnet8 {PRUNE} --mean 0.5": "expected std beside mean",
+    f"prune resnet8 {PRUNE} --std 0.5": "expected mean beside std",
+    f"prune resnet8 {PRUNE} --mean mine --std 1": "--mean: expected data, imagenet or numbers",
+    f"prune resnet8 {PRUNE} --mean 0.5 --std 0,5": "numbers above 0",
+    f"prune resnet8 {PRUNE} --mean 0.5 --std 0": "numbers above 0",
+    f"prune resnet8 {PRUNE} --mean 127 --std 60": "divided by 255",
+    f"prune resnet8 {PRUNE} --mean 0.5,0.5 --std 1": "one number or 1",
+    f"prune resnet8 {PRUNE} --mean imagenet": "one number or 1",
+    f"prune resnet8 {PRUNE} --mean nan --std 1": "numbers",
+    f"prune resnet8 {PRUNE} --size 16": "leave size out",
+    f"prune resnet8 {PRUNE} --size 0": "size",
+    f"prune resnet8 {PRUNE} --size wide": "--size",
+    f"prune resnet8 {PRUNE} --val-share 0": "val_share",
+    f"prune resnet8 {PRUNE} --val-share 1": "val_share",
+    f"prune resnet8 {PRUNE} --val-share most": "--val-share",
+    f"prune resnet8 {PRUNE} --workers -1": "workers",
+    f"prune resnet8 {PRUNE} --workers 100000": "workers",
+    "evaluate resnet8 --data digits --mean 0.5": "expected std beside mean",
+    "evaluate resnet8 --data digits --val-share 7": "val_share",
+    "evaluate dncnn --data HERE/empty --sigma 5 --mean 0.5 --std 0.5": "--mean: belongs to classification",
+    "evaluate dncnn --data HERE/empty --sigma 5 --size 32": "--size: belongs to classification",
+    "inspect resnet8 --size 32": "--size: belongs to --data",
+    # the rest of training
+    f"prune resnet8 {PRUNE} --weight-decay -1": "weight_decay",
+    f"prune resnet8 {PRUNE} --weight-decay much": "--weight-decay",
+    f"prune resnet8 {PRUNE} --schedule linear": "--schedule",
+    f"prune resnet8 {PRUNE} --schedule steps": "milestones",
+    f"prune resnet8 {PRUNE} --milestones 0.5": "milestones",
+    f"prune resnet8 {PRUNE} --schedule steps --milestones a,b": "--milestones: expected epochs like 5,8",
+    f"prune resnet8 {PRUNE} --schedule steps --milestones 2,1": "milestones",
+    f"prune resnet8 {PRUNE} --warmup 1": "warmup",
+    f"prune resnet8 {PRUNE} --warmup -1": "warmup",
+    f"prune resnet8 {PRUNE} --optimizer adam": "--optimizer",
+    f"prune resnet8 {PRUNE} --teacher resnt8": "not built in",
+    f"prune resnet8 {PRUNE} --teacher resnet20": "knows nothing yet",
+    f"prune resnet8 {PRUNE} --teacher dense --teacher-share 2": "--teacher-share: expected a share from 0 to 1",
+    f"prune resnet8 {PRUNE} --teacher dense --teacher-weights HERE/text.txt": "--teacher-weights: belong to",
+    f"prune resnet8 {PRUNE} --teacher-weights HERE/text.txt": "--teacher-weights: belong to",
+    f"prune resnet8 {PRUNE} --expect much": "--expect",
+    # the line itself
+    "nonsense": "No such command",
+    "prun resnet8": "No such command",
+    "--nonsense": "No such option",
+    "prune": "Missing",
+    f"prune resnet8 {PRUNE} --nonsense": "No such option",
+    f"prune resnet8 resnet20 {PRUNE}": "unexpected extra argument",
+    "prune resnet8 --data digits --macs 0.5": "Missing option",
+    "prune resnet8 --macs 0.5 --out OUT": "Missing option",
+    "export resnet8": "Missing option",
+    "report": "Missing argument",
+    f"prune resnet8 {PRUNE} --macs": "requires an argument",
+    f"prune resnet8 {PRUNE} --epochs 1.5": "--epochs",
+    f"prune resnet8 {PRUNE} --seed one": "--seed",
+    f"prune resnet8 {PRUNE} --task cooking": "--task",
+    "bench resnet8 --precision 7-bit": "--precision",
+    f"prune resnet8 --macs 50 {BUDGETLESS}": "--macs 0.5 keeps 50 %",
+    f"prune resnet8 --params 99 {BUDGETLESS}": "--params 0.99 keeps 99 %",
+    f"prune resnet8 --macs half {BUDGETLESS}": "--macs",
     # weights
     f"prune resnet8 {PRUNE} --weights HERE/nowhere.safetensors": "there is no file",
     f"prune resnet8 {PRUNE} --weights HERE/pickle.pt": "does not fit resnet8",
@@ -120,6 +179,15 @@ BAD = {
     "export resnet8 --input 1x8x8 --to OUT/m.txt": ".txt",
     "export resnet8 --input 1x8x8 --to OUT": ".onnx",
     "export resnet8 --input abc --to OUT/m.pt2": "--input",
+    "inspect resnet8 --input ids=int6:3": "expected one of float16",
+    "inspect resnet8 --input ids=int64": "--input: expected",
+    "inspect resnet8 --input x=1x8x8,x=1x8x8": "each name once",
+    "inspect resnet8 --input y=float32:2x1x8x8": "ResNet",
+    "inspect resnet8 --input int64:2x1x8x8": "ResNet",
+    "export resnet8 --input y=float32:2x1x8x8 --to HERE/m.pt2": "ResNet was not written",
+    "bench resnet8 --input y=float32:2x1x8x8": "cannot take the inputs",
+    "inspect hf:HERE/empty": "could not be loaded",
+    "inspect HERE/own.py:buld": "did you mean",
 }
 
 
@@ -140,7 +208,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("empty", "dense", "damaged", "foreign"):
         (folder / name).mkdir()
     (folder / "own.py").write_text(
-        "def number():\n    return 1\n\ndef broken():\n    return 1 / 0\n"
+        "def build():\n    return 1\n\ndef number():\n    return 1\n\ndef broken():\n    return 1 / 0\n"
         "def leaves():\n    raise SystemExit(3)\n"
         "from torch import nn\n\ndef few():\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Linear(32, 5))\n"
@@ -215,12 +283,6 @@ def test_the_folder_of_another_run(tmp_path: Path) -> None:
 def test_a_pruned_folder_of_another_network(here: Path) -> None:
     line = refused(f"evaluate resnet20 --data digits --pruned {here / 'dense'}")
     assert "model.safetensors" in line
-
-
-def test_a_precision_that_time_is_not_measured_at() -> None:
-    result = CliRunner().invoke(app, ["bench", "resnet8", "--precision", "7-bit"])
-    assert result.exit_code == 2
-    assert "7-bit" in result.stderr
 
 
 def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from metaprune.graph.arguments import wanted
+from metaprune.graph.errors import PlanError
 from metaprune.graph.graph import ChannelGraph, Operator
 from metaprune.graph.plan import Plan
 from metaprune.graph.term import Axis, Term, axes_of, fold, size
@@ -98,6 +100,7 @@ def macs(graph: ChannelGraph, plan: Plan | None = None) -> int:
     Raises:
         PlanError: The plan does not fit the graph.
     """
+    _wanted("macs", graph, plan)
     return macs_form(graph).at(_widths(graph, plan))
 
 
@@ -107,7 +110,13 @@ def params(graph: ChannelGraph, plan: Plan | None = None) -> int:
     Raises:
         PlanError: The plan does not fit the graph.
     """
+    _wanted("params", graph, plan)
     return params_form(graph).at(_widths(graph, plan))
+
+
+def _wanted(who: str, graph: object, plan: object) -> None:
+    wanted(who, "graph", graph, ChannelGraph, "mp.trace(model, args) returns it", PlanError)
+    wanted(who, "plan", plan or Plan({}), Plan, "mp.Plan({'conv1': [0, 1]})", PlanError)
 
 
 def layer_macs(graph: ChannelGraph, plan: Plan | None = None) -> dict[str, tuple[str, int]]:

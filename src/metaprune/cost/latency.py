@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.benchmark import Timer
 
 from metaprune.graph import tensors
+from metaprune.graph.arguments import is_number, is_whole, wanted
 from metaprune.graph.errors import MetapruneError
 
 __all__ = ["Latency", "latencies", "latency"]
@@ -113,10 +114,13 @@ def latencies(
     Raises:
         MetapruneError: see there.
     """
+    for name, network in networks.items():
+        wanted("latency", f"network {name}".strip(), network, nn.Module, "an nn.Module", MetapruneError)
+    wanted("latency", "inputs", args, tuple | list, "a tuple, (x,)", MetapruneError)
     if precision not in ("32-true", "bf16-mixed"):
         raise MetapruneError(f"latency: precision must be '32-true' or 'bf16-mixed', got {precision!r}")
-    if not seconds > 0 or (threads is not None and threads < 1):
-        raise MetapruneError(f"latency: seconds and threads must be positive, got {seconds} and {threads}")
+    if not (is_number(seconds) and seconds > 0) or not (threads is None or (is_whole(threads) and threads >= 1)):
+        raise MetapruneError(f"latency: seconds and threads must be positive, got {seconds!r} and {threads!r}")
     where = available(device)
     threads = threads or torch.get_num_threads()
 
@@ -140,8 +144,16 @@ def latencies(
         return Timer("run()", globals={"run": run}, num_threads=threads)
 
     timers = {name: timer(model) for name, model in networks.items()}
-    for each in timers.values():
-        each.timeit(2)  # the first calls choose kernels and fill caches
+    for name, each in timers.items():
+        try:
+            each.timeit(2)  # the first calls choose kernels and fill caches
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise MetapruneError(
+                f"latency: the network {name} cannot take the inputs: {type(error).__name__}: {reason}"
+            ) from error
     times: dict[str, list[float]] = {name: [] for name in timers}
     runs = dict.fromkeys(timers, 0)
     for turn in range(ROUNDS):
@@ -175,7 +187,7 @@ def available(device: str) -> torch.device:
     try:
         where = torch.device(device)
         torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:  # torch raises both, depending on how it was built
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch raises both, depending on how it was built
         raise MetapruneError(
             f"latency: device {device!r} cannot be used here ({str(error).splitlines()[0]}); try device='cpu'"
         ) from error

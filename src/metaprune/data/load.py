@@ -15,7 +15,7 @@ from torch import Tensor
 from metaprune.data.batches import Batches
 from metaprune.data.pictures import DataError, as_bytes, inside, opened, pixels, squared
 from metaprune.data.preprocessing import Preprocessing, Statistics, chosen
-from metaprune.train.task import is_number
+from metaprune.graph.arguments import is_number
 
 __all__ = ["Data", "DataError", "as_bytes", "load", "whole"]
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaprune.data.pictures import DataError
-from metaprune.train.task import is_number
+from metaprune.graph.arguments import is_number
 
 __all__ = ["IMAGENET", "Preprocessing", "Statistics", "chosen"]
 

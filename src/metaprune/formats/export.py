@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from metaprune.formats import onnx, pt2
+from metaprune.graph.arguments import wanted
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import clone
 from metaprune.train.folder import draft, sweep_drafts
@@ -51,6 +52,9 @@ def export(module: nn.Module, args: tuple[Any, ...], path: str | Path, kwargs: d
         ExportError: for another suffix, a folder that is not there, a network that the format cannot hold, or
             outputs that differ. No file is left behind.
     """
+    wanted("export", "path", path, str | Path, "a file name such as 'model.onnx'", ExportError)
+    wanted("export", "network", module, nn.Module, "an nn.Module", ExportError)
+    wanted("export", "inputs", args, tuple | list, "a tuple, (x,)", ExportError)
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ExportError(f"export: file name must end in {' or '.join(FORMATS)}, got {path.name!r}")

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from metaprune.graph.arguments import wanted_cut
 from metaprune.graph.call import named_arguments
 from metaprune.graph.calling import Call
 from metaprune.graph.capture import Captured, capture, mode_of
@@ -47,6 +48,7 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
     Raises:
         PlanError: The plan does not fit the graph.
     """
+    wanted_cut("mask", model, graph, plan)
     model = written_out(model, graph.written_out)
     graph.check(model)
     plan.check(graph)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
+from metaprune.graph.arguments import wanted, wanted_cut
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
@@ -67,6 +68,9 @@ def carry(optimizer: AnyOptimizer, model: nn.Module, small: nn.Module, graph: Ch
         OptimizerError: The optimizer holds other parameters than the model's, or a state of which it cannot be told how
             it belongs to its parameter; or `small` is not the model cut to the plan.
     """
+    wanted("carry", "optimizer", optimizer, Optimizer, "a torch.optim.Optimizer", OptimizerError)
+    wanted("carry", "cut network", small, nn.Module, "mp.slice(model, graph, plan) returns it", OptimizerError)
+    wanted_cut("carry", model, graph, plan)
     plain = written_out(model, graph.written_out)
     graph.check(plain)
     plan.check(graph)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
+from metaprune.graph.arguments import wanted
+from metaprune.graph.errors import MetapruneError
+
 __all__ = ["recalibrate"]
 
 
@@ -35,6 +38,8 @@ def recalibrate(
     Returns:
         How many batches were used.
     """
+    wanted("recalibrate", "network", model, nn.Module, "an nn.Module", MetapruneError)
+    wanted("recalibrate", "batches", batches, Iterable, "a loader", MetapruneError)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return 0
@@ -54,6 +59,12 @@ def recalibrate(
                 args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs(batch))
                 model(*args, **kwargs)
                 used += 1
+    except (LookupError, TypeError) as error:
+        used = 0
+        raise MetapruneError(
+            f"recalibrate: the network cannot take a batch ({type(error).__name__}: {str(error)[:150]}); say what it "
+            "takes of it: recalibrate(…, inputs=lambda batch: ((batch['x'],), {}))"
+        ) from error
     except BaseException:
         used = 0
         raise

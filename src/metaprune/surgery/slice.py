@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from metaprune.graph.arguments import wanted_cut
 from metaprune.graph.capture import Captured, capture
 from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph
@@ -61,6 +62,7 @@ def slice(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     Raises:
         PlanError: The plan does not fit the graph.
     """
+    wanted_cut("slice", model, graph, plan)
     done = carve(model, graph, plan)
     for axis, reason in done.undone.items():
         warnings.warn(f"axis {axis!r} was left whole: {reason}", CutWarning, stacklevel=2)

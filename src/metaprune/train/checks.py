@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.data import DataLoader
 
+from metaprune.graph.arguments import is_number
 from metaprune.graph.errors import MetapruneError
-from metaprune.train.task import Batch, Loader, Task, TaskError, is_number
+from metaprune.train.task import Batch, Loader, Task, TaskError
 
 __all__ = [
     "TrainError",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from metaprune.graph.arguments import is_number, is_whole, wanted
 from metaprune.graph.tensors import channels_last, clone
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint
@@ -33,7 +34,7 @@ from metaprune.train.checks import (
 )
 from metaprune.train.progress import Bar
 from metaprune.train.run import History, Run, Stateful
-from metaprune.train.task import Batch, Loader, Task, is_number
+from metaprune.train.task import Batch, Loader, Task
 
 __all__ = ["Recipe", "device_of", "evaluate", "fit", "rehearse"]
 
@@ -66,10 +67,10 @@ class Recipe:
         Raises:
             TrainError: a value out of range.
         """
+        clip, last = self.clip_norm, self.epochs if type(self.epochs) is int else math.inf
         whole = {name: type(getattr(self, name)) is int for name in ("epochs", "seed")}
         numbers = ("lr", "momentum", "weight_decay", "warmup")
         real = {name: is_number(value := getattr(self, name)) and math.isfinite(value) for name in numbers}
-        clip = self.clip_norm
         steps = isinstance(self.milestones, tuple | list) and all(map(is_number, self.milestones))
         limits = {
             "epochs": (whole["epochs"] and self.epochs >= 1, "a whole number from 1"),
@@ -84,7 +85,7 @@ class Recipe:
                 and list(self.milestones) == sorted(self.milestones),
                 "ascending epochs for schedule='steps', and empty for the others",
             ),
-            "warmup": (real["warmup"] and 0 <= self.warmup < self.epochs, "epochs inside [0, epochs)"),
+            "warmup": (real["warmup"] and 0 <= self.warmup < last, "epochs inside [0, epochs)"),
             "clip_norm": (clip is None or (is_number(clip) and clip > 0), "None or above 0"),
             "seed": (whole["seed"] and 0 <= self.seed < 2**63, "a whole number inside [0, 2^63)"),
             "precision": (isinstance(self.precision, str), "words such as '32-true'"),
@@ -163,13 +164,15 @@ def fit(
             what it had become.
         CheckpointError: the checkpoint is damaged, of another run, or cannot be written.
     """
+    _known(name, module, task, recipe)
     stop = recipe.epochs if stop is None else stop
-    if not 0 <= start <= stop <= recipe.epochs:
-        raise TrainError(f"{name}: expected 0 <= start <= stop <= {recipe.epochs} (epochs), got {start} and {stop}")
+    if not (is_whole(start) and is_whole(stop)) or not 0 <= start <= stop <= recipe.epochs:
+        raise TrainError(f"{name}: expected 0 <= start <= stop <= {recipe.epochs} (epochs), got {start!r} and {stop!r}")
     batches = length(task.train, f"{name}: the training data")
     length(task.val, f"{name}: the validation data")
     if isinstance(checkpoint, Path | str):
         checkpoint = Checkpoint(checkpoint)
+    wanted(name, "checkpoint", checkpoint, Checkpoint | None, "a folder", TrainError)
     fabric = _fabric(recipe)
     if checkpoint:
         checkpoint.prepare()
@@ -265,6 +268,7 @@ def evaluate(module: nn.Module, batches: Loader, task: Task, recipe: Recipe) -> 
     Raises:
         TrainError: there are no batches.
     """
+    _known(MEASURING, module, task, recipe)
     length(batches, "evaluate: the data")
     fabric = _fabric(recipe)
     with _borrowed(module, fabric.device, recipe):
@@ -280,6 +284,13 @@ def device_of(recipe: Recipe) -> torch.device:
     """
     device: torch.device = _fabric(recipe).device
     return device
+
+
+def _known(who: str, module: object, task: object, recipe: object) -> None:
+    """Refuse what is no network, no task or no recipe."""
+    wanted(who, "network", module, nn.Module, "an nn.Module", TrainError)
+    wanted(who, "task", task, Task, "mp.Classification(train_loader, val_loader) or the like", TrainError)
+    wanted(who, "recipe", recipe, Recipe, "mp.Recipe(epochs=10)", TrainError)
 
 
 def _fabric(recipe: Recipe) -> Any:

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from metaprune.graph.arguments import is_number
 from metaprune.train import fidelity
-from metaprune.train.task import Batch, Loader, Pictures, Task, TaskError, is_number
+from metaprune.train.task import Batch, Loader, Pictures, Task, TaskError
 
 __all__ = ["Denoising", "SuperResolution", "bicubic"]
 

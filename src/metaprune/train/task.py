@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from numbers import Real
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from metaprune.graph.arguments import is_number
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import digest
 
@@ -27,7 +27,6 @@ __all__ = [
     "Task",
     "TaskError",
     "distil",
-    "is_number",
     "on",
     "settings_of",
 ]
@@ -72,11 +71,6 @@ class First:
     def __len__(self) -> int:
         """The number of batches in a pass."""
         return min(self.most, len(self.loader))
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a number, and no truth value."""
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def first(batch: Batch) -> Arguments:

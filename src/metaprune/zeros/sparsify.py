@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from metaprune.graph.arguments import is_number, is_whole, wanted
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import clone
@@ -80,11 +81,12 @@ def sparsify(
         MetapruneError: Neither or both are given, a pattern fits nothing, or there is nothing to set to zero.
         PlanError: The graph is of another network.
     """
+    wanted("sparsify", "network", model, nn.Module, "an nn.Module", MetapruneError)
     if (sparsity is None) == (n is None) or (n is None) != (m is None):
         raise MetapruneError(f"sparsify: expected sparsity, or n and m, got sparsity={sparsity!r}, n={n!r}, m={m!r}")
-    if sparsity is not None and not 0 <= sparsity < 1:
+    if sparsity is not None and not (is_number(sparsity) and 0 <= sparsity < 1):
         raise MetapruneError(f"sparsify: expected sparsity in [0, 1), got {sparsity!r}; 0.8 sets four fifths to zero")
-    if n is not None and m is not None and not 0 < n < m:
+    if n is not None and m is not None and not (is_whole(n) and is_whole(m) and 0 < n < m):
         raise MetapruneError(f"sparsify: expected 0 < n < m, got n={n!r}, m={m!r}; 2 and 4 are usual")
     if isinstance(skip, str):
         raise MetapruneError(f"sparsify: expected skip as a list of patterns, got {skip!r}; write [{skip!r}]")

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from metaprune.cost.budget import Allocation, Budget
+from metaprune.graph.arguments import is_number, is_whole
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import clone
@@ -85,11 +86,11 @@ class DHP:
 
     def __post_init__(self) -> None:
         for name in ("sparsity", "latent_lr", "cost_power", "threshold"):
-            if not 0 <= getattr(self, name) < float("inf"):
+            if not (is_number(value := getattr(self, name)) and 0 <= value < float("inf")):
                 raise MetapruneError(f"DHP: expected {name} from 0, got {getattr(self, name)!r}")
-        if self.embedding < 1:
+        if not (is_whole(self.embedding) and self.embedding >= 1):
             raise MetapruneError(f"DHP: expected embedding from 1, got {self.embedding!r}")
-        if not 0 < self.search <= 1:
+        if not (is_number(self.search) and 0 < self.search <= 1):
             raise MetapruneError(f"DHP: expected search in (0, 1], got {self.search!r}")
         for name, known in (("ranking", ("latent", "taylor")), ("steering", ("ramp", "threshold"))):
             if getattr(self, name) not in known:

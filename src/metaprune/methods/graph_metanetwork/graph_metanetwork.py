@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from metaprune.cost.budget import Allocation
+from metaprune.graph.arguments import is_number, is_whole
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import clone, named_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check, ranking
@@ -62,9 +63,9 @@ class GraphMetanetwork:
         object.__setattr__(self, "metanetwork", str(self.metanetwork))
         load(self.path)
         check(self.criterion, "GraphMetanetwork")
-        if not 0 <= self.tuning <= 1:
+        if not (is_number(self.tuning) and 0 <= self.tuning <= 1):
             raise MetapruneError(f"GraphMetanetwork: expected tuning in [0, 1], got {self.tuning!r}")
-        if not isinstance(self.trial, int) or self.trial < 0:
+        if not is_whole(self.trial) or self.trial < 0:
             raise MetapruneError(f"GraphMetanetwork: expected trial as a number of steps from 0, got {self.trial!r}")
 
     @property

@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from metaprune.cost.budget import Allocation
+from metaprune.graph.arguments import is_number, is_whole
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import BATCHES, evidence_per_cost, gate_gradients
@@ -36,9 +37,9 @@ class Taylor:
     reference: ClassVar[str] = "Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019"
 
     def __post_init__(self) -> None:
-        if self.batches < 1:
+        if not (is_whole(self.batches) and self.batches >= 1):
             raise MetapruneError(f"Taylor: expected batches from 1, got {self.batches!r}")
-        if not 0 <= self.cost_power < float("inf"):
+        if not (is_number(self.cost_power) and 0 <= self.cost_power < float("inf")):
             raise MetapruneError(f"Taylor: expected cost_power from 0, got {self.cost_power!r}")
 
     def scores(self, problem: Problem) -> dict[str, Tensor]:
