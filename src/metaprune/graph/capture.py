@@ -6,19 +6,25 @@ import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
 
 from metaprune.graph.calling import Call, answering
 from metaprune.graph.errors import TraceError
+from metaprune.graph.extents import settle
 from metaprune.graph.objects import learn, open_to_trees
 from metaprune.graph.provenance import Record, recording
 from metaprune.graph.quiet import quiet
-from metaprune.graph.rehearsal import ordinary, rehearsal, stand_in
+from metaprune.graph.refusal import depends_on_values, refuse_at_once, refused
+from metaprune.graph.rehearsal import fresh, ordinary, rehearsal, stand_in
+from metaprune.graph.tensors import named_tensors
+from metaprune.graph.values import values_followed
 
 __all__ = ["Captured", "capture", "check_inputs", "inference_mode_of", "mode_of"]
 
@@ -32,12 +38,16 @@ class Captured:
         records: The calls of the network's code that it came from.
         floats: The broken numbers that its modules hold, which are what they are whatever is cut.
         call: How it was called.
+        extents: For each number that stands for a size that depends on the data, what it was on the example inputs.
+        decided: File and line of each decision of the code by values of tensors: it is read as the example inputs go.
     """
 
     program: torch.export.ExportedProgram
     records: Sequence[Record]
     floats: Set[float]
     call: Call
+    extents: Mapping[int, int] = field(default_factory=dict)
+    decided: Sequence[str] = ()
 
 
 def capture(model: nn.Module, call: Call, recorded: bool = True, as_it_is: bool = False) -> Captured:
@@ -53,30 +63,79 @@ def capture(model: nn.Module, call: Call, recorded: bool = True, as_it_is: bool 
         TraceError: `torch.export` cannot capture it with these inputs.
     """
     check_inputs(model, call.args, call.kwargs)
-    args, kwargs = ordinary((call.args, dict(call.kwargs)))
+    refuse_at_once(model)
     mode = None if as_it_is else call.training
+    with open_to_trees(call.args, call.kwargs):
+        captured = _captured(model, call, recorded, mode)
+        if _is_symbolic(captured.program):
+            with rehearsal(model, mode) as actor:
+                try:
+                    extents = settle(captured.program, named_tensors(actor), call.args, dict(call.kwargs))
+                except Exception as error:
+                    raise refused(model, error, error) from error
+            captured = replace(captured, extents=extents)
+        return captured
+
+
+def _captured(model: nn.Module, call: Call, recorded: bool, mode: bool | None) -> Captured:
+    """The export, in the first of the ways in which it can be made."""
+    args, kwargs = ordinary((call.args, dict(call.kwargs)))
+    suspects: Sequence[tuple[str, str]] = ()
+    with rehearsal(model, mode, writes=False) as actor, torch.enable_grad():  # programs differ with it
+        if recorded:
+            try:
+                with quiet(), recording(actor) as recorder:
+                    suspects = recorder.suspects
+                    program = _exported(actor, call.method, args, kwargs)
+                return Captured(program, recorder.records, recorder.floats, call)
+            except Exception:
+                actor = stand_in(model)  # trial cuts tell less, but something
+        try:
+            with quiet():
+                program = _exported(actor, call.method, args, kwargs, stack_traces=recorded)
+            return Captured(program, (), frozenset(), call)
+        except Exception as error:
+            reason = error
+    if depends_on_values(reason) and (captured := _as_the_example_goes(model, call, mode)) is not None:
+        return captured
+    raise refused(model, reason, _failure(model, call, mode), suspects) from reason
+
+
+def _as_the_example_goes(model: nn.Module, call: Call, mode: bool | None) -> Captured | None:
+    """The export of a network that decides by values: on the path that the example inputs take.
+
+    The decisions stay in the program, which refuses inputs that take another path. None where such a path might read
+    parameters of its own, because this one does not read all, and where it cannot be exported either.
+    """
+    args, kwargs = ordinary((call.args, dict(call.kwargs)))
+    if any(tensor.is_meta for tensor in named_tensors(model).values()):
+        return None
     try:
         with (
             rehearsal(model, mode, writes=False) as actor,
-            open_to_trees(args, kwargs),
+            torch.enable_grad(),
+            values_followed(actor) as decided,
             quiet(),
-            torch.enable_grad(),  # programs differ with it
+            answering(actor, call.method),
+            _outputs_learned(actor),
         ):
-            if recorded:
-                try:
-                    with recording(actor) as recorder:
-                        program = _exported(actor, call.method, args, kwargs)
-                    return Captured(program, recorder.records, recorder.floats, call)
-                except Exception:
-                    actor = stand_in(model)  # trial cuts tell less, but something
-            program = _exported(actor, call.method, args, kwargs, stack_traces=recorded)
-            return Captured(program, (), frozenset(), call)
+            program = torch.export.export(actor, args, kwargs, strict=False)
+    except Exception:
+        return None
+    inputs = zip(program.graph_signature.input_specs, program.graph.nodes, strict=False)
+    if any(spec.kind == InputKind.PARAMETER and not node.users for spec, node in inputs):
+        return None
+    return Captured(program, (), frozenset(), call, decided=tuple(dict.fromkeys(decided)))
+
+
+def _failure(model: nn.Module, call: Call, mode: bool | None) -> Exception | None:
+    """What a network raises when it is simply called."""
+    try:
+        with rehearsal(model, mode) as actor, quiet(), torch.no_grad():
+            replace(call, args=fresh(call.args), kwargs=fresh(call.kwargs)).of(actor)
     except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise TraceError(
-            f"trace: torch.export could not read {type(model).__name__} with these inputs "
-            f"({type(error).__name__}: {reason}); check that model(*args, **kwargs) runs and is exportable"
-        ) from error
+        return error
+    return None
 
 
 def _exported(
@@ -115,6 +174,16 @@ def mode_of(model: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def _is_symbolic(program: torch.export.ExportedProgram) -> bool:
+    """Whether any size in a program depends on the data."""
+    leaves = (leaf for node in program.graph.nodes for leaf in pytree.tree_leaves(node.meta.get("val")))
+    return any(
+        isinstance(size, torch.SymInt)
+        for leaf in leaves
+        for size in (leaf.shape if isinstance(leaf, Tensor) else [leaf])
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from metaprune.graph.reach import children, reached
 __all__ = ["clone", "overlapping"]
 
 
+@torch.inference_mode(False)
 def clone(model: nn.Module, memo: Mapping[int, object] | None = None) -> nn.Module:
     """A deep copy, also where Python alone makes none, or one that hangs on to the original.
 
@@ -35,7 +36,10 @@ def clone(model: nn.Module, memo: Mapping[int, object] | None = None) -> nn.Modu
         taken |= _in_one_memory(group)
     for tensor in tensors:
         if id(tensor) not in taken and (not tensor.is_leaf or tensor.is_inference()):
-            taken[id(tensor)] = tensor.detach().clone()
+            copied = tensor.detach().clone()
+            taken[id(tensor)] = (
+                nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
+            )
     functions = _speaking_of(model, objects)
     for function in functions:
         taken[id(function)] = _with_empty_cells(function)

@@ -21,6 +21,7 @@ from metaprune.graph.calling import state_leaves
 from metaprune.graph.capture import Captured, capture
 from metaprune.graph.counting import Outputs, counted
 from metaprune.graph.errors import TraceError
+from metaprune.graph.extents import is_about_sizes, settled
 from metaprune.graph.flow import sources, wrapped
 from metaprune.graph.graph import Branch, ChannelGraph, Operator, Pass, Size, Tie
 from metaprune.graph.literals import digests, single_values, tables
@@ -223,13 +224,12 @@ class _Walk:
             operands = [self.dims.get(a) for a in node.args[node.args.index(body) + 1 :] if isinstance(a, fx.Node)]
             result = self.run(getattr(module, str(body.target)), operands)
             return list(result) if isinstance(node.meta.get("val"), list | tuple) else result
+        if is_about_sizes(node):
+            return None
         call = self.bind(node)
         if (index := call_of(node.meta.get("stack_trace"))) is not None and index < len(self.records):
             call.record = self.records[index]
             self.made[index] = node
-        for value in pytree.tree_leaves(node.meta.get("val")):
-            if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
-                raise TraceError(f"trace: at {call.where} ({call.name}) a size depends on the data; it must not")
         rule = RULES.get(call.name)
         if rule is None and is_pointwise(node.target):
             rule = pointwise
@@ -244,11 +244,33 @@ class _Walk:
 
     def bind(self, node: fx.Node) -> Call:
         """Name the arguments after the operator's schema."""
-        arguments = named_arguments(node.target, node.args, node.kwargs)
+        given = named_arguments(node.target, node.args, node.kwargs)
+        arguments = {name: settled(value) for name, value in given.items()}
         name = getattr(node.target, "overloadpacket", node.target)
         stack = node.meta.get("nn_module_stack") or {}
         path = next(reversed(stack.values()))[0] if stack else ""
         return Call(node, one_name(str(name).rstrip("_")), arguments, self.dims, path, self.owner)
+
+    def as_the_example(self, terms: tuple[Term, ...]) -> tuple[Term, ...]:
+        """Terms whose sizes that depend on the data are what they were on the example inputs."""
+        extents = self.captured.extents
+        if not extents:
+            return terms
+
+        def leaf(axis: Axis) -> Term:
+            return replace(axis, size=extents.get(axis.size, axis.size)) if axis.fixed else axis
+
+        return tuple(fold(term, leaf, _product, _concat) for term in terms)
+
+    def fix_beside_data(self) -> None:
+        """Channels that lie in one dimension with a size that depends on the data cannot be picked by position."""
+        extents = self.captured.extents
+        for value in self.dims.values() if extents else ():
+            for dims in value if isinstance(value, list) else [value]:
+                for dim in dims or ():
+                    inside = list(variables(dim))
+                    if len(inside) > 1 and any(variable.size in extents for variable in inside):
+                        fix(dim, "it lies in one dimension with a size that depends on the data")
 
     def constants(self) -> tuple[tuple[str, str], ...]:
         """The tensors that the code makes, each with its line."""
@@ -288,7 +310,7 @@ class _Walk:
                     layer=self.layer(call),
                     where=call.where,
                     outputs=tuple(terms(dims) for dims in outputs),
-                    macs=tuple(terms(dims) for dims in call.macs),
+                    macs=tuple(self.as_the_example(terms(dims)) for dims in call.macs),
                     scalars=self.scalars(call),
                     computed=any(self.is_computed(call, scalar) for scalar in self.scalars(call)),
                     literal=call.literal and not exact,
@@ -471,6 +493,8 @@ class _Reading:
 
     def freeze(self, ties: tuple[tuple[Tie, ...], ...]) -> tuple[Inference, ...]:
         """Turn what is left of the variables into named axes, and shapes into terms."""
+        for walk in self.walks:
+            walk.fix_beside_data()
         self.fix_unread()
         axes = self.name()
         frozen = _Frozen(axes | {})
@@ -521,6 +545,14 @@ class _Frozen:
 
 def _factors(of: Sequence[Shape]) -> Shape:
     return Factors(tuple(of))
+
+
+def _product(of: Sequence[Term]) -> Term:
+    return Product(tuple(of))
+
+
+def _concat(of: Sequence[Term]) -> Term:
+    return Concat(tuple(of))
 
 
 def _parts(of: Sequence[Shape]) -> Shape:

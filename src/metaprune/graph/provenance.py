@@ -11,6 +11,7 @@ import math
 import operator
 import re
 import sys
+import sysconfig
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ __all__ = [
     "evaluate",
     "is_network",
     "leaves",
+    "place",
     "recording",
 ]
 
@@ -229,12 +231,23 @@ def _number(given: int) -> Number:
 
 _CALL = re.compile(r'File "<call (?P<index>\d+)>"')
 _TORCH = str(Path(torch.__file__).parent)
-_MACHINERY = (_TORCH, *(str(Path(__file__).parents[1] / layer) for layer in ("graph", "surgery")), "<call ")
+_OURS = tuple(str(part) for part in Path(__file__).parents[1].iterdir() if part.name != "models")
+_MACHINERY = (_TORCH, *_OURS)
+_PYTHON, _INSTALLED = sysconfig.get_path("stdlib"), ("site-packages", "dist-packages")
+_GENERATED = ("<call ", "<eval_with_key>", "<frozen ")
 _MODULES = str(Path(torch.__file__).parent / "nn")
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 _COUNTS = (torch.Tensor.numel, torch.Tensor.nelement, torch.numel)
+_SUSPECT: dict[Any, str] = {
+    torch.autograd.grad: "autograd.grad(",
+    torch.autograd.backward: ".backward(",
+    torch.Tensor.backward: ".backward(",
+    torch.Tensor.data.__set__: ".data = ",  # type: ignore[attr-defined]
+}
+"""What an export does not follow, and does not say the line of."""
+
 _GLOBALS: dict[str, Any] = {"__builtins__": builtins}
 
 
@@ -262,6 +275,7 @@ class Recorder(TorchFunctionMode):
         self.floats = {value for module in model.modules() for value in vars(module).values() if type(value) is float}
         self.made: dict[int, tuple[Any, int | str, int]] = {}
         self.records_now = False
+        self.suspects: list[tuple[str, str]] = []
 
     def begin(self) -> None:
         """The network's code begins to run."""
@@ -282,6 +296,8 @@ class Recorder(TorchFunctionMode):
             return math.prod(self.sizes(args[0], args[0].shape), start=1)
         if getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
+        if func in _SUSPECT:
+            self.suspects.append((_caller(), _SUSPECT[func]))
         numbers = tuple(_whole((args, kwargs)))
         index = len(self.records)
         self.records.append(Record(_caller(), numbers))
@@ -344,8 +360,18 @@ def _plain(value: Any) -> Any:
 
 
 def is_network(code: types.CodeType) -> bool:
-    """Whether code is a network's: neither PyTorch's nor that which traces and cuts it."""
-    return not code.co_filename.startswith(_MACHINERY)
+    """Whether code is a network's: neither PyTorch's or Python's, nor generated, nor that which traces and cuts it."""
+    file = code.co_filename
+    if file.startswith(_MACHINERY) or file.startswith(_GENERATED):
+        return False
+    if file == "<string>":  # named tuples and dataclasses are made of such
+        return code.co_name != "<lambda>" and not code.co_qualname.startswith("__create_fn__")
+    return not file.startswith(_PYTHON) or any(folder in file for folder in _INSTALLED)
+
+
+def place(code: types.CodeType, line: int) -> str:
+    """File and line of code; the function's name where it comes from no file."""
+    return f"{code.co_qualname if code.co_filename.startswith('<') else code.co_filename}:{line}"
 
 
 def _by_a_network() -> bool:
@@ -358,11 +384,16 @@ def _by_a_network() -> bool:
 
 
 def _caller() -> str:
-    """File and line of the innermost frame that is neither PyTorch's nor ours."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None and not is_network(frame.f_code):
+    """File and line of the innermost frame that is a network's; where all is PyTorch's, the module that runs."""
+    frame: types.FrameType | None = sys._getframe(2)
+    module = None
+    while frame is not None and not frame.f_code.co_filename.startswith(_OURS):
+        if is_network(frame.f_code):
+            return place(frame.f_code, frame.f_lineno)
+        if module is None and frame.f_code.co_name == "forward" and isinstance(frame.f_locals.get("self"), nn.Module):
+            module = type(frame.f_locals["self"]).__qualname__
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return f"{module or 'the network'}.forward"
 
 
 @contextmanager

@@ -8,10 +8,11 @@ to the whole process.
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,45 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metaprune.graph.copying import clone
+from metaprune.graph.objects import open_to_trees
 from metaprune.graph.surroundings import random_numbers_kept, surroundings_kept
 
-__all__ = ["Unwritten", "ordinary", "rehearsal", "stand_in"]
+__all__ = ["Unwritten", "fresh", "on_the_cpu", "ordinary", "rehearsal", "stand_in", "undisturbed"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _ALONE = threading.RLock()
+_caller = threading.local()
+
+
+def undisturbed(function: Function) -> Function:
+    """A function of ours in a world of its own, whatever its caller has set.
+
+    Outside of PyTorch's inference mode, whose tensors cannot be trained; with the CPU as the default device, but for
+    the network's code; with the classes of its arguments open to PyTorch's trees.
+    """
+
+    @functools.wraps(function)
+    def outside(*args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode(False), open_to_trees(args, kwargs), on_the_cpu():
+            return function(*args, **kwargs)
+
+    return outside  # type: ignore[return-value]
+
+
+@contextmanager
+def on_the_cpu() -> Iterator[None]:
+    """What is made inside is made on the CPU, whatever default device the caller has set; but for a network's code."""
+    device, before = torch.get_default_device(), getattr(_caller, "device", None)
+    if device.type == "cpu":
+        yield
+        return
+    _caller.device = device
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        _caller.device = before
 
 
 @contextmanager
@@ -36,7 +71,9 @@ def rehearsal(model: nn.Module, training: bool | None = False, writes: bool = Tr
         writes: Whether its code runs on tensors that hold values, so that the weights must be kept from it. An export
             runs it on tensors that hold none.
     """
-    with _ALONE, torch.inference_mode(False), surroundings_kept(model), random_numbers_kept():
+    device = getattr(_caller, "device", None)
+    theirs = nullcontext() if device is None else torch.device(device)
+    with _ALONE, torch.inference_mode(False), surroundings_kept(model), random_numbers_kept(), theirs:
         actor = stand_in(model)
         if training is not None and _set_mode(actor, training, model):
             actor = stand_in(model)  # its `train` folds weights into one another: a network of its own
@@ -75,6 +112,11 @@ def ordinary(value: Any) -> Any:
     """The same inputs, with what was made in PyTorch's inference mode copied into tensors that an export reads."""
     with torch.inference_mode(False):
         return pytree.tree_map_only(Tensor, lambda x: x.clone() if x.is_inference() else x, value)
+
+
+def fresh(value: Any) -> Any:
+    """The same inputs in memory of their own, apart from what they were computed from."""
+    return pytree.tree_map_only(Tensor, lambda x: x.detach().clone(), value)
 
 
 class Unwritten(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from metaprune.graph.calling import Call
-from metaprune.graph.rehearsal import rehearsal
+from metaprune.graph.refusal import refused
+from metaprune.graph.rehearsal import ordinary, rehearsal
 from metaprune.graph.tensors import clone, named_tensors
 
 __all__ = ["Calls", "checked_calls", "observe", "written_out"]
@@ -69,6 +70,8 @@ def observe(model: nn.Module, ways: Sequence[Call]) -> Calls:
             try:
                 with torch.no_grad():
                     replace(way, args=copy.deepcopy(way.args), kwargs=copy.deepcopy(dict(way.kwargs))).of(actor)
+            except Exception as error:
+                raise refused(model, error, error) from error
             finally:
                 torch.backends.mha.set_fastpath_enabled(fast)
     return {path: seen[0] for path, seen in calls.items() if seen and all(call == seen[0] for call in seen) and seen[0]}
@@ -206,9 +209,9 @@ def _linear(weight: Tensor, bias: Tensor | None, trained: bool, whole_bias: Tens
     """A linear layer around these tensors."""
     layer = nn.Linear(1, 1, bias=False, device="meta")
     layer.out_features, layer.in_features = weight.shape
-    layer.weight = nn.Parameter(weight.detach(), trained)
+    layer.weight = nn.Parameter(ordinary(weight.detach()), trained)
     if bias is not None and whole_bias is not None:
-        layer.bias = nn.Parameter(bias, whole_bias.requires_grad)
+        layer.bias = nn.Parameter(ordinary(bias), whole_bias.requires_grad)
     return layer
 
 

@@ -21,7 +21,9 @@ from metaprune.graph.capture import Captured, capture, mode_of
 from metaprune.graph.flow import wrapped
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, read
+from metaprune.graph.objects import open_to_trees
 from metaprune.graph.plan import Plan
+from metaprune.graph.rehearsal import on_the_cpu, undisturbed
 from metaprune.graph.tensors import clone, named_tensors
 from metaprune.graph.term import Term, channels, size
 from metaprune.surgery.attention import written_out
@@ -33,6 +35,7 @@ _NORMALISING = {"aten.batch_norm", "aten.instance_norm", "aten.fused_moving_avg_
 """Operators that read across dimensions which their result has, too."""
 
 
+@undisturbed
 def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Masked:
     """The function that `slice` computes, at full width: dead channels are invisible to whatever reads them.
 
@@ -96,6 +99,8 @@ class Programs:
                     kind = self.kind(call.args, call.kwargs, call.method, modes=None if call.training else False)
                 self.known[kind] = inference
 
+    @on_the_cpu()
+    @open_to_trees()
     def run(
         self,
         kept: Mapping[str, tuple[int, ...]],
@@ -181,6 +186,7 @@ class HidingInterpreter(fx.Interpreter):
         self.contractions = {node for operator, node in pairs if operator.macs}
         self.hidden: dict[fx.Node, dict[str, dict[int, Tensor]]] = {}
 
+    @on_the_cpu()
     def call(self, tensors: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run the whole program.
 

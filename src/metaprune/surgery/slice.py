@@ -14,6 +14,7 @@ from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, read
 from metaprune.graph.plan import Plan
+from metaprune.graph.rehearsal import undisturbed
 from metaprune.graph.tensors import clone, named_tensors, plain_tensors, with_tensors
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.blame import blame
@@ -69,6 +70,7 @@ def slice(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     return done.model
 
 
+@undisturbed
 def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     """As `slice`, but returns what was cut and what was left whole instead of warning.
 

@@ -13,6 +13,7 @@ from metaprune.graph.capture import capture, check_inputs
 from metaprune.graph.counting import Outputs
 from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.infer import Inference, read
+from metaprune.graph.rehearsal import undisturbed
 from metaprune.graph.term import Term, axes_of
 from metaprune.surgery.attention import observe, written_out
 from metaprune.surgery.numbers import Solution, solve
@@ -28,6 +29,7 @@ __all__ = ["trace"]
 _MOST_ROUNDS = 8
 
 
+@undisturbed
 def trace(
     model: nn.Module,
     args: tuple[object, ...],

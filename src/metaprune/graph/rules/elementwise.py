@@ -37,7 +37,7 @@ def broadcast(operands: Sequence[Dims], rank: int | None = None) -> Dims:
     ),
     *("aten.celu", "aten.mish", "aten.silu", "aten.log_sigmoid", "aten.threshold", "aten.real", "aten.imag"),
     *("aten.complex", "aten.polar", "aten._conj", "aten.conj", "aten.resolve_conj", "aten.resolve_neg"),
-    *("aten.lift_fresh", "aten._assert_tensor_metadata", "aten.bernoulli", "aten.detach_", "aten.where"),
+    *("aten.lift_fresh", "aten._assert_tensor_metadata", "aten.bernoulli", "aten.detach_"),
 )
 def pointwise(call: Call) -> Dims | None:
     """Also the rule of every operator that carries PyTorch's `pointwise` tag."""

@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from metaprune.graph.call import Call, Dims, constants, rule
-from metaprune.graph.rules.elementwise import broadcast
+from metaprune.graph.rules.elementwise import broadcast, pointwise
 from metaprune.graph.unify import (
     UNIT,
     Factors,
@@ -33,10 +33,23 @@ def index_select(call: Call) -> Dims:
 
 @rule("aten.index")
 def index(call: Call) -> object:
-    """Entries picked by tensors of positions: the dimensions picked from are fixed."""
-    if any(_is_mask(node) for node in call["indices"]):
-        return call.unknown(f"{call.name} with a mask is not understood")
-    return _picked(call)
+    """Entries picked by tensors of positions, or by a mask: the dimensions picked from are fixed."""
+    masks = [place for place, node in enumerate(call["indices"]) if _is_mask(node)]
+    if not masks:
+        return _picked(call)
+    if len(call["indices"]) > masks[0] + 1:
+        return call.unknown(f"{call.name} with a mask among several indices is not understood")
+    first, dims = masks[0], call.tensor("self")
+    mask = call.of(call["indices"][first])
+    for dim in (*dims[first : first + len(mask)], *mask):
+        call.fix(dim, "its entries are picked by a mask")
+    return (*dims[:first], *constants([call.shape[first]]), *dims[first + len(mask) :])
+
+
+@rule("aten.where")
+def where(call: Call) -> object:
+    """As pointwise; of a condition alone, the positions where it is true: their order matters."""
+    return pointwise(call) if "self" in call.arguments else call.unknown("positions in it are looked up")
 
 
 @rule("aten.index_put")
