@@ -67,6 +67,36 @@ def test_the_words_are_found_where_they_are():
     assert [word for _, word in words(tree) if ARCHITECTURES.search(word)] == ["myResNet", "gpt2", "vit_b_16"]
 
 
+def imported(path: Path) -> set[Path]:
+    """The modules of the package that a module imports, anywhere in it."""
+
+    def found(*names: str) -> Path | None:
+        places = [SOURCE.parent / name.replace(".", "/") for name in names]
+        files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+        return next((file for file in files if file in MODULES and file != path), None)
+
+    needs: set[Path | None] = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            needs |= {found(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            needs |= {found(f"{node.module}.{alias.name}", node.module) for alias in node.names}
+    return {file for file in needs if file is not None}
+
+
+def test_no_imports_go_in_a_circle():
+    left = {path: imported(path) for path in MODULES}
+    while leaves := [path for path, needs in left.items() if not needs & left.keys()]:
+        for path in leaves:
+            del left[path]
+    assert not left, {name_of(path): [name_of(p) for p in needs & left.keys()] for path, needs in left.items()}
+
+
+def test_a_method_has_few_files_side_by_side():
+    for folder in [path for path in (SOURCE / "methods").rglob("*") if path.is_dir()]:
+        assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= 8, folder
+
+
 def test_import_costs_next_to_nothing_over_torch():
     code = "import time, torch; t = time.perf_counter(); import metaprune; print(time.perf_counter() - t)"
     call = [sys.executable, "-c", code]

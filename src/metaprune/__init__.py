@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from metaprune.version import VERSION
+
 if TYPE_CHECKING:
     from metaprune.cost.budget import Budget as Budget
     from metaprune.cost.closed_form import macs as macs
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from metaprune.train.task import distil as distil
     from metaprune.zeros.sparsify import sparsify as sparsify
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOME = {
     "Axis": "graph.term",

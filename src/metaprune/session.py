@@ -39,6 +39,7 @@ from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import Row
 from metaprune.train.scores import scores, scores_of_outputs
 from metaprune.train.task import Loader, Task, settings_of
+from metaprune.version import VERSION
 
 __all__ = ["Result", "figures", "measure", "prune"]
 
@@ -254,12 +255,10 @@ def measure(networks: Mapping[str, nn.Module], graph: ChannelGraph, recipe: Reci
 
 def environment(recipe: Recipe) -> dict[str, str]:
     """The machine and versions, for the report."""
-    import metaprune
-
     device = device_of(recipe)
     machine = f"{'CPU' if device.type == 'cpu' else device.type} ({platform.machine()})"
     return {
-        "metaprune": metaprune.__version__,
+        "metaprune": VERSION,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else machine,

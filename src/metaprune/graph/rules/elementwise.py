@@ -109,14 +109,3 @@ def identity(call: Call) -> Dims:
     for argument in ("n", "m"):
         call.size(dim, argument)
     return (dim, dim)
-
-
-@rule("aten.glu")
-def glu(call: Call) -> Dims:
-    """The first half of a dimension is gated by the second."""
-    from metaprune.graph.rules.layout import equal_pieces
-
-    dims = list(call.tensor("self"))
-    dim = call.dim("dim", len(dims), -1)
-    dims[dim] = equal_pieces(call, dims[dim], 2)
-    return tuple(dims)

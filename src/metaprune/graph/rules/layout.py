@@ -395,3 +395,12 @@ def copy(call: Call) -> Dims:
         if measure(theirs) > 1:
             unify(ours, theirs)
     return destination
+
+
+@rule("aten.glu")
+def glu(call: Call) -> Dims:
+    """The first half of a dimension is gated by the second."""
+    dims = list(call.tensor("self"))
+    dim = call.dim("dim", len(dims), -1)
+    dims[dim] = equal_pieces(call, dims[dim], 2)
+    return tuple(dims)
