@@ -60,6 +60,13 @@ class Result:
     report: Report
     graph: ChannelGraph
 
+    def __repr__(self) -> str:
+        """What came of it, in a line."""
+        return f"Result({type(self.model).__name__}; {self.report!r})"
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
     def save(self, folder: str | Path) -> Path:
         """Write plan.json, model.safetensors, report.html, report.json and README.md (the model card).
 

@@ -5,8 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from torch import nn
 
+from metaprune.graph.plan import Plan
 from metaprune.report.report import Floor, Report, ReportError, from_json, to_json
+from metaprune.session import Result
 
 
 def test_json_round_trip(report: Report) -> None:
@@ -29,6 +32,20 @@ def test_json_has_no_numbers_that_json_does_not_know(small: Report, value: float
     found += [read.pruned.further["F1"], read.floor and read.floor.metric]
     assert all(number is not None and math.isnan(number) for number in found)
     assert read.axes == report.axes
+
+
+def test_a_report_is_short(report: Report) -> None:
+    shown = repr(replace(report, network="<b>", data="R&D"))
+    assert shown.startswith("Report(<b> on R&D by ")
+    assert "MACs" in shown
+    assert len(shown) < 400
+    result = Result(nn.Linear(1, 1), Plan({}), report, None)  # type: ignore[arg-type]
+    assert repr(result).startswith("Result(Linear; Report(")
+    assert result._repr_html_() == report._repr_html_()
+    page = replace(report, network="<b>", data="R&D")._repr_html_()
+    assert "&lt;b&gt; on R&amp;D" in page
+    assert "<b>" not in page
+    assert "accuracy" in replace(report, metric_name="accuracy (%)")._repr_html_()
 
 
 def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:

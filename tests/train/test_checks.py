@@ -225,6 +225,7 @@ def test_a_history_is_short() -> None:
     assert repr(History()) == "History(no epochs)"
     rows = [Row(i, "fine-tuning", 1.0 / i, 50.0 + i, 0.1) for i in range(1, 100)]
     assert repr(History(rows)) == "History(99 epochs, loss 1 → 0.0101, metric 51 → 149)"
+    assert History(rows)._repr_html_().count("<tr>") == 100
 
 
 def test_numpy_numbers_are_numbers() -> None:

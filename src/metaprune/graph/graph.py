@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from metaprune.graph.calling import Call
 from metaprune.graph.errors import PlanError
 from metaprune.graph.flow import Flow
+from metaprune.graph.notebook import html_table
 from metaprune.graph.provenance import Number
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Axis, Term, axes_of, size, width
@@ -267,15 +268,25 @@ class ChannelGraph:
             lines[0] + (f" (and {len(lines) - 1} more like it)" if len(lines) > 1 else "") for lines in alike.values()
         ]
 
+    def __repr__(self) -> str:
+        """How many axes there are, and how much lies on those that may be cut."""
+        return f"ChannelGraph({self._counted()}; print it for a table)"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, axis.size, _about(axis)) for name, axis in self.axes.items()]
+        return html_table(self._counted(), ("axis", "size", "members, or why it is fixed"), rows)
+
+    def _counted(self) -> str:
+        free = f"{len(self.free)} of {len(self.axes)} axes free"
+        return f"{free}; {self.free_share():.1%} of the parameters on them"
+
     def __str__(self) -> str:
         """A table: axis, size, and its members or the reason why it is fixed; then numbers that stay as they are."""
         names = max([len(name) for name in self.axes], default=4)
         lines = [f"{'axis':<{names}}  {'size':>6}  members, or why it is fixed"]
         for name, axis in self.axes.items():
             lines.append(f"{name:<{names}}  {axis.size:>6}  {_about(axis)}")
-        lines.append(
-            f"{len(self.free)} of {len(self.axes)} axes free; {self.free_share():.1%} of the parameters on them"
-        )
+        lines.append(self._counted())
         if numbers := self.left_alone():
             lines += ["numbers that equal a free size, were not followed to it, and stay as they are:"]
             lines += [f"  {line}" for line in numbers]

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from metaprune.cost.latency import Latency
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.notebook import html_table
 from metaprune.report.summary import Wire
 from metaprune.train.atomic import FileError, seal, unseal
 
@@ -197,6 +198,30 @@ class Report:
     """Sizes of the inputs that MACs and latency are of, without the batch: "3×128×128"."""
     floor: Floor | None = None
     samples: tuple[Sample, ...] = ()
+
+    def __repr__(self) -> str:
+        """What was cut, and what came of it."""
+        changes = "; ".join(f"{name} {before} → {after}" for name, before, after in self._changes())
+        return f"Report({self._title()}: {changes})"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title(), ("", "dense", "pruned"), self._changes())
+
+    def _title(self) -> str:
+        return f"{self.network} on {self.data} by {self.method}, {self.budget}"
+
+    def _changes(self) -> list[tuple[str, str, str]]:
+        """Name, before and after: of the metric, the costs and the time, as far as they were measured."""
+        before, after = self.dense, self.pruned
+        rows = [
+            (name, f"{was:,}", f"{now:,}")
+            for name, was, now in (("MACs", before.macs, after.macs), ("parameters", before.params, after.params))
+        ]
+        if before.metric is not None and after.metric is not None:
+            rows.insert(0, (f"{self.metric_name} on {self.split}", f"{before.metric:.4g}", f"{after.metric:.4g}"))
+        if before.latency is not None and after.latency is not None:
+            rows.append(("ms", f"{before.latency.median_ms:.3g}", f"{after.latency.median_ms:.3g}"))
+        return rows
 
 
 def to_json(report: Report) -> str:

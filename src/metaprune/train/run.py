@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from metaprune.graph.notebook import html_table
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
 from metaprune.train.checks import TrainError, counted
@@ -36,11 +37,19 @@ class History:
 
     def __repr__(self) -> str:
         """How many epochs, and from where to where."""
+        return f"History({self._counted()})"
+
+    def _repr_html_(self) -> str:
+        columns = ("epoch", "phase", "loss", "metric", "seconds")
+        rows = [(f"{r.epoch:g}", r.phase, f"{r.loss:.4g}", f"{r.metric:.4g}", f"{r.seconds:.1f}") for r in self.rows]
+        return html_table(self._counted(), columns, rows)
+
+    def _counted(self) -> str:
         if not self.rows:
-            return "History(no epochs)"
+            return "no epochs"
         a, b = self.rows[0], self.rows[-1]
         metric = f"metric {a.metric:.4g} → {b.metric:.4g}"
-        return f"History({len(self.rows)} epochs, loss {a.loss:.3g} → {b.loss:.3g}, {metric})"
+        return f"{len(self.rows)} epochs, loss {a.loss:.3g} → {b.loss:.3g}, {metric}"
 
 
 class Stateful(Protocol):
