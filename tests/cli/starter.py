@@ -35,7 +35,7 @@ class Starter:
     def left(self, out: str) -> list[str]:
         """What no run should leave behind."""
         folder = self.folder / out
-        odd = [path for path in folder.rglob("*") if path.name.startswith(".") or path.name == "run.lock"]
+        odd = [path for path in folder.rglob("*") if path.name.startswith(".")]
         return [str(path.relative_to(folder)) for path in odd]
 
     def bits(self, out: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_the_second_run_in_a_folder_is_told(command: str, tmp_path: Path) -> Non
     inside.wait()
     try:
         assert "another run works in" in refused(command.replace("OUT", str(tmp_path)))
-        assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+        assert [path.name for path in tmp_path.iterdir()] == [".metaprune-lock"]
     finally:
         done.set()
         thread.join()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metaprune.train.folder import UNFINISHED, FolderError, alone_in, draft, one_at_a_time, sweep_drafts
+from metaprune.train.folder import LOCK, UNFINISHED, FolderError, alone_in, draft, one_at_a_time, sweep_drafts
 
 
 def test_the_second_process_is_told(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_the_second_process_is_told(tmp_path: Path) -> None:
     os.kill(first, signal.SIGKILL)
     os.waitpid(first, 0)
     with alone_in(tmp_path, "third"):  # the lock of a process that was killed is nobody's
-        assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+        assert [path.name for path in tmp_path.iterdir()] == [".metaprune-lock"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,7 +77,7 @@ def test_a_function_is_alone_in_its_folder(tmp_path: Path) -> None:
     @one_at_a_time
     def work(*, out: Path | None = None) -> bool:
         """Words."""
-        return (tmp_path / "run.lock").exists()
+        return (tmp_path / ".metaprune-lock").exists()
 
     assert work.__doc__ == "Words."
     assert work(out=tmp_path)
@@ -95,7 +95,7 @@ def test_what_a_kill_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
 
 def test_drafts_are_swept_if_they_are_nobodys(tmp_path: Path) -> None:
     (tmp_path / ".saving-left").mkdir()
-    for name in ("plan.json", "run.lock", f".plan.json{UNFINISHED}"):
+    for name in ("plan.json", ".metaprune-lock", f".plan.json{UNFINISHED}"):
         (tmp_path / ".saving-left" / name).touch()
     (tmp_path / ".saving-photos").mkdir()
     (tmp_path / ".saving-photos" / "holiday.jpg").touch()
@@ -105,3 +105,10 @@ def test_drafts_are_swept_if_they_are_nobodys(tmp_path: Path) -> None:
         assert (place / "plan.json").exists()
         assert not (tmp_path / ".saving-left").exists()
     assert [path.name for path in tmp_path.iterdir()] == [".saving-photos"]
+
+
+def test_a_file_of_others_that_is_called_as_the_lock_stays(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("mine")
+    with alone_in(tmp_path, "test"):
+        pass
+    assert (tmp_path / LOCK).read_text() == "mine"

@@ -20,7 +20,7 @@ from metaprune.graph.errors import MetapruneError
 
 __all__ = ["UNFINISHED", "FolderError", "alone_in", "draft", "one_at_a_time", "sweep", "sweep_drafts"]
 
-LOCK = "run.lock"
+LOCK = ".metaprune-lock"
 UNFINISHED = ".metaprune-unfinished"
 """How the names of files end that are being written."""
 
@@ -124,7 +124,8 @@ def _lock(path: Path) -> Iterator[bool]:
     finally:
         _handles.discard(handle)
         with contextlib.suppress(OSError):
-            path.unlink()  # while it is held: whoever waits for it sees that, and makes another
+            if not os.fstat(handle).st_size:  # else it is of others
+                path.unlink()  # while it is held: whoever waits for it sees that, and makes another
         os.close(handle)
 
 

@@ -39,7 +39,7 @@ __all__ = ["Builders", "Entry", "Variant", "ZooError", "entries", "grow", "known
 
 FORMAT = "metaprune.zoo.1"
 
-INDEX, ENTRY, WORKING = "zoo.json", "entry.json", "checkpoints"
+INDEX, ENTRY, WORKING, LOCK = "zoo.json", "entry.json", "checkpoints", "zoo.lock"
 
 Builders = Mapping[str, Callable[..., nn.Module]]
 """Name -> function that builds a network with fresh weights."""
@@ -186,7 +186,7 @@ def grow(
     def finish(variant: Variant, patience: float) -> None:
         home = folder / variant.name
         home.mkdir(exist_ok=True)
-        with FileLock(home / "lock", timeout=patience):
+        with FileLock(home / LOCK, timeout=patience):
             sweep(home)
             if not (home / ENTRY).exists():
                 _train(home, variant, builders, args, kwargs, task, recipe, tuning, snapshots, progress)
@@ -330,7 +330,7 @@ def _claim(folder: Path, index: dict[str, Any]) -> None:
     """Make the zoo's index, or see that it is that of this zoo."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
+        with FileLock(folder / LOCK):
             if not (folder / INDEX).exists():
                 write_json(folder / INDEX, index)
     except OSError as error:
