@@ -193,6 +193,33 @@ def test_a_cut_that_multiplies_weights_divides_their_moments() -> None:
     assert torch.equal(carried.state[small.k.weight]["exp_avg"], held)
 
 
+class Transposed(nn.Module):
+    """The same with one weight of shape (in, out), of which the columns are multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias, self.out = (
+            nn.Parameter(torch.randn(8, 18)),
+            nn.Parameter(torch.randn(18)),
+            nn.Linear(6, 8),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (x @ self.weight + self.bias).chunk(3, -1)
+        return self.out(F.scaled_dot_product_attention(q, k, v))
+
+
+def test_a_cut_that_multiplies_columns_divides_their_moments() -> None:
+    model = Transposed().double()
+    optimizer = trained(model, SENTENCE, ELEMENTWISE["AdamW"], steps=1)
+    small, graph, plan = cut(model, SENTENCE)
+    carried = carry(optimizer, model, small, graph, plan)
+    factor = torch.tensor([0.5**0.5] * 3 + [1.0] * 6, dtype=torch.float64)
+    for name, parameter in (("weight", model.weight), ("bias", model.bias)):
+        held = by_hand(optimizer.state[parameter]["exp_avg"], graph.tensors[name], plan)
+        torch.testing.assert_close(carried.state[small.get_parameter(name)]["exp_avg"], held / factor)
+
+
 def test_moments_after_multiplied_weights_are_those_of_gradients_seen_there() -> None:
     """The gradient of the cut network is the masked one's over the factor: the state of one step follows."""
     model = Queries().double()

@@ -320,6 +320,50 @@ class Radix(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class AttentionPool(nn.Module):
+    """A picture pooled by attention through PyTorch's function, its layers' weights handed over one by one (CLIP)."""
+
+    def __init__(self, dim: int = 18, heads: int = 3) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.stem, self.positions = nn.Conv2d(3, dim, 3), nn.Parameter(torch.zeros(17, dim))
+        self.q, self.k, self.v, self.c = (
+            nn.Linear(dim, dim),
+            nn.Linear(dim, dim),
+            nn.Linear(dim, dim),
+            nn.Linear(dim, 10),
+        )
+        self.head = nn.Linear(10, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).permute(2, 0, 1)
+        x = torch.cat([x.mean(0, keepdim=True), x]) + self.positions[:, None]
+        y, _ = F.multi_head_attention_forward(
+            x[:1], x, x, x.shape[-1], self.num_heads, None,
+            torch.cat([self.q.bias, self.k.bias, self.v.bias]), None, None, False, 0.0, self.c.weight, self.c.bias,
+            training=self.training, need_weights=False, use_separate_proj_weight=True,
+            q_proj_weight=self.q.weight, k_proj_weight=self.k.weight, v_proj_weight=self.v.weight,
+        )  # fmt: skip
+        return self.head(F.relu(y[0]))
+
+
+class Transposed(nn.Module):
+    """Attention whose one weight is (in, out), as GPT-2 holds it, and whose scale is the operator's own."""
+
+    def __init__(self, dim: int = 18, heads: int = 3) -> None:
+        super().__init__()
+        self.heads = heads
+        self.embed, self.out, self.head = nn.Linear(7, dim), nn.Linear(dim, dim), nn.Linear(dim, 5)
+        self.weight, self.bias = nn.Parameter(torch.zeros(dim, 3 * dim)), nn.Parameter(torch.zeros(3 * dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        y = torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(*x.shape[:2], -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in y.chunk(3, -1))
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.head(F.relu(x + self.out(y.transpose(1, 2).flatten(2))))
+
+
 ENTRIES = (
     Entry(
         "standardised_by_batch_norm",
@@ -361,4 +405,6 @@ ENTRIES = (
     Entry("tables", "habits", Tables, floats((2, 5, 6)), (14, 10, 12)),
     Entry("made_table", "habits", MadeTable, floats((2, 6)), (12,), {14: "habits.py"}),
     Entry("radix", "habits", Radix, pictures(), (8, 12, 6), {2: "aten.mean instead of aten.sum"}, statistics=(2,)),
+    Entry("attention_pool", "habits", AttentionPool, pictures(3, 6), (3, 6, 10)),
+    Entry("transposed", "habits", Transposed, floats((2, 4, 7)), (18, 3, 6)),
 )

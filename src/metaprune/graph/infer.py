@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -47,6 +48,7 @@ from metaprune.graph.unify import (
 __all__ = ["Inference", "Tie", "infer", "read"]
 
 KERNEL = "it is a kernel's extent"
+_FEW = 8  # operators of one call; a function of PyTorch's with more has numbers of its own, which may equal a given one
 _OWN_NAMES = {"weight", "bias"}
 
 
@@ -294,6 +296,7 @@ class _Walk:
         first: dict[nn.Module, str] = {}
         for path, module in modules.items():
             first.setdefault(module, path)
+        steps = Counter(id(call.record) for call, _ in self.calls if call.record is not None)
         numbers: dict[tuple[str, str], Term] = {}
         result: list[Operator] = []
         for call, outputs in self.calls:
@@ -317,7 +320,8 @@ class _Walk:
                     sizes=tuple(
                         Size(term(dim), self.sourced(number, term))
                         for dim, number in call.sizes
-                        if not isinstance(number, int) or not all(variable.fixed for variable in variables(dim))
+                        if not (isinstance(number, int) or steps[id(call.record)] > _FEW)
+                        or not all(variable.fixed for variable in variables(dim))
                     ),
                     scale=None if call.scale is None else term(call.scale),
                     statistics=()

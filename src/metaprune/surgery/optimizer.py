@@ -98,7 +98,8 @@ def carry(optimizer: AnyOptimizer, model: nn.Module, small: nn.Module, graph: Ch
                         if key not in _DEGREES:
                             raise _refusal(optimizer, name, key, "unknown, and the cut multiplied its parameter")
                         preconditioned = key == "momentum_buffer" and "square_avg" in held  # RMSprop's, of steps
-                        cut = _scaled(cut, factors[name] ** (0 if preconditioned else _DEGREES[key]), layout)
+                        dim, factor = factors[name]
+                        cut = _scaled(cut, dim, factor ** (0 if preconditioned else _DEGREES[key]), layout)
                     memo[id(value)] = cut.clone() if cut is value else cut
                 elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
                     raise _refusal(optimizer, name, key, f"a {type(value).__name__} of tensors")
@@ -113,8 +114,12 @@ def _once(model: nn.Module) -> dict[str, nn.Parameter]:
     return dict(model.named_parameters())
 
 
-def _factors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
-    """For each parameter that the cut multiplied, the factor of each of its rows: float64 of shape (rows,).
+def _factors(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], network: str
+) -> dict[str, tuple[int, Tensor]]:
+    """For each parameter that the cut multiplied a dimension, of rows mostly, and the factor of each of its entries.
+
+    Factors are float64 of shape (rows,).
 
     A row of zeros says nothing: it has the factor of the same row of the other parameters of its module.
 
@@ -127,30 +132,46 @@ def _factors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], networ
             f"carry: {name} is {tuple(found[name].shape) if name in found else 'missing'} in the cut {network} and "
             f"{tuple(expected[name].shape)} by the plan; give the plan that was cut, without the axes left whole"
         )
-    factors: dict[str, Tensor] = {}
+    factors: dict[str, tuple[int, Tensor]] = {}
     modules: dict[tuple[str, int], Tensor] = {}
     for name, tensor in expected.items():
         if torch.equal(tensor, found[name]):
             continue
-        before, after = in_double(tensor).flatten(1 if tensor.ndim > 1 else 0), in_double(found[name])
-        before, after = before.reshape(len(tensor), -1), after.reshape(len(tensor), -1)
-        one, other = before.norm(dim=1), after.norm(dim=1)
-        factor = torch.where(one > 0, other / one, torch.nan)
-        if ((after - before * factor.nan_to_num(1)[:, None]).norm(dim=1) > _CLOSE * other).any():
+        multiple = _multiple(in_double(tensor), in_double(found[name]))
+        if multiple is None:
             raise OptimizerError(
                 f"carry: {name} of the cut {network} is not what was cut out of the network; "
                 "carry the optimizer before either of them is trained on"
             )
-        factors[name] = factor
+        factors[name] = multiple
+        factor = multiple[1]
         module = (name.rpartition(".")[0], len(factor))
         modules[module] = torch.where(modules.get(module, factor).isnan(), factor, modules.get(module, factor))
     for name, tensor in expected.items():
-        module = (name.rpartition(".")[0], len(tensor) if tensor.ndim else 0)
+        dim, known = factors.get(name, (0, None))
+        module = (name.rpartition(".")[0], tensor.shape[dim] if tensor.ndim else 0)
         if module in modules and tensor.ndim:
-            silent = in_double(tensor).reshape(len(tensor), -1).norm(dim=1) == 0
-            known = factors.get(name, torch.ones_like(modules[module]))
-            factors[name] = torch.where(silent, modules[module], known).nan_to_num(1)
+            silent = in_double(tensor).movedim(dim, 0).reshape(tensor.shape[dim], -1).norm(dim=1) == 0
+            plain = torch.ones_like(modules[module]) if known is None else known
+            factors[name] = dim, torch.where(silent, modules[module], plain).nan_to_num(1)
     return factors
+
+
+def _multiple(before: Tensor, after: Tensor) -> tuple[int, Tensor] | None:
+    """The first dimension along whose entries a tensor was multiplied, and by what; None where there is none.
+
+    Entries of zeros have the factor NaN.
+    """
+    for dim in range(max(before.ndim, 1)):
+        rows, scaled = (
+            (tensor.movedim(dim, 0) if tensor.ndim else tensor).reshape(before.shape[dim] if before.ndim else 1, -1)
+            for tensor in (before, after)
+        )
+        one, other = rows.norm(dim=1), scaled.norm(dim=1)
+        factor = torch.where(one > 0, other / one, torch.nan)
+        if ((scaled - rows * factor.nan_to_num(1)[:, None]).norm(dim=1) <= _CLOSE * other).all():
+            return dim, factor
+    return None
 
 
 def _layout(
@@ -169,10 +190,10 @@ def _layout(
     return (*terms[: missing[0]], *terms[missing[0] + 1 :]) if missing else None
 
 
-def _scaled(state: Tensor, factor: Tensor, layout: Sequence[Term | None]) -> Tensor:
-    """A state whose rows follow a factor each; one that is an average over the rows follows the average factor."""
-    rows = state.ndim > 0 and layout[0] is not None and state.shape[0] == len(factor)
-    scale = factor.reshape(-1, *[1] * (state.ndim - 1)) if rows else factor.mean()
+def _scaled(state: Tensor, dim: int, factor: Tensor, layout: Sequence[Term | None]) -> Tensor:
+    """A state whose entries along a dimension follow a factor each; an average over them follows the average factor."""
+    each = state.ndim > dim and layout[dim] is not None and state.shape[dim] == len(factor)
+    scale = factor.reshape([-1 if place == dim else 1 for place in range(state.ndim)]) if each else factor.mean()
     return state * scale.to(state)
 
 

@@ -82,7 +82,7 @@ class Way:
 
     Attributes:
         path: All nodes on the way, producers included.
-        producers: The nodes that have the weights.
+        producers: The nodes that have the weights, or are one, where weights are computed from parameters.
         beside: Nodes that take pieces from the way and lead elsewhere.
     """
 
@@ -115,7 +115,7 @@ def factors(inference: Inference, node: fx.Node, argument: int, factor: float) -
     Where that argument is the scale itself, a tensor of one entry, the other is meant.
 
     Returns:
-        Name of a tensor -> factors for the entries of its first dimension, float64; or why it cannot be done, in words.
+        Name of a tensor -> factors for its entries, which broadcast to it, float64; or why it cannot be done, in words.
     """
     entries = [arg.meta["val"].numel() if isinstance(arg, fx.Node) else 0 for arg in node.args]
     if entries[argument] == 1 and max(entries) > 1:
@@ -123,15 +123,17 @@ def factors(inference: Inference, node: fx.Node, argument: int, factor: float) -
     way = way_to_weights(inference, node, argument)
     if isinstance(way, str):
         return way
-    rows = _Rows(way.path, way.producers)
+    rows = _Rows(way.path, way.producers, inference.owner)
     scaled = rows.reaching(node.args[argument])  # type: ignore[arg-type]
     if any((scaled[p] & other).any() for user in way.beside for p, other in rows.reaching(user).items()):
         return "the weights that must make up for a scale are read elsewhere too"
-    return {
-        inference.owner[arg]: torch.ones(len(channels), dtype=torch.float64).masked_fill(channels, factor)
-        for producer, channels in scaled.items()
-        for arg in _affine(producer, inference)
-    }
+    found: dict[str, Tensor] = {}
+    for producer, channels in scaled.items():
+        for arg in _affine(producer, inference):
+            shape = channels.shape if arg is producer else (-1, *[1] * (arg.meta["val"].ndim - 1))
+            scale = torch.ones(channels.shape, dtype=torch.float64).masked_fill(channels, factor)
+            found[inference.owner[arg]] = scale.reshape(shape)
+    return found
 
 
 @torch.no_grad()
@@ -141,7 +143,7 @@ def rescale(model: nn.Module, inferences: Sequence[Inference], wanted: Sequence[
     Args:
         model: The cut network.
         inferences: Its passes.
-        wanted: For each of them, name of a tensor -> factors for the entries of its first dimension.
+        wanted: For each of them, name of a tensor -> factors for its entries, which broadcast to it.
 
     Returns:
         Why it cannot be done, in words, or None where it was.
@@ -158,7 +160,7 @@ def rescale(model: nn.Module, inferences: Sequence[Inference], wanted: Sequence[
                 return f"{agreed[key][0]}, which must make up for a scale, is read otherwise in another call"
     for name, scale in agreed.values():
         tensor = tensors[name]
-        tensor.mul_(scale.to(tensor).reshape(-1, *[1] * (tensor.ndim - 1)))
+        tensor.mul_(scale.to(tensor))
     return None
 
 
@@ -167,11 +169,17 @@ def _name(node: fx.Node) -> str:
 
 
 def _affine(producer: fx.Node, inference: Inference) -> list[fx.Node]:
-    """The weight and bias of a producer (of a norm with statistics, those come after)."""
+    """The weight and bias of a producer (of a norm with statistics, those come after), or itself."""
+    if producer in inference.owner:
+        return [producer]
+    return [arg for arg in _weights(producer) if arg in inference.owner]
+
+
+def _weights(producer: fx.Node) -> list[fx.Node]:
     rest = producer.args[2:4] if _name(producer) in {"aten.layer_norm"} else producer.args[1:3]
     if _name(producer) == "aten.rms_norm":
         rest = producer.args[2:3]
-    return [arg for arg in rest if isinstance(arg, fx.Node) and arg in inference.owner]
+    return [arg for arg in rest if isinstance(arg, fx.Node)]
 
 
 def _collect(node: fx.Node, region: list[fx.Node], producers: list[fx.Node], inference: Inference) -> str | None:
@@ -179,16 +187,26 @@ def _collect(node: fx.Node, region: list[fx.Node], producers: list[fx.Node], inf
     if node in region or node in producers:
         return None
     name = _name(node)
+    if node in inference.owner:
+        producers.append(node)
+        return None
     if node.op != "call_function":
         return f"the scale at {name} reaches an input"
     if name in _PRODUCERS:
-        affine = _affine(node, inference)
-        if not affine or any(len(tensor.users) > 1 for tensor in affine):
+        weights = _weights(node)
+        if not weights or any(len(tensor.users) > 1 for tensor in weights if tensor in inference.owner):
             return f"the weights of {node.name}, which must make up for a scale, are shared or missing"
-        producers.append(node)
-        return None
+        if all(tensor in inference.owner for tensor in weights):
+            producers.append(node)
+            return None
     region.append(node)
-    if name in _ALL:
+    if name in _PRODUCERS:
+        operands = weights
+    elif name in {"aten.addmm", "aten.baddbmm"}:
+        operands = [arg for arg in (node.args[0], node.args[2]) if isinstance(arg, fx.Node)]
+    elif name in {"aten.matmul", "aten.mm", "aten.bmm"} and node.args[1] in inference.owner:
+        operands = [node.args[1]]  # type: ignore[list-item]
+    elif name in _ALL:
         operands = node.all_input_nodes if len(node.all_input_nodes) > 1 else []
         if not operands:
             return f"a constant is added at {node.name} before the scale"
@@ -205,7 +223,9 @@ def _collect(node: fx.Node, region: list[fx.Node], producers: list[fx.Node], inf
 def _once(step: fx.Node, path: set[fx.Node]) -> bool:
     """Whether what comes along the path enters a product on one side only."""
     operands = [arg for arg in step.args if isinstance(arg, fx.Node) and arg in path]
-    return _name(step) in _ALL or len(operands) <= 1
+    between = 1 if _name(step) in {"aten.addmm", "aten.baddbmm"} else 0
+    both = _name(step) in {*_PRODUCERS, "aten.addmm", "aten.baddbmm"} and step.args[between] not in path
+    return _name(step) in _ALL or both or len(operands) <= 1
 
 
 def _is_piece(node: fx.Node) -> bool:
@@ -217,16 +237,17 @@ def _is_piece(node: fx.Node) -> bool:
 class _Rows:
     """Which channels of the producers reach a node: those with a gradient on random data."""
 
-    def __init__(self, path: set[fx.Node], producers: list[fx.Node]) -> None:
+    def __init__(self, path: set[fx.Node], producers: list[fx.Node], owner: Mapping[fx.Node, str]) -> None:
         self.path = path
         self.producers = producers
+        self.owner = owner
         self.generator = torch.Generator().manual_seed(0)
         self.values: dict[fx.Node, Any] = {}
 
     @torch.inference_mode(False)
     @torch.enable_grad()
     def reaching(self, node: fx.Node) -> dict[fx.Node, Tensor]:
-        """For each producer a mask over its channels, shape (channels,)."""
+        """For each producer a mask over its channels, shape (channels,); for a parameter over all its entries."""
         value = self.value(node, run=True)
         total = sum((part.sum() for part in value), torch.zeros(())) if isinstance(value, list | tuple) else value.sum()
         starts = [self.values.get(producer) for producer in self.producers]
@@ -236,12 +257,11 @@ class _Rows:
         for producer, start in zip(self.producers, starts, strict=True):
             gradient = next(gradients) if start is not None else None
             shape = producer.meta["val"].shape
-            channel = _PRODUCERS[_name(producer)] % len(shape)
-            rows[producer] = (
-                torch.zeros(shape[channel], dtype=torch.bool)
-                if gradient is None
-                else gradient.movedim(channel, 0).flatten(1).abs().sum(1) > 0
-            )
+            if producer not in self.owner:
+                channel = _PRODUCERS[_name(producer)] % len(shape)
+                gradient = None if gradient is None else gradient.movedim(channel, 0).flatten(1).abs().sum(1)
+                shape = shape[channel : channel + 1]
+            rows[producer] = torch.zeros(shape, dtype=torch.bool) if gradient is None else gradient.abs() > 0
         return rows
 
     def value(self, node: fx.Node, run: bool = False) -> Any:
