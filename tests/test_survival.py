@@ -31,7 +31,7 @@ CUT = (
     "mixer",
     "unet",
 )
-QUICK = {"llama", "tied_autoencoder"}  # for what takes long
+QUICK = {"tied_autoencoder"}  # for what takes long
 COMPILER = "inductor" if shutil.which(os.environ.get("CXX", "g++")) else "aot_eager"  # without one, the capture alone
 
 

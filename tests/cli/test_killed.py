@@ -28,13 +28,21 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
         yield starter
 
 
-def test_killed_six_times(starter: Starter) -> None:
-    for place in SEARCH + TUNING:
-        assert starter.start("killed", place) == -9, f"{place}: {starter.said('killed')}"
-        assert not (starter.folder / "killed" / "plan.json").exists()
-    assert starter.start("killed") == 0, starter.said("killed")
-    assert starter.made("killed") == starter.made("alone")
-    assert "going back" not in starter.said("killed")
+@pytest.mark.parametrize(
+    "places",
+    [
+        pytest.param([*SEARCH[:2], TUNING[2]], id="3"),
+        pytest.param(SEARCH + TUNING, id="6", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_again_and_again(places: list[str], starter: Starter) -> None:
+    out = f"killed-{len(places)}"
+    for place in places:
+        assert starter.start(out, place) == -9, f"{place}: {starter.said(out)}"
+        assert not (starter.folder / out / "plan.json").exists()
+    assert starter.start(out) == 0, starter.said(out)
+    assert starter.made(out) == starter.made("alone")
+    assert "going back" not in starter.said(out)
 
 
 def test_the_newest_checkpoint_is_cut_in_half(starter: Starter) -> None:

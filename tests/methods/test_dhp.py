@@ -79,7 +79,14 @@ def test_latents_start_from_saliency() -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("budget", [mp.Budget(macs=0.5, multiple_of=1), mp.Budget(params=0.35, multiple_of=4)])
+@pytest.mark.parametrize(
+    "budget",
+    [
+        pytest.param(mp.Budget(macs=0.5, multiple_of=1), marks=pytest.mark.slow),
+        mp.Budget(params=0.35, multiple_of=4),
+    ],
+    ids=str,
+)
 def test_it_lands_on_the_budget(fields: dict[str, Any], budget: mp.Budget) -> None:
     model, graph = dense()
     method = mp.DHP(**fields)

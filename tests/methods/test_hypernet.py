@@ -153,7 +153,7 @@ def test_reproduce_is_exact_and_of_least_norm() -> None:
     torch.testing.assert_close(hyper.weight2.data, along.data)
 
 
-@pytest.mark.parametrize("name", in_single(networks(families=2)))
+@pytest.mark.parametrize("name", in_single(networks(families=3)))
 @pytest.mark.parametrize("form", FORMS)
 def test_at_step_0_it_is_the_network(name: str, form: Any) -> None:
     """In the float32 that people use: the outputs differ by rounding, relative to the largest entry of each."""
@@ -177,7 +177,7 @@ def test_a_network_of_another_precision_stays_one(form: Any, dtype: torch.dtype)
     assert {parameter.dtype for parameter in start.fold().parameters()} == {dtype}
 
 
-@pytest.mark.parametrize(("name", "dtype"), in_both(networks(families=2)), ids=str)
+@pytest.mark.parametrize(("name", "dtype"), in_both(networks(families=3)), ids=str)
 def test_a_zero_latent_is_a_cut(name: str, dtype: torch.dtype) -> None:
     """Zero, fold, slice: the sliced network computes what the gated one did, for any other latents.
 

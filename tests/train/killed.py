@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning_fabric  # noqa: F401  (once here is quicker than once a start)
 import numpy as np
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 

@@ -15,7 +15,7 @@ from tests.methods.graph_metanetwork.cases import case, gradients, stirred, told
 from tests.zoo import networks
 
 
-@pytest.mark.parametrize("name", networks(families=2))
+@pytest.mark.parametrize("name", networks(families=4))
 def test_renumbered_channels_are_edited_alike(name: str) -> None:
     """Editing commutes with a renumbering of the channels of all free axes, and so does the function."""
     c = case(name)

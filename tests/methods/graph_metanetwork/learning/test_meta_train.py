@@ -37,6 +37,13 @@ def traced(model: nn.Module) -> mp.ChannelGraph:
 
 
 @pytest.fixture(autouse=True)
+def tuned_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a cut and a measurement there are fewer steps than in use."""
+    assert metrics.__kwdefaults__
+    monkeypatch.setitem(metrics.__kwdefaults__, "steps", 4)
+
+
+@pytest.fixture(autouse=True)
 def trace_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = sys.modules["metaprune.methods.graph_metanetwork.learning.meta_train"]
     monkeypatch.setattr(module, "trace", lambda model, args, kwargs: traced(model))
@@ -114,7 +121,7 @@ def test_what_the_area_measures_is_what_a_cut_gives() -> None:
     graph = traced(model)
     data = DataModel.of("third", model, graph, task, torch.device("cpu"))
     ranked = {name: norms * data.evidence[name].sqrt() for name, norms in group_norms(model, graph).items()}
-    for share, found in zip(SHARES, metrics(fresh(), data, task, recipe()), strict=True):
+    for share, found in zip(SHARES, metrics(fresh(), data, task, recipe(), steps=STEPS), strict=True):
         cut = mp.slice(model, graph, data.plan(ranked, share))
         tune(cut, task, STEPS)
         mp.recalibrate(cut, task.train, task.inputs, 8)

@@ -18,7 +18,7 @@ from tests.methods.graph_metanetwork.cases import case
 from tests.zoo import networks
 
 
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.parametrize("name", networks(families=2))
 def test_there_and_back_is_exact(name: str) -> None:
     """A metanetwork that was not trained changes no bit of any tensor, and all that trains is in the graph."""
     c = case(name)
