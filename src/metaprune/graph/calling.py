@@ -5,8 +5,10 @@ Not to be confused with `metaprune.graph.call.Call`, which is one call of an *op
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any
@@ -16,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from metaprune.graph.errors import TraceError
 
-__all__ = ["Call", "answering", "apart", "state_leaves"]
+__all__ = ["Call", "answering", "apart", "made_by", "state_leaves", "takes"]
 
 
 @dataclass(frozen=True)
@@ -91,26 +93,93 @@ def answering(model: nn.Module, method: str) -> Iterator[nn.Module]:
             model.forward = own
 
 
-def apart(spec: pytree.TreeSpec, inside: bool = False) -> Iterator[bool]:
+def apart(
+    spec: pytree.TreeSpec,
+    inside: bool = False,
+    is_state: Callable[[type, object], bool] = lambda kind, key: True,
+    key: object = None,
+) -> Iterator[bool]:
     """For each leaf of a tree, whether it lies inside an object of a class of its own, such as a cache.
 
     Tuples, lists, mappings and dataclasses are no such objects: they hand values to users.
+
+    Args:
+        spec: The tree.
+        inside: Whether all of it does.
+        is_state: Whether an object of this class, under this key, is a state of the network's and not a user's value.
+        key: What it stands under.
     """
     if spec.is_leaf():
         yield inside
         return
     kind = spec.type
-    plain = not isinstance(kind, type) or issubclass(kind, tuple | list | deque | Mapping) or is_dataclass(kind)
-    for child in spec.children():
-        yield from apart(child, inside or not plain)
+    state = inside or (not _is_plain(kind) and is_state(kind, key))
+    keys = spec.context if isinstance(spec.context, list | tuple) else getattr(spec.context, "names", ())
+    children = spec.children()
+    for place, child in enumerate(children):
+        yield from apart(child, state, is_state, keys[place] if len(keys) == len(children) else None)
 
 
-def state_leaves(call: Call) -> list[bool]:
-    """For each leaf of the inputs of a call, whether it is a state that the network made."""
+def _is_plain(kind: Any) -> bool:
+    return not isinstance(kind, type) or issubclass(kind, tuple | list | deque | Mapping) or is_dataclass(kind)
+
+
+def kinds(spec: pytree.TreeSpec) -> set[type]:
+    """The classes of their own in a tree."""
+    if spec.is_leaf():
+        return set()
+    return set().union(*map(kinds, spec.children())) | (set() if _is_plain(spec.type) else {spec.type})
+
+
+def takes(model: nn.Module, method: str) -> Callable[[type, object], bool]:
+    """Whether a network may be given back an object that it returns: under that name, or of that class, if at all.
+
+    A network does without a state at first, so the argument has a default. Whatever else it returns in a class of its
+    own is for its users.
+    """
+    optional = {name: str(p) for name, p in _parameters(model, method).items() if p.default is not p.empty}
+    words = {word for name, shown in optional.items() for word in re.findall(r"\w+", shown.removeprefix(name))}
+
+    def is_state(kind: type, key: object) -> bool:
+        return key in optional or any(base.__name__ in words for base in kind.__mro__[:-1])
+
+    return is_state
+
+
+def _parameters(model: nn.Module, method: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(getattr(model, method)).parameters
+
+
+def made_by(model: nn.Module, call: Call, returned: pytree.TreeSpec) -> Callable[[type, object], bool]:
+    """Whether an input is an object that the network returned in another call: of such a class, and optional.
+
+    Args:
+        model: The network.
+        call: The call.
+        returned: What it returns in this call.
+    """
+    parameters, classes = _parameters(model, call.method), kinds(returned)
+    names = list(parameters)
+
+    def is_made(kind: type, key: object) -> bool:
+        name = names[key] if isinstance(key, int) and key < len(names) else key
+        known = parameters.get(str(name))
+        return kind in classes and (known is None or known.default is not known.empty)
+
+    return is_made
+
+
+def state_leaves(call: Call, is_made: Callable[[type, object], bool] = lambda kind, key: True) -> list[bool]:
+    """For each leaf of the inputs of a call, whether it is a state that the network made.
+
+    Args:
+        call: The call.
+        is_made: Whether an object of this class, given at this place or under this name, is one; by default any is.
+    """
     _, spec = pytree.tree_flatten((call.args, dict(call.kwargs)))
     args, kwargs = spec.children()
     named = [*range(len(call.args)), *call.kwargs]
     result = []
     for name, child in zip(named, [*args.children(), *kwargs.children()], strict=True):
-        result += list(apart(child, name in call.states))
+        result += list(apart(child, name in call.states, lambda kind, _, name=name: is_made(kind, name)))  # type: ignore[misc]
     return result

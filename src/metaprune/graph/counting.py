@@ -18,13 +18,19 @@ Outputs = str | int | Sequence[str | int] | Callable[[Any], Any] | None
 """Names or positions in what the network returns, or a function that takes them out of it; None for all."""
 
 
-def counted(program: torch.export.ExportedProgram, outputs: Outputs, named_here: bool) -> list[str]:
+def counted(
+    program: torch.export.ExportedProgram,
+    outputs: Outputs,
+    named_here: bool,
+    is_state: Callable[[type, object], bool] = lambda kind, key: True,
+) -> list[str]:
     """For each leaf of what a program returns: "yes", "no", or "state" for what the network alone reads (a cache).
 
     Args:
         program: The program.
         outputs: As `mp.trace` was told.
         named_here: Whether the outputs must be found in what this program returns; else, where none is, all count.
+        is_state: Whether an object of this class, returned under this name, is a state.
 
     Raises:
         TraceError: They are not there.
@@ -32,7 +38,7 @@ def counted(program: torch.export.ExportedProgram, outputs: Outputs, named_here:
     spec = program.call_spec.out_spec
     [output] = [node for node in program.graph.nodes if node.op == "output"]
     nodes = list(output.args[0])
-    states = list(apart(spec))
+    states = list(apart(spec, is_state=is_state))
     every = ["state" if state else "yes" for state in states]
     if outputs is None:
         return every

@@ -18,7 +18,7 @@ from metaprune.graph.aliases import is_pointwise, one_name
 from metaprune.graph.attributes import held, is_pytorchs, modules_by_name
 from metaprune.graph.call import Call, Dims, constants, is_layout, named_arguments, where
 from metaprune.graph.calling import Call as Way
-from metaprune.graph.calling import state_leaves
+from metaprune.graph.calling import made_by, state_leaves, takes
 from metaprune.graph.capture import Captured, capture
 from metaprune.graph.counting import Outputs, counted
 from metaprune.graph.errors import TraceError
@@ -171,7 +171,8 @@ class _Walk:
         """The dimensions of the program's placeholders."""
         self.tables, self.singles = tables(self.model, self.program), single_values(self.program)
         result: list[Dims] = []
-        states = iter(state_leaves(self.captured.call))
+        is_made = made_by(self.model, self.captured.call, self.program.call_spec.out_spec)
+        states = iter(state_leaves(self.captured.call, is_made))
         placeholders = [node for node in self.program.graph.nodes if node.op == "placeholder"]
         for node, spec in zip(placeholders, self.program.graph_signature.input_specs, strict=True):
             value = node.meta.get("val")
@@ -420,7 +421,8 @@ class _Reading:
 
     def walk(self, captured: Captured) -> None:
         """Read one program more."""
-        counts = counted(captured.program, self.outputs, named_here=not self.walks)
+        is_state = takes(self.model, captured.call.method)
+        counts = counted(captured.program, self.outputs, not self.walks, is_state)
         walk = _Walk(self.model, captured, self.shapes, self.plain, counts)
         walk.run(captured.program.graph_module, walk.inputs())
         self.walks.append(walk)
