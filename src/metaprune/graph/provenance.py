@@ -40,6 +40,7 @@ __all__ = [
     "compare",
     "evaluate",
     "is_network",
+    "is_recorded",
     "leaves",
     "place",
     "recording",
@@ -372,6 +373,13 @@ def is_network(code: types.CodeType) -> bool:
 def place(code: types.CodeType, line: int) -> str:
     """File and line of code; the function's name where it comes from no file."""
     return f"{code.co_qualname if code.co_filename.startswith('<') else code.co_filename}:{line}"
+
+
+def is_recorded(func: Any) -> bool:
+    """Whether a recorder writes a call of this function down; sizes asked for, and attributes, are not."""
+    if func in (torch.Tensor.size, *_COUNTS):
+        return not _by_a_network()
+    return getattr(func, "__name__", "") != "__get__"
 
 
 def _by_a_network() -> bool:

@@ -86,11 +86,13 @@ class Programs:
     Args:
         network: The network at full width, whose tensors and modes are those of the moment.
         graph: Its channel graph.
+        recorded: Whether programs made anew know the calls of the network's code.
     """
 
-    def __init__(self, network: nn.Module, graph: ChannelGraph) -> None:
+    def __init__(self, network: nn.Module, graph: ChannelGraph, recorded: bool = False) -> None:
         self.network = network
         self.graph = graph
+        self.recorded = recorded
         self.known: dict[object, Inference] = {}
         self.interpreters: dict[object, tuple[Mapping[str, tuple[int, ...]], HidingInterpreter]] = {}
         for call, inference in zip(graph.calls, graph.inferences, strict=False):
@@ -124,6 +126,20 @@ class Programs:
             PlanError: Called like this, the network ties or fixes what `kept` cuts.
         """
         kwargs = dict(sorted(kwargs.items()))
+        known = self.interpreter(kept, args, kwargs, silent, method)
+        return known.call(named_tensors(self.network) if tensors is None else tensors, args, kwargs)
+
+    @on_the_cpu()
+    @open_to_trees()
+    def interpreter(
+        self,
+        kept: Mapping[str, tuple[int, ...]],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        silent: Set[str] = frozenset(),
+        method: str = "forward",
+    ) -> HidingInterpreter:
+        """What runs the program for inputs of this kind; arguments and errors as of `run`."""
         kind = self.kind(args, kwargs, method)
         if kind not in self.known:
             self.known[kind] = self._inferred(args, kwargs, method)
@@ -133,7 +149,7 @@ class Programs:
             here = translated(self.graph, inference, kept)
             known = HidingInterpreter(inference, here, silent)
             self.interpreters[kind] = kept, known
-        return known.call(named_tensors(self.network) if tensors is None else tensors, args, kwargs)
+        return known
 
     def _inferred(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], method: str) -> Inference:
         """The program in the network's own precision: autocast is of the call, and so are inputs that it rounded."""
@@ -143,7 +159,7 @@ class Programs:
             args, kwargs = pytree.tree_map_only(Tensor, lambda x: x.float() if x.dtype == low else x, (args, kwargs))
         with torch.autocast(device, enabled=False):
             call = Call(args, kwargs, method, self.network.training)
-            captured = capture(self.network, call, recorded=False, as_it_is=True)
+            captured = capture(self.network, call, self.recorded, as_it_is=True)
             ours = [one for one in self.graph.inferences if self.graph.passes[one.place].like is None]
             known = [Captured(one.program, (), frozenset(), one.call) for one in ours]
             further = [captured] if known else []

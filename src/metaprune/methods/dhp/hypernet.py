@@ -18,6 +18,7 @@ from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import call_with, clone, named_tensors
 from metaprune.graph.term import Product, Term, axes_of, fold, size
 from metaprune.surgery.mask import Programs
+from metaprune.surgery.own_code import has_hooks, hiding_in
 
 __all__ = ["Generated", "HyperNetwork", "Latents", "collapse", "counted_axes"]
 
@@ -163,7 +164,8 @@ class Generated(nn.Module):
         super().__init__()
         self.network = network
         self.latents = latents
-        self.programs = Programs(network, graph)
+        self.hooked = has_hooks(network)
+        self.programs = Programs(network, graph, recorded=self.hooked)
         self.kept: dict[str, tuple[int, ...]] = {}
         self.counted = frozenset() if offsets else counted_axes(graph)
         parameters = dict(network.named_parameters())
@@ -217,6 +219,10 @@ class Generated(nn.Module):
         generated = self.parameters_generated()
         if not self.kept:
             return call_with(self.network, generated, args, kwargs)
+        if self.hooked:
+            interpreter = self.programs.interpreter(self.kept, args, kwargs, self.terms.keys())
+            with hiding_in(self.network, interpreter):
+                return call_with(self.network, generated, args, kwargs)
         known = named_tensors(self.network)
         names = {id(known[name]): name for name in generated}
         tensors = {name: generated[names[id(t)]] if id(t) in names else t for name, t in known.items()}
