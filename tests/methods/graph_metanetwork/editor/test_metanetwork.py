@@ -8,7 +8,7 @@ from torch import Generator
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Metanetwork, graph_of
-from metaprune.methods.graph_metanetwork import metanetwork as module
+from metaprune.methods.graph_metanetwork.editor import metanetwork as module
 from metaprune.methods.graph_metanetwork.editor.edit import rewrite
 from tests.laws import oracle
 from tests.methods.graph_metanetwork.cases import case, gradients, stirred, told

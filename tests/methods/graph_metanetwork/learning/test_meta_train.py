@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,15 @@ from torch import Tensor, nn
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Direct, Metanetwork, Paper, load, meta_train
-from metaprune.methods.graph_metanetwork.learning.area import SHARES, STEPS, area, metrics, tune
+from metaprune.methods.graph_metanetwork.learning import area as areas
+from metaprune.methods.graph_metanetwork.learning.area import SHARES, STEPS, area, tune
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal
 from metaprune.methods.saliency import group_norms
 from metaprune.train import Checkpoint, Recipe, Task
 from tests.methods import small
+
+metrics = partial(areas.metrics, steps=4)
+"""Between a cut and a measurement there are fewer steps than in use."""
 
 
 @cache
@@ -37,15 +41,9 @@ def traced(model: nn.Module) -> mp.ChannelGraph:
 
 
 @pytest.fixture(autouse=True)
-def tuned_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between a cut and a measurement there are fewer steps than in use."""
-    assert metrics.__kwdefaults__
-    monkeypatch.setitem(metrics.__kwdefaults__, "steps", 4)
-
-
-@pytest.fixture(autouse=True)
 def trace_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = sys.modules["metaprune.methods.graph_metanetwork.learning.meta_train"]
+    monkeypatch.setattr(module, "metrics", metrics)
     monkeypatch.setattr(module, "trace", lambda model, args, kwargs: traced(model))
 
 
