@@ -71,6 +71,9 @@ PICTURES: dict[str, tuple[Any, str]] = {
     "an absolute path": ({"bytes": None, "path": "SECRET"}, "leads out of"),
     "a path of the system": ({"bytes": None, "path": "/etc/passwd"}, "leads out of"),
     "a link out of the folder": ({"bytes": None, "path": "link.png"}, "leads out of"),
+    "no text for a path": ({"bytes": None, "path": "a\0b.png"}, "no path of a file"),
+    "a path without an end": ({"bytes": None, "path": "a" * 5000}, "no path of a file"),
+    "a link to itself": ({"bytes": None, "path": "loop.png"}, "loop.png"),
     "an address": ({"bytes": None, "path": "https://example.org/a.png"}, "there is no file"),
 }
 
@@ -91,6 +94,7 @@ def test_an_odd_picture(kind: str, lazy: bool, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "secret.png").write_bytes(png())
     folder = tmp_path / "pets"
     folder.mkdir()
+    (folder / "loop.png").symlink_to("loop.png")
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     if isinstance(picture, dict) and picture["path"] == "SECRET":
         picture = picture | {"path": str(tmp_path / "secret.png")}
@@ -217,6 +221,11 @@ def test_pictures_of_several_kinds(modes: tuple[str, ...], channels: int, tmp_pa
 
 ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "no name": ({"name": ""}, "expected 'digits', a folder"),
+    "a long name": ({"name": "x" * 5000}, "expected 'digits', a folder"),
+    "a name of a long part": ({"name": "x" * 500}, "no name of a folder"),
+    "two lines": ({"name": "a\nb"}, "expected 'digits', a folder"),
+    "no text": ({"name": "a\0b"}, "expected 'digits', a folder"),
+    "the home of nobody": ({"name": "~nobody-at-all/pictures"}, "no name of a folder"),
     "None": ({"name": None}, "got None"),
     "a number": ({"name": 3}, "got 3"),
     "batches of none": ({"batch_size": 0}, "batch_size >= 1"),
@@ -277,6 +286,8 @@ RESTORING: dict[str, tuple[dict[str, Any], str]] = {
     "workers in words": ({"workers": "all"}, "expected workers"),
     "no folder": ({"folder": None}, "expected a folder, got None"),
     "an empty name": ({"folder": " "}, "expected a folder, got ' '"),
+    "a long name": ({"folder": "x" * 500}, "there is no such folder"),
+    "two lines": ({"folder": "a\nb"}, "expected a folder"),
     "a file": ({"folder": __file__}, "there is no such folder"),
 }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaprune.data.load import MEMORY, MOST_WORKERS, VAL_SHARE, WORKERS, whole
 from metaprune.data.pairs import Pair, Patches, Whole
-from metaprune.data.pictures import DataError, inside, opened, pixels
+from metaprune.data.pictures import DataError, inside, named, opened, pixels
 from metaprune.graph.arguments import is_number
 from metaprune.train.fidelity import WINDOW
 from metaprune.train.restoration import bicubic
@@ -121,7 +121,7 @@ def load_images(
     Raises:
         DataError: nothing there, files that are no images, images too small, or arguments that do not fit.
     """
-    _check_folder(folder)
+    named(folder, "images", "a folder")
     name = Path(folder).name or str(folder)
     scale, channels = _degradation(name, scale, sigma, channels)
     patch = PATCH[scale > 1] if patch is None else patch
@@ -139,7 +139,7 @@ def load_images(
         )
     if not (workers is None or whole(workers, 0, MOST_WORKERS)):
         raise DataError(f"images {name}: expected workers inside [0, {MOST_WORKERS}], got {workers!r}")
-    parts = {part: Path(folder) / part for part in PARTS if (Path(folder) / part).is_dir()}
+    parts = {part: Path(folder) / part for part in PARTS if _is_folder(Path(folder) / part)}
     if parts and "train" not in parts:
         raise DataError(f"images {folder}: expected a subfolder named 'train' beside {', '.join(parts)}; rename it")
     train = _found(parts.get("train", Path(folder)))
@@ -193,10 +193,10 @@ def load_test_images(
     Raises:
         DataError: as `load_images`.
     """
-    _check_folder(folder)
+    named(folder, "images", "a folder")
     scale, channels = _degradation(Path(folder).name, scale, sigma, channels)
     below = Path(folder) / "test"
-    found = _folder(_found(below if below.is_dir() else Path(folder)), WINDOW + 2 * scale, channels, scale)
+    found = _folder(_found(below if _is_folder(below) else Path(folder)), WINDOW + 2 * scale, channels, scale)
     found.keep(MEMORY)
     return Whole(found, sigma or 0.0, seed)
 
@@ -205,11 +205,6 @@ def shrunk(true: UInt8[Tensor, " c big wide"], scale: int) -> UInt8[Tensor, " c 
     """An image, bicubically as many times smaller, rounded to 8 bits."""
     size = (true.shape[1] // scale, true.shape[2] // scale)
     return bicubic(true[None].float(), size)[0].round().clamp(0, 255).to(torch.uint8)
-
-
-def _check_folder(folder: object) -> None:
-    if not isinstance(folder, str | Path) or not str(folder).strip():
-        raise DataError(f"images: expected a folder, got {folder!r}")
 
 
 def _degradation(name: str, scale: int | None, sigma: float | None, channels: int | None) -> tuple[int, int]:
@@ -226,9 +221,16 @@ def _degradation(name: str, scale: int | None, sigma: float | None, channels: in
     return scale or 1, channels
 
 
+def _is_folder(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except OSError:  # a part of its name is longer than names can be
+        return False
+
+
 def _found(folder: Path) -> list[Path]:
     """All images of a folder, by name."""
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise DataError(f"images {folder}: there is no such folder")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from metaprune.data.batches import Batches
-from metaprune.data.pictures import DataError, as_bytes, inside, opened, pixels, squared
+from metaprune.data.pictures import DataError, as_bytes, inside, named, opened, pixels, squared
 from metaprune.data.preprocessing import Preprocessing, Statistics, chosen
 from metaprune.graph.arguments import is_number
 
@@ -124,8 +124,9 @@ def load(
         DataError: nothing there, no column of images or of labels, a row without them, an image that cannot be read, is
             too large or lies outside the folder, images of different sizes, or arguments out of range.
     """
+    named(name, "data", "'digits', a folder or a name on the Hub")
     who = f"data {name}"
-    _check(who, name, batch_size, val_share, seed, size, workers)
+    _check(who, batch_size, val_share, seed, size, workers)
     found = _digits(size) if name == "digits" else _found(str(name), size)
     train, val, source = _held_out(who, found, val_share, seed)
 
@@ -175,7 +176,6 @@ def load(
 
 def _check(
     who: str,
-    name: object,
     batch_size: object,
     val_share: object,
     seed: object,
@@ -187,8 +187,6 @@ def _check(
     Raises:
         DataError: one is.
     """
-    if not isinstance(name, str | Path) or not str(name).strip():
-        raise DataError(f"data: expected 'digits', a folder or a name on the Hub, got {name!r}")
     share = VAL_SHARE if val_share is None else val_share
     if not whole(batch_size, 1) or not (is_number(share) and 0 < share < 1):  # type: ignore[operator]
         raise DataError(f"data: expected batch_size >= 1 and val_share in (0, 1), got {batch_size!r}, {val_share!r}")
@@ -255,7 +253,11 @@ def _found(name: str, size: int | None) -> Found:
     """A folder or a name on the Hub, by Hugging Face datasets."""
     import datasets
 
-    folder = Path(name).expanduser()
+    try:
+        folder = Path(name).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError) as error:  # a part of it is longer than names can be, or a home that is nobody's
+        raise DataError(f"data {name[:60]}: it is no name of a folder ({str(error)[:60]})") from error
     splits, roots = _splits(name, folder)
     if "train" not in splits:
         raise DataError(f"data {name}: expected a split named 'train', got {', '.join(splits)}; rename the files")
@@ -329,7 +331,8 @@ def _no_way_out(name: str, folder: Path) -> None:
     for place, _, files in os.walk(folder):
         for file in files:
             path = Path(place, file)
-            if path.is_symlink() and not path.resolve().is_relative_to(root) and path.suffix.lower() in TABLES:
+            known = path.suffix.lower() in TABLES and path.is_symlink()
+            if known and not Path(os.path.realpath(path)).is_relative_to(root):
                 raise DataError(
                     f"data {name}: {path.relative_to(folder)} leads out of the folder, so it is not opened; copy the "
                     "file into it"

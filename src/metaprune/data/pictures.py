@@ -14,10 +14,13 @@ from torch import Tensor
 
 from metaprune.graph.errors import MetapruneError
 
-__all__ = ["DataError", "as_bytes", "inside", "opened", "pixels", "squared"]
+__all__ = ["DataError", "as_bytes", "inside", "named", "opened", "pixels", "squared"]
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """What is read, where Pillow can; it knows others that start programs (EPS), and these are never tried."""
+
+LONGEST = 1024
+"""Characters of a name."""
 
 MOST = 1 << 26
 """Pixels that a picture may have, before and after it is scaled: 67 million, as 8192x8192."""
@@ -33,12 +36,31 @@ def inside(path: str | Path, roots: Sequence[Path], who: str) -> Path:
     Raises:
         DataError: it leads out of them, or there is no such file.
     """
-    found = (roots[0] / path).resolve()
+    try:
+        found = (roots[0] / path).resolve()
+        there = found.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a link to itself, or no text for a path
+        raise DataError(
+            f"{who}: {str(path)[:60]!r} is no path of a file ({str(error)[:60]}); take the row away"
+        ) from error
     if not any(found.is_relative_to(root) for root in roots):
         raise DataError(f"{who}: {path} leads out of {roots[0]}, so it is not opened; copy the file into the folder")
-    if not found.is_file():
+    if not there:
         raise DataError(f"{who}: there is no file {path}; take the row away, or put the file there")
     return found
+
+
+def named(name: object, who: str, expected: str) -> None:
+    """Refuse what is no name of a folder or the like.
+
+    Raises:
+        DataError: it is empty, or longer than a path can be, or holds characters that are none.
+    """
+    words = str(name)
+    odd = not isinstance(name, str | Path) or not words.strip() or len(words) > LONGEST
+    if odd or any(letter < " " for letter in words):
+        shown = repr(name)
+        raise DataError(f"{who}: expected {expected}, got {shown if len(shown) <= 60 else shown[:60] + ' …'}")
 
 
 @contextmanager
