@@ -95,7 +95,7 @@ def _space(call: Call, kernel: list[Shape]) -> Dims:
         )
         fix(extent, "it is a kernel's extent")
         if not alone:
-            call.fix(dim, "a kernel runs over it")
+            call.fix(dim, "a convolution's kernel runs over it, so that its order counts")
         result.append(dim if alone else constants([size])[0])
     return tuple(result)
 

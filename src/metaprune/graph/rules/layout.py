@@ -237,7 +237,7 @@ def view_as_complex(call: Call) -> Dims:
 @rule("aten.view_as_real")
 def view_as_real(call: Call) -> Dims:
     """A dimension of real and imaginary parts comes last."""
-    return (*call.tensor("self"), *constants([2], "it holds real and imaginary parts"))
+    return (*call.tensor("self"), *constants([2], f"{call.where}: it holds real and imaginary parts"))
 
 
 @rule("aten.stack")
@@ -245,7 +245,7 @@ def stack(call: Call) -> Dims:
     """A new dimension counts the tensors."""
     dims = broadcast([call.of(node) for node in call["tensors"]])
     place = call.dim("dim", len(dims) + 1, 0)
-    count = constants([len(call["tensors"])], "it counts stacked tensors")
+    count = constants([len(call["tensors"])], f"{call.where}: it counts stacked tensors")
     return (*dims[:place], *count, *dims[place:])
 
 
@@ -305,8 +305,9 @@ def split(call: Call) -> list[Dims]:
         else:
             call.literal = True
     else:
-        call.fix(dims[dim], f"it is split into uneven pieces ({', '.join(map(str, sizes))})")
-        pieces = list(constants(sizes, f"it is one of uneven pieces ({', '.join(map(str, sizes))})"))
+        listed = ", ".join(map(str, sizes))
+        call.fix(dims[dim], f"it is split into uneven pieces ({listed})")
+        pieces = list(constants(sizes, f"{call.where}: it is one of uneven pieces ({listed})"))
     return [(*dims[:dim], piece, *dims[dim + 1 :]) for piece in pieces]
 
 

@@ -206,7 +206,7 @@ def topk(call: Call) -> list[Dims]:
     if not dims:
         return [dims] * 2
     call.fix(dims[dim], "aten.topk chooses from it")
-    [chosen] = constants([call["k"]])
+    [chosen] = constants([call["k"]], f"{call.where}: it counts the entries chosen")
     return [(*dims[:dim], chosen, *dims[dim + 1 :])] * 2
 
 
