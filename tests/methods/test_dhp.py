@@ -336,3 +336,67 @@ def test_an_empty_loader_is_refused() -> None:
     empty = replace(small.task(), train=DataLoader([]))
     with pytest.raises(MetapruneError, match="empty"):
         mp.DHP().find(Problem(model, graph, mp.Budget(macs=0.5), empty, small.recipe(), progress=False))
+
+
+def test_the_living_shrink_by_the_rates_of_the_schedule() -> None:
+    """Over a search, a latent that nothing else moves loses the sum of the rates times the latents' own and lambda."""
+    method = mp.DHP(latent_lr=0.5, sparsity=0.02, search=1.0)
+    model, graph = dense()
+    started = method.generate(model, graph).latents.named()
+    recipe = replace(small.recipe(2), lr=0.3)
+    task = replace(small.task(), loss=lambda output, batch: 0 * output.sum())
+    found = method.find(Problem(model, graph, mp.Budget(macs=1.0, multiple_of=1), task, recipe, progress=False))
+    steps = 2 * len(task.train)
+    lost = 0.5 * 0.02 * sum(recipe.lr_at(2 * done / steps) for done in range(1, steps + 1))
+    assert lost > 0.01
+    ended = found.searched.latents.named()  # type: ignore[union-attr]
+    for axis, z in started.items():
+        torch.testing.assert_close(ended[axis].detach(), (z - lost).clamp(min=0).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_halfway_down_the_ramp_half_of_the_way_is_gone() -> None:
+    """What is doomed at a place is dead a tenth of the search later, when the share allowed is that of the ramp."""
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(macs=0.4, multiple_of=1))
+    latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
+    search = Search(mp.DHP(), latents, allocation)
+    for step in range(1000):
+        search.after(step + 1, 1000, 0.05)
+    shares = dict(map(tuple, search.shares))
+    target = allocation.limit / allocation.dense
+    for place in (0.45, 0.7, 0.9):
+        assert shares[place] == pytest.approx(1 - (1 - target) * place / 0.9, abs=0.03)
+    assert shares[0.05] == 1.0
+
+
+def test_what_died_never_comes_back_into_the_ranking() -> None:
+    """A dead channel with the largest evidence stays dead, and its place is not held open."""
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(params=0.6, multiple_of=1))
+    latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
+    search = Search(mp.DHP(), latents, allocation)
+    for step in range(60):
+        search.after(step + 1, 100, 0.05)
+    dead = {axis: (z == 0).nonzero()[:, 0] for axis, z in latents.named().items()}
+    assert any(map(len, dead.values()))
+    for axis, channels in dead.items():
+        search.evidence[axis] += 1.0
+        search.evidence[axis][channels] = 1e6
+    for step in range(60, 100):
+        search.after(step + 1, 100, 0.05)
+    assert all((latents.named()[axis][channels] == 0).all() for axis, channels in dead.items())
+    cost = allocation.form.at(search.plan().widths)
+    assert allocation.limit - 0.01 * allocation.dense <= cost <= allocation.limit
+
+
+def test_a_search_that_goes_on_hides_what_had_died() -> None:
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(params=0.6, multiple_of=1))
+    latents = Latents({axis: 0.5 + torch.rand(graph.axes[axis].size) for axis in graph.free})
+    search = Search(mp.DHP(), latents, allocation)
+    for step in range(60):
+        search.after(step + 1, 100, 0.05)
+    hidden: list[mp.Plan] = []
+    Search(mp.DHP(), latents, allocation, hidden.append).load_state_dict(search.state_dict())
+    assert hidden == [search.plan()]
+    assert hidden[0].kept

@@ -110,3 +110,13 @@ def test_without_data_there_is_nothing_to_ask() -> None:
 def test_bad_settings(wrong: dict) -> None:
     with pytest.raises(MetapruneError, match=f"Taylor: expected {next(iter(wrong))}"):
         mp.Taylor(**wrong)
+
+
+def test_asked_twice_the_data_say_the_same() -> None:
+    """The batches come shuffled, in the same order each time; another seed has another."""
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    first, again = (gate_gradients(model, graph, small.task(), 3, seed=4) for _ in range(2))
+    assert all(torch.equal(first[axis], again[axis]) for axis in first)
+    other = gate_gradients(model, graph, small.task(), 3, seed=5)
+    assert not any(torch.equal(first[axis], other[axis]) for axis in first)

@@ -1,6 +1,7 @@
 """Training: it learns, follows its schedule, and leaves alone what is not its own."""
 
 import copy
+import math
 import random
 import warnings
 from dataclasses import replace
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from metaprune.train import Classification, Recipe, Task, TaskError, TrainError, evaluate, fit
-from metaprune.train.engine import pick_precision
+from metaprune.train.engine import _as_moved, pick_precision
+from metaprune.train.scores import scores, scores_of_outputs
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -314,3 +316,75 @@ def test_automatic_precision() -> None:
         warnings.simplefilter("error")
         assert pick_precision(torch.device("cpu")) in ("32-true", "bf16-mixed")
     assert pick_precision(torch.device("meta")) == "32-true"
+
+
+def test_no_two_epochs_have_the_same_order(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    seen: list[Tensor] = []
+
+    def loss(output: Tensor, batch: list[Tensor]) -> Tensor:
+        seen.append(batch[0].clone())
+        return task.loss(output, batch)
+
+    fit(network, replace(task, loss=loss), recipe, progress=False)
+    epochs = torch.cat(seen).view(3, 48, -1)
+    assert all(torch.equal(epochs[0].sort(0).values, epoch.sort(0).values) for epoch in epochs)  # of the same pictures
+    assert not any(torch.equal(one, other) for one, other in ((epochs[0], epochs[1]), (epochs[1], epochs[2])))
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_steps_by_hand(nesterov: bool, recipe: Recipe) -> None:
+    """Three steps of stochastic gradient descent as its formulas say, each at the rate of its middle."""
+    x, y = torch.randn(12, 4), torch.randn(12, 2)
+    data = DataLoader(TensorDataset(x, y), batch_size=4)
+    task = Task(data, data, None, lambda output, batch: (output - batch[1]).square().mean(), lambda *_: (0.0, 1))
+    model = nn.Linear(4, 2)
+    twin = copy.deepcopy(model)
+    recipe = replace(recipe, epochs=1, lr=0.2, momentum=0.8, weight_decay=0.1, nesterov=nesterov, warmup=0.4)
+    fit(model, task, recipe, progress=False)
+    velocity: dict[str, Tensor] = {}
+    for step in range(3):
+        loss = (twin(x[4 * step : 4 * step + 4]) - y[4 * step : 4 * step + 4]).square().mean()
+        gradients = torch.autograd.grad(loss, [twin.weight, twin.bias])
+        middle = (step + 0.5) / 3
+        rate = 0.2 * (middle / 0.4 if middle < 0.4 else 0.5 * (1 + math.cos(math.pi * (middle - 0.4) / 0.6)))
+        for (name, parameter), gradient in zip(twin.named_parameters(), gradients, strict=True):
+            slope = gradient + (0.1 * parameter.detach() if name == "weight" else 0)
+            velocity[name] = 0.8 * velocity[name] + slope if name in velocity else slope
+            parameter.data -= rate * (slope + 0.8 * velocity[name] if nesterov else velocity[name])
+    for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_a_metric_is_the_mean_over_examples_not_over_batches(recipe: Recipe) -> None:
+    """Ten examples in fours: the last batch counts half."""
+    values = torch.arange(10.0) ** 2
+    data = DataLoader(TensorDataset(values[:, None], values), batch_size=4)
+
+    def metric(output: Tensor, batch: list[Tensor]) -> tuple[Tensor, int]:
+        return batch[1].sum(), len(batch[1])
+
+    def negative(output: Tensor, batch: list[Tensor]) -> tuple[Tensor, int]:
+        return -batch[1].sum(), len(batch[1])
+
+    task = Task(data, data, None, lambda output, batch: output.square().mean() * 1e-6, metric)
+    task = replace(task, further={"negative": negative})
+    mean = float(values.mean())
+    found = scores(nn.Linear(1, 1), data, task, recipe)
+    assert (found.metric, found.further) == (pytest.approx(mean), {"negative": pytest.approx(-mean)})
+    rows = fit(nn.Linear(1, 1), task, replace(recipe, epochs=1), progress=False).rows
+    assert rows[0].metric == pytest.approx(mean)
+    outside = scores_of_outputs(lambda batch: batch[0], data, task)
+    assert (outside.metric, outside.further) == (pytest.approx(mean), {"negative": pytest.approx(-mean)})
+
+
+def test_parameters_that_moved_are_found_by_their_names(network: nn.Module) -> None:
+    """Groups made before a network moved hold tensors that it may not hold any more."""
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    strange = nn.Parameter(torch.ones(1))
+    groups = [{"params": [*network.parameters(), strange], "lr": 0.5}]
+    moved = copy.deepcopy(network)
+    [group] = _as_moved(groups, names, moved) or []
+    assert group["lr"] == 0.5
+    *inside, outside = group["params"]
+    assert outside is strange
+    assert all(one is other for one, other in zip(inside, moved.parameters(), strict=True))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from metaprune.train import Checkpoint, CheckpointError, Recipe, Task, fit
+from metaprune.train import Checkpoint, CheckpointError, Recipe, Task, fit, run
 
 KILLS = [
     "sgd, after step 0",  # before there is a checkpoint
@@ -95,3 +95,27 @@ def test_checkpoints_of_something_else(tmp_path: Path, network: nn.Module, task:
     Checkpoint(tmp_path).save({"plan": [1, 2]})
     with pytest.raises(CheckpointError, match="not of a training"):
         fit(network, task, recipe, checkpoint=tmp_path, progress=False)
+
+
+def test_seconds_go_on_after_a_kill(
+    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes ten seconds by this clock; between the two starts a day goes by, which is not counted."""
+    now = [1000.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    left = 8
+
+    def dying(output: Tensor, batch: object) -> Tensor:
+        nonlocal left
+        left -= 1
+        now[0] += 10
+        if left < 0:
+            raise KeyboardInterrupt
+        return task.loss(output, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(network, replace(task, loss=dying), recipe, checkpoint=tmp_path, progress=False)
+    now[0] += 86_400
+    left = 1000
+    rows = fit(network, replace(task, loss=dying), recipe, checkpoint=tmp_path, progress=False).rows
+    assert [row.seconds for row in rows] == [60, 120, 180]

@@ -86,3 +86,13 @@ def test_a_task_that_cannot_compare_outputs_has_no_teacher() -> None:
 def test_a_share_that_is_none(share: float) -> None:
     with pytest.raises(TaskError, match="share from 0 to 1"):
         distil(Classification([], []), nn.Linear(1, 1), share=share)
+
+
+def test_a_teacher_answers_in_evaluation_mode_whatever_mode_it_was_given_in(task: Task) -> None:
+    teacher = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3)).train()
+    alone = distil(task, teacher, share=1.0)
+    batch = next(iter(task.train))
+    output = torch.zeros(len(batch[1]), 3)
+    losses = {float(alone.loss(output, batch)) for _ in range(5)}
+    assert len(losses) == 1
+    assert teacher.training

@@ -151,3 +151,17 @@ def test_a_lesson_of_another_network() -> None:
             torch.device("cpu"),
             [Lesson(0.5, mp.Plan({"elsewhere": [0]}))],
         )
+
+
+def test_no_checkpoint_is_left(tmp_path: Path) -> None:
+    teach(
+        {"small": small.Small()},
+        small.EXAMPLE,
+        small.task(),
+        mp.DHP(search=1.0),
+        out=tmp_path,
+        shares=(0.6,),
+        recipe=small.recipe(1),
+        progress=False,
+    )
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lesson.json"]
