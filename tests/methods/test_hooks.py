@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import metaprune as mp
+from tests.graph.test_memory import SameData
 
 
 class Normed(nn.Module):
@@ -67,3 +68,11 @@ def test_the_hooks_are_where_they_were() -> None:
     hooked(torch.randn(4, 5).double())
     assert {name: list(module._forward_hooks) for name, module in hooked.network.named_modules()} == before
     assert torch._C._len_torch_function_stack() == 0
+
+
+def test_weights_in_one_memory_are_refused_by_name() -> None:
+    """Before the search: a gate on each would act on the memory twice."""
+    model = SameData()
+    graph = mp.trace(model, (torch.randn(2, 4),))
+    with pytest.raises(mp.MetapruneError, match=r"b.weight and a.weight lie in one memory"):
+        mp.DHP().generate(model, graph)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from metaprune.graph.reach import children, reached
 
-__all__ = ["clone", "overlapping"]
+__all__ = ["clone", "in_one_memory", "overlapping"]
 
 
 @torch.inference_mode(False)
@@ -33,7 +33,7 @@ def clone(model: nn.Module, memo: Mapping[int, object] | None = None) -> nn.Modu
     objects = list(reached(model))
     tensors = [value for value in objects if isinstance(value, Tensor) and id(value) not in taken]
     for group in overlapping(tensors):
-        taken |= _in_one_memory(group)
+        taken |= in_one_memory(group)
     for tensor in tensors:
         if id(tensor) not in taken and (not tensor.is_leaf or tensor.is_inference()):
             copied = tensor.detach().clone()
@@ -59,7 +59,7 @@ def overlapping(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     return [group for place, group in groups.items() if place and len(group) > 1]
 
 
-def _in_one_memory(group: Sequence[Tensor]) -> dict[int, Tensor]:
+def in_one_memory(group: Sequence[Tensor]) -> dict[int, Tensor]:
     """Copies of tensors that lie in the same memory, in one memory of their own."""
     storage = group[0].untyped_storage().clone()  # type: ignore[no-untyped-call]
     result: dict[int, Tensor] = {}

@@ -26,6 +26,7 @@ from metaprune.graph.extents import is_about_sizes, settled
 from metaprune.graph.flow import sources, wrapped
 from metaprune.graph.graph import Branch, ChannelGraph, Operator, Pass, Size, Tie
 from metaprune.graph.literals import digests, single_values, tables
+from metaprune.graph.memory import over
 from metaprune.graph.provenance import Combined, Comparison, Extent, Number, Record, Tagged, call_of
 from metaprune.graph.rules import RULES
 from metaprune.graph.rules.elementwise import pointwise
@@ -415,9 +416,16 @@ class _Reading:
 
     def __post_init__(self) -> None:
         by_identity: dict[int, Dims] = {}  # tied tensors share theirs
-        for name, tensor in named_tensors(self.model).items():
-            fresh = tuple(UNIT if size == 1 else Variable(size) for size in tensor.shape)
+        named = named_tensors(self.model)
+        lies = over(named)
+        for name, tensor in named.items():
+            fresh: Dims = tuple(UNIT if size == 1 else Variable(size) for size in tensor.shape)
+            if name in lies and (dims := lies[name].dims) is not None:
+                fresh = tuple(self.shapes[lies[name].name][dim] for dim in dims)
             self.shapes[name] = by_identity.setdefault(id(tensor), fresh)
+        for name, below in lies.items():
+            for shape in (*self.shapes[name], *self.shapes[below.name]) if below.dims is None else ():
+                fix(shape, f"{name} and {below.name} share some of their memory")
 
     def walk(self, captured: Captured) -> None:
         """Read one program more."""

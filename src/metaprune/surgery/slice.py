@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from metaprune.graph.arguments import wanted_cut
 from metaprune.graph.capture import Captured, capture
+from metaprune.graph.copying import in_one_memory
 from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, read
+from metaprune.graph.memory import over
 from metaprune.graph.plan import Plan
 from metaprune.graph.rehearsal import undisturbed
 from metaprune.graph.tensors import clone, named_tensors, plain_tensors, with_tensors
@@ -148,4 +150,14 @@ def _index(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, 
     for name, tensor in once.values():
         indexed = index(tensor.detach(), terms[name], kept)
         small[name] = indexed.clone() if indexed.data_ptr() == tensor.data_ptr() or tensor.is_meta else indexed
+    lies = over(dict(once.values()))
+    parts: dict[str, list[str]] = {}
+    for name, one in lies.items():
+        if one.dims is None:
+            parts.setdefault(one.name, [one.name]).append(name)
+        else:
+            small[name] = small[one.name].permute(one.dims)
+    for names in parts.values():  # which are whole
+        together = in_one_memory([held[name] for name in names])
+        small |= {name: together[id(held[name])].detach() for name in names}
     return with_tensors(model, small)

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.memory import over
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import call_with, clone, named_tensors
 from metaprune.graph.term import Product, Term, axes_of, fold, size
@@ -169,6 +171,11 @@ class Generated(nn.Module):
         self.kept: dict[str, tuple[int, ...]] = {}
         self.counted = frozenset() if offsets else counted_axes(graph)
         parameters = dict(network.named_parameters())
+        for name, below in over(parameters).items():
+            raise MetapruneError(
+                f"DHP: {name} and {below.name} lie in one memory, so a gate would act on it twice; make them one "
+                "parameter (`b.weight = a.weight`), or two (`.clone()`), before the search"
+            )
         gated = gated_terms(graph)
         self.terms = {name: gated[name] for name in parameters if any(map(latents.touches, gated[name]))}
         self.hypernetworks = nn.ModuleDict()
