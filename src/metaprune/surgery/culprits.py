@@ -16,8 +16,9 @@ from torch import nn
 
 from metaprune.graph.graph import ChannelGraph, Operator
 from metaprune.graph.term import Term, axes_of, size
+from metaprune.surgery.blame import Failure
 
-__all__ = ["MOST_ATTEMPTS", "Culprits"]
+__all__ = ["MOST_ATTEMPTS", "Culprits", "with_alike"]
 
 MOST_ATTEMPTS = 48
 """After so many, whatever has not been cut stays whole."""
@@ -164,17 +165,28 @@ class Culprits:
         )
 
 
+def with_alike(graph: ChannelGraph, undone: Mapping[str, str]) -> dict[str, str]:
+    """What cannot be cut to one width, and those of its size in equal blocks, which were cut to others by luck."""
+    kinds = [part for kind in _kinds(graph.free) for part in _grouped(kind, lambda name: graph.axes[name].size)]
+    guilty = [(kind, next((undone[name] for name in kind if name in undone), None)) for kind in kinds]
+    return {name: undone.get(name, reason) for kind, reason in guilty if reason is not None for name in kind}
+
+
 def _at(operators: Sequence[Operator], reason: str) -> set[int]:
-    """The operators of the line that a reason names, or else of the last line before it that has any."""
+    """The operators of the line that a reason names, or of its modules, or of the last line before it that has any."""
     place = _PLACE.search(reason)
-    if place is None:
-        return set()
     lines: dict[int, set[int]] = {}
     for index, operator in enumerate(operators):
         file, _, line = operator.where.rpartition(":")
-        if file == place["file"]:
+        if place is not None and file == place["file"]:
             lines.setdefault(int(line), set()).add(index)
-    return lines[max((line for line in lines if line <= int(place["line"])), default=min(lines))] if lines else set()
+    if place is not None and int(place["line"]) in lines:
+        return lines[int(place["line"])]
+    paths = reason.paths if isinstance(reason, Failure) else frozenset()
+    if inside := {index for index, operator in enumerate(operators) if operator.path in paths}:
+        return inside
+    before = [line for line in lines if place is not None and line <= int(place["line"])]
+    return lines[max(before)] if before else set()
 
 
 def _unknown(operator: Operator) -> list[Term]:

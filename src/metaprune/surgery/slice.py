@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor, nn
 
 from metaprune.graph.arguments import wanted_cut
+from metaprune.graph.calling import Call
 from metaprune.graph.capture import Captured, capture
 from metaprune.graph.copying import in_one_memory
 from metaprune.graph.errors import TraceError
@@ -19,15 +21,16 @@ from metaprune.graph.plan import Plan
 from metaprune.graph.rehearsal import undisturbed
 from metaprune.graph.tensors import clone, named_tensors, plain_tensors, with_tensors
 from metaprune.surgery.attention import written_out
-from metaprune.surgery.blame import blame
+from metaprune.surgery.blame import Failure, blame
 from metaprune.surgery.culprits import Culprits
 from metaprune.surgery.index import index
 from metaprune.surgery.numbers import set_numbers
 from metaprune.surgery.rescale import factors, rescale
+from metaprune.surgery.shapes import failure
 from metaprune.surgery.values import Judge, moved, with_states_cut
 from metaprune.surgery.verify import distinct, mismatch, scale_changes
 
-__all__ = ["Cut", "CutWarning", "carve", "slice"]
+__all__ = ["Cut", "CutWarning", "carve", "crashes", "slice"]
 
 
 class CutWarning(UserWarning):
@@ -89,13 +92,19 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     result = carving.attempt(wanted)
     undone: dict[str, str] = {}
     if isinstance(result, str):
-        culprits = Culprits(graph, wanted, carving.attempt, undone)
+        culprits = Culprits(graph, wanted, carving.attempt_where_some_fail, undone)
         culprits.sort(result)
         result = culprits.model or carving.attempt({})
     if isinstance(result, str):
         raise TraceError(f"slice: the network does not trace to the same graph twice ({result}); is its code random?")
     plan = Plan({name: stays for name, stays in plan.kept.items() if name not in undone})
     return Cut(result, plan, undone, carving.judge.silent)
+
+
+def crashes(model: nn.Module, graph: ChannelGraph, plan: Plan) -> bool:
+    """Whether the code of the network cut to `plan` fails, as far as that shows without values."""
+    carving = _Carving(written_out(model, graph.written_out), graph)
+    return carving.crash(plan.kept, carving.cut(plan.kept)) is not None
 
 
 class _Carving:
@@ -106,19 +115,45 @@ class _Carving:
         self.graph = graph
         self.judge = Judge(model, graph)
 
-    def attempt(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
+    @cached_property
+    def runs_without_values(self) -> bool:
+        """Whether the network's code runs on tensors that have no values, so that those of a cut one can be asked."""
+        return failure(self.model, self.calls(self.model, {})) is None
+
+    def calls(self, small: nn.Module, kept: Mapping[str, tuple[int, ...]]) -> list[Call]:
+        """The calls that run different operators, as a cut network is called."""
+        distinct = [one for one in self.judge.seen if self.graph.passes[one.place].like is None]
+        return [with_states_cut(moved(small, one.call), one, kept) for one in distinct]
+
+    def crash(self, kept: Mapping[str, tuple[int, ...]], small: nn.Module) -> Failure | None:
+        """What the code of a cut network raises; None where it runs, or where that cannot be told without values."""
+        if not self.runs_without_values:
+            return None
+        error = failure(small, self.calls(small, kept))
+        return None if error is None else blame(error, small)
+
+    def cut(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module:
+        """The network cut, not verified."""
+        small = _index(self.model, self.graph, kept)
+        set_numbers(small, self.graph.numbers, {name: len(stays) for name, stays in kept.items()})
+        return small
+
+    def attempt_where_some_fail(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
+        """As `attempt`; that the code does not run at all shows much sooner."""
+        small = self.cut(kept)
+        return self.crash(kept, small) or self.attempt(kept, small)
+
+    def attempt(self, kept: Mapping[str, tuple[int, ...]], small: nn.Module | None = None) -> nn.Module | str:
         """The network cut and verified, or in words what went wrong."""
         widths = {name: len(stays) for name, stays in kept.items()}
-        small = _index(self.model, self.graph, kept)
-        set_numbers(small, self.graph.numbers, widths)
+        small = self.cut(kept) if small is None else small
         seen: list[Captured] = []
-        for inference in self.judge.seen:
-            if self.graph.passes[inference.place].like is None:
-                call = with_states_cut(moved(small, inference.call), inference, kept)
-                try:
-                    seen.append(capture(small, call, recorded=False))
-                except TraceError as error:
-                    return blame(error) + (f" (in the call {call})" if seen else "")
+        for call in self.calls(small, kept):
+            try:
+                seen.append(capture(small, call, recorded=False))
+            except TraceError as error:
+                found = blame(error, small)
+                return Failure(f"{found} (in the call {call})", found.paths) if seen else found
         cut = read(small, seen, outputs=self.graph.outputs)
         problem = mismatch(self.graph, cut[0].graph, widths) or _make_up(small, self.graph, cut)
         return problem or self.judge.objection(small, kept) or small

@@ -16,11 +16,12 @@ from metaprune.graph.infer import Inference, read
 from metaprune.graph.rehearsal import undisturbed
 from metaprune.graph.term import Term, axes_of
 from metaprune.surgery.attention import observe, written_out
+from metaprune.surgery.culprits import with_alike
 from metaprune.surgery.numbers import Solution, solve
 from metaprune.surgery.rescale import Way, way_to_weights
-from metaprune.surgery.slice import carve
+from metaprune.surgery.slice import carve, crashes
 from metaprune.surgery.training import Training, as_in_evaluation, training_of
-from metaprune.surgery.trial import may_hold_a_size, takes_another_way, trial, turning
+from metaprune.surgery.trial import may_hold_a_size, ragged, takes_another_way, trial, turning
 from metaprune.surgery.unfollowed import unfollowed
 from metaprune.surgery.unread import feeding_what_is_unread
 
@@ -97,6 +98,8 @@ def trace(
         graph = graph.fixing(carve(model, graph, trial(graph)).undone)
     if (least := turning(graph, numbers)).kept:
         graph = graph.fixing(carve(model, graph, least).undone)
+    if (other := ragged(graph)).kept and crashes(model, graph, other):
+        graph = graph.fixing(with_alike(graph, carve(model, graph, other).undone))
     return replace(graph, unfollowed=unfollowed(model, graph, solution.followed))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 
 from metaprune.graph.graph import Branch, ChannelGraph, Operator
@@ -10,7 +11,7 @@ from metaprune.graph.provenance import Attribute, Extent, compare, evaluate, lea
 from metaprune.graph.steps import steps_of_operators
 from metaprune.graph.term import Axis, axes_of, width
 
-__all__ = ["may_hold_a_size", "takes_another_way", "trial", "turning"]
+__all__ = ["may_hold_a_size", "ragged", "takes_another_way", "trial", "turning"]
 
 
 def may_hold_a_size(operator: Operator, graph: ChannelGraph) -> bool:
@@ -33,6 +34,13 @@ def trial(graph: ChannelGraph) -> Plan:
         if widths:
             kept[name] = range(widths[(len(widths) // 2 + place) % len(widths)])
     return Plan(kept)
+
+
+def ragged(graph: ChannelGraph) -> Plan:
+    """All free axes cut to widths of all kinds, narrow ones too."""
+    steps, draw = steps_of_operators(graph), random.Random(0)
+    widths = {name: range(steps[name], axis.size, steps[name]) for name, axis in graph.free.items()}
+    return Plan({name: range(draw.choice(some)) for name, some in widths.items() if some})
 
 
 def turning(graph: ChannelGraph, held: Mapping[tuple[str, str], int]) -> Plan:

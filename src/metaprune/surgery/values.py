@@ -123,7 +123,7 @@ class Judge:
             with rehearsal(small, call.training) as actor, Still():
                 got = pytree.tree_leaves(call.of(actor))
         except Exception as error:  # whatever the code of a network raises where a width does not suit it
-            return blame(error)
+            return blame(error, small)
         if len(expected) != len(got):
             return f"it has {len(got)} outputs instead of {len(expected)}"
         precision = max((self.precision(inference), *_epsilons(got)), default=0.0)

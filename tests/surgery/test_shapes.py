@@ -1,0 +1,49 @@
+"""Shapes: what code raises shows without values, and code that asks for values is not called wrong."""
+
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.surgery.blame import blame
+from metaprune.surgery.shapes import failure
+from metaprune.surgery.slice import carve
+from tests.surgery.test_culprits import Block, network
+
+CALL = mp.Call((torch.ones(2, 4),))
+
+
+class Asking(nn.Module):
+    """Code that asks for a value, which there is none of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.norm(self.a(x))) * x.max().item()
+
+
+def test_a_network_that_runs_has_no_failure_and_stays_what_it_is() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6))
+    assert failure(model, [CALL, mp.Call(CALL.args, training=True)]) is None
+    assert model[1].num_batches_tracked == 0
+    assert type(model[0].weight) is nn.Parameter
+
+
+def test_a_failure_names_line_and_modules() -> None:
+    model = network(3)
+    model[2].a = nn.Linear(8, 5)
+    error = failure(model, [CALL])
+    assert error is not None
+    found = blame(error, model)
+    assert found.startswith(f"{__file__.replace('test_shapes', 'test_culprits')}:")
+    assert found.paths == {"1", "2", "3"}
+    assert type(model[2]) is Block
+
+
+def test_code_that_asks_for_values_is_cut_all_the_same() -> None:
+    model = Asking().eval()
+    assert failure(model, [CALL]) is not None
+    graph = mp.trace(model, CALL.args)
+    assert list(graph.free) == ["a"]
+    assert not carve(model, graph, mp.Plan({"a": [0, 2]})).undone
