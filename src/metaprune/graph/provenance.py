@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from metaprune.graph.attributes import Slot, slots
+from metaprune.graph.caches import nothing_remembered
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Term
 
@@ -417,7 +418,8 @@ def recording(model: nn.Module) -> Iterator[Recorder]:
         begins = model.register_forward_pre_hook(lambda *_: recorder.begin())
         ends = model.register_forward_hook(lambda *_: recorder.end())
         try:
-            yield recorder
+            with nothing_remembered(lambda value: isinstance(value, Tagged)):
+                yield recorder
         finally:
             recorder.end()  # a forward pass that fails comes to no hook
             begins.remove()
