@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from metaprune.graph.calling import Call
 from metaprune.graph.objects import open_to_trees
+from metaprune.graph.quiet import quiet
 from metaprune.graph.rehearsal import rehearsal
 
 __all__ = ["failure"]
@@ -25,6 +26,7 @@ def failure(model: nn.Module, calls: Iterable[Call]) -> Exception | None:
         try:
             with (
                 rehearsal(model, call.training) as actor,
+                quiet(),
                 open_to_trees(call.args, call.kwargs),
                 FakeTensorMode(allow_non_fake_inputs=True),
                 torch.no_grad(),
