@@ -50,7 +50,7 @@ class Starter:
                 found[name] = {key: (tensor.dtype, tensor.numpy().tobytes()) for key, tensor in weights.items()}, meta
             elif path.suffix == ".json":
                 found[name] = timeless(json.loads(path.read_text()), out)
-            elif path.suffix != ".html" and path.is_file() and path.name != "README.md":
+            elif path.is_file() and path.suffix not in (".html", ".md"):
                 found[name] = path.read_bytes()
             else:
                 found[name] = None

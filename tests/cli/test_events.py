@@ -40,11 +40,11 @@ def starter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def begin(starter: Starter, out: str) -> None:
-    """A fresh folder, with a file of the user's in it."""
+    """A fresh folder, with a README of the user's in it."""
     shutil.rmtree(starter.folder / out, ignore_errors=True)
     (starter.folder / f"{out}.log").unlink(missing_ok=True)
     (starter.folder / out).mkdir()
-    (starter.folder / out / "mine.txt").write_text("mine")
+    (starter.folder / out / "README.md").write_text("my project")
 
 
 def ends_alike(starter: Starter, out: str) -> None:
@@ -52,6 +52,7 @@ def ends_alike(starter: Starter, out: str) -> None:
     assert starter.start(out) == 0, starter.said(out)
     assert starter.bits(out) == starter.bits("alone")
     assert starter.left(out) == []
+    assert (starter.folder / out / "README.md").read_text() == "my project"
     assert "Traceback" not in starter.said(out)
 
 
@@ -85,6 +86,12 @@ def test_killed_at_a_change_of_a_file(starter: Starter) -> None:
     killed_at(starter, f"event {count - 4}")  # where the result takes its place
 
 
+def test_the_card_is_beside_the_readme_and_said(starter: Starter) -> None:
+    folder, said = starter.folder / "alone", "model card: alone/MODEL_CARD.md" in starter.said("alone")
+    assert said == (folder / "MODEL_CARD.md").exists() == (folder / "plan.json").exists()
+    assert (folder / "README.md").read_text() == "my project"
+
+
 def test_a_full_disk(starter: Starter) -> None:
     full_at(starter, largest(starter) // 2)
 
@@ -105,4 +112,4 @@ def test_killed_at_random(starter: Starter) -> None:
 @slow
 def test_a_disk_that_is_full_at_any_size(starter: Starter) -> None:
     for part in range(20):
-        full_at(starter, 200 + largest(starter) * part // 20)
+        full_at(starter, 2000 + largest(starter) * part // 20)  # the words of a start have room

@@ -304,6 +304,7 @@ def prune(
     from metaprune.cli.teacher import check_teacher, taught
     from metaprune.cli.weights import give, train_dense
     from metaprune.cost.budget import Allocation, Budget
+    from metaprune.report.texts import CARDS, card_name
     from metaprune.report.words import missed
     from metaprune.run_folder import RunFolder, check
     from metaprune.saving import read_weights
@@ -390,6 +391,8 @@ def prune(
     result = replace(result, report=report)
     result.save(out)
     result_table(result.report, out, model)
+    if card_name(out) != CARDS[0]:
+        typer.echo(f"model card: {out / CARDS[1]}, since {out / CARDS[0]} is not of metaprune")
     if missed(result.report):
         raise typer.Exit(MISSED)
 
