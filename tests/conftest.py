@@ -21,9 +21,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
 
 
+LONG = ("device/", "cli/test_killed", "train/test_run", "laws/test_random", "test_survival", "cli/", "methods/")
+"""Whose tests begin first: they come in groups that one worker does alone."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What the tests of one network need is worked out once: they go to the same worker."""
+    items.sort(key=lambda item: next((i for i, part in enumerate(LONG) if f"tests/{part}" in item.nodeid), len(LONG)))
     for item in items:
         network = getattr(item, "callspec", None) and item.callspec.params.get("name")  # type: ignore[attr-defined]
         item.add_marker(pytest.mark.xdist_group(network if isinstance(network, str) else item.nodeid.split("::")[0]))
