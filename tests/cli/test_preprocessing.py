@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from metaprune.cli import app
+from metaprune.cli.purpose import Look
 
 CLASSES = 5
 OWN = """
@@ -150,3 +151,15 @@ def test_what_prune_did_to_images_is_remembered(elsewhere: tuple[Path, float], t
     result = CliRunner().invoke(app, [*words.split(), "--precision", "32-true"])
     assert f"on test: {report['pruned']['metric']:.2f}" in result.stdout
     assert "minus 0.5, divided by 0.5" in result.stdout
+
+
+def test_the_part_that_chose_is_the_same_again() -> None:
+    """Where there is no test split, evaluate measures on what prune held out."""
+    settings = {"data.val": "0.25 of the training split", "data.mean": "0.5", "data.std": "0.5", "data.size": "32"}
+    look = Look().filled(settings, same=True)
+    assert (look.val_share, look.size, look.mean, look.std) == (0.25, 32, "0.5", "0.5")
+    assert Look().filled(settings, same=False).val_share is None  # other data may have a split of their own
+    look = Look(val_share=0.1, mean="imagenet").filled(settings, same=True)
+    assert (look.val_share, look.mean, look.std) == (0.1, "imagenet", None)
+    look = Look().filled({"data.val": "a split of its own", "data.size": "as they are"}, same=True)
+    assert (look.val_share, look.size, look.mean) == (None, None, None)

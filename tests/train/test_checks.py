@@ -105,6 +105,12 @@ def test_batches_that_cannot_be_measured_on(kind: str) -> None:
     refused(words, lambda net: evaluate(net, batches, Classification(GOOD, batches), RECIPE))
 
 
+def test_outputs_of_a_loader_without_an_end() -> None:
+    endless: Any = BATCHES["without an end"][0]
+    with pytest.raises(MetapruneError, match="promised 2 batches"):
+        scores_of_outputs(lambda batch: torch.ones(4, 3), endless, Classification(GOOD, GOOD))
+
+
 LOSSES: dict[str, tuple[Any, str]] = {
     "a float": (lambda output, batch: output.sum().item(), "expected the loss as a scalar tensor"),
     "nothing": (lambda output, batch: None, "scalar tensor, got None"),

@@ -40,7 +40,7 @@ from metaprune.cli.options import (
     Weights,
     Workers,
 )
-from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, Schedule, scheduled
+from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, Schedule, label_of, scheduled
 
 __all__ = ["app", "command_line", "set_threads", "writable"]
 
@@ -426,7 +426,7 @@ def evaluate(
     For restoration, on the images of the subfolder test, or where there is none, on all images of the folder.
     """
     from metaprune.cli.doubt import doubt
-    from metaprune.cli.resolve import UsageError, find, settings_of, task_of
+    from metaprune.cli.resolve import UsageError, find, report_in, settings_of, task_of
     from metaprune.cli.show import console, scores_line
     from metaprune.train.engine import Recipe
     from metaprune.train.scores import scores, scores_of_outputs
@@ -439,7 +439,9 @@ def evaluate(
     purpose = Purpose.of(model, task, scale, sigma, settings)
     find(model)
     given = Look(size, mean, std, val_share=val_share, workers=workers)
-    look = given.filled(settings)
+    look = given.filled(
+        settings, same=pruned is not None and bool(settings) and report_in(pruned).data == label_of(data)
+    )
     ready, split = purpose.load_test(data, batch_size, channels, look)
     if ready.said:
         console().print(f"data: {ready.said}", soft_wrap=True)

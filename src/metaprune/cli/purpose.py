@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from metaprune.train.engine import Recipe
     from metaprune.train.task import Task
 
-__all__ = ["Cut", "Look", "Optimizer", "Purpose", "Ready", "Schedule", "TaskName", "scheduled"]
+__all__ = ["Cut", "Look", "Optimizer", "Purpose", "Ready", "Schedule", "TaskName", "label_of", "scheduled"]
 
 SIDE = 128  # pixels of the image that is restored where MACs are counted and time is measured, as in papers
 
@@ -97,14 +97,16 @@ class Look:
         """Whether the normalisation was."""
         return self.mean is not None or self.std is not None
 
-    def filled(self, settings: dict[str, str]) -> Look:
-        """What was not chosen, as a network was pruned with it (the settings of its report)."""
+    def filled(self, settings: dict[str, str], *, same: bool) -> Look:
+        """What was not chosen, as a network was pruned with it (the settings of its report); `same`: on these data."""
         known = {name: settings.get(f"data.{name}") for name in ("size", "mean", "std")}
         size = known["size"] if (known["size"] or "").isdecimal() else None
         if self.chosen or known["mean"] is None or known["std"] is None:
             known["mean"] = known["std"] = None
+        share = (settings.get("data.val") or "").removesuffix(" of the training split")
         return replace(
             self,
+            val_share=float(share) if same and self.val_share is None and _is_share(share) else self.val_share,
             size=int(size) if self.size is None and size else self.size,
             mean=known["mean"] or self.mean,
             std=known["std"] or self.std,
@@ -124,6 +126,19 @@ class Look:
     def restoring(self) -> dict[str, Any]:
         """For `load_images`."""
         return {"augment": self.augment, "val_share": self.val_share, "workers": self.workers}
+
+
+def label_of(data: str) -> str:
+    """What data are called in reports."""
+    return Path(data).name if Path(data).exists() else data
+
+
+def _is_share(words: str) -> bool:
+    """Whether it is a number in (0, 1), as `load` writes it."""
+    try:
+        return 0 < float(words) < 1
+    except ValueError:
+        return False
 
 
 def _statistic(option: str, words: str | None) -> Any:
@@ -312,7 +327,7 @@ def _classified(data: str, batch_size: int | None, channels: int | None, cut: Cu
     images = load(data, batch_size=batch_size, **look.labelled)
     return Ready(
         Classification(images.train, images.val, images.test),
-        Path(data).name if Path(data).exists() else data,
+        label_of(data),
         images.shape,
         timed=batch_size,
         builds={"classes": images.classes, "channels": images.shape[0]},

@@ -1,12 +1,12 @@
 """All metrics of a task in one pass: the one that chooses and those beside it; also of the inputs as they come."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from metaprune.train.checks import mean, metric_of
+from metaprune.train.checks import counted, length, mean, metric_of
 from metaprune.train.engine import Recipe, evaluate
 from metaprune.train.task import Batch, Loader, Task
 
@@ -51,14 +51,14 @@ def scores(
     return Scores(evaluate(model, batches, replace(task, metric=metric), recipe), beside.means)
 
 
-def scores_of_outputs(outputs: Callable[[Batch], Any], batches: Iterable[Batch], task: Task) -> Scores:
+def scores_of_outputs(outputs: Callable[[Batch], Any], batches: Loader, task: Task) -> Scores:
     """All metrics of outputs that a function makes from each batch, without a network.
 
     Raises:
         TrainError: there are no examples.
     """
     beside, total, examples = _Further(task), 0.0, 0
-    for batch in batches:
+    for batch in counted(batches, length(batches, "evaluate: the data"), "evaluate: the data"):
         value, count = metric_of(outputs(batch), batch, replace(task, metric=beside.metric), "evaluate")
         total, examples = total + float(value), examples + count
     return Scores(mean(total, examples, task.metric_name, "evaluate: the data"), beside.means)
