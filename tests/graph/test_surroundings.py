@@ -1,0 +1,77 @@
+"""What the caller has set, default devices, inference mode, types, does not reach what is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.n, self.b = nn.Linear(4, 8), nn.GroupNorm(1, 8), nn.Linear(8, 6)
+        self.attend, self.c = nn.MultiheadAttention(6, 2, batch_first=True), nn.Linear(6, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        h = self.b(self.n(self.a(x)).softmax(-1))[None]
+        return self.c(self.attend(h, h, h)[0])
+
+
+@contextmanager
+def default_device(name: str) -> Iterator[None]:
+    torch.set_default_device(name)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+@contextmanager
+def default_type(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+SETTINGS: dict[
+    str, tuple[Callable[[], AbstractContextManager[object]], Callable[[], AbstractContextManager[object]]]
+] = {
+    "made in inference mode": (torch.inference_mode, nullcontext),
+    "cut in inference mode": (nullcontext, torch.inference_mode),
+    "both": (torch.inference_mode, torch.inference_mode),
+    "no gradients": (nullcontext, torch.no_grad),
+    "a default device without values": (nullcontext, lambda: default_device("meta")),
+    "float64 by default": (nullcontext, lambda: default_type(torch.float64)),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_cut_is_ordinary_whatever_the_caller_has_set(name: str) -> None:
+    making, cutting = SETTINGS[name]
+    with making():
+        model, x = Net().eval(), torch.randn(5, 4)
+    before = {key: tensor.tolist() for key, tensor in model.state_dict().items()}
+    with cutting():
+        graph = mp.trace(model, (x,))
+        plan = mp.Plan({name: range((axis.size + 1) // 2) for name, axis in graph.free.items()})
+        small, masked = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
+    assert len(graph.free) == 6
+    with torch.no_grad():
+        torch.testing.assert_close(small(x.clone()), masked(x.clone()), rtol=1e-4, atol=1e-5)
+    tensors = [*small.parameters(), *small.buffers()]
+    assert not any(tensor.is_inference() for tensor in tensors)
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    small.train()(torch.randn(5, 4)).sum().backward()
+    assert all(parameter.grad is not None for parameter in small.parameters())
+    assert {key: tensor.tolist() for key, tensor in model.state_dict().items()} == before
