@@ -215,3 +215,25 @@ def test_code_that_does_not_bear_tags_is_traced_without_them() -> None:
     assert "test_numbers.py:" in str(graph.axes["project[0]"].fixed), "no number is changed that was not followed"
     plan = mp.Plan({"project[1]": [0, 2, 5]})
     torch.testing.assert_close(mp.slice(model, graph, plan)(x), mp.mask(model, graph, plan)(x), rtol=1e-12, atol=1e-12)
+
+
+class Sure(nn.Module):
+    """Checks a width that it keeps, and passes by a layer where nothing is to be done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels, self.other = 8, 8
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        assert y.shape[-1] == self.channels
+        return self.c(self.b(y).relu())
+
+
+def test_a_number_that_code_finds_to_be_a_size_is_that_size() -> None:
+    model = Sure().eval()
+    graph = mp.trace(model, (torch.ones(2, 4),))
+    assert set(graph.free) == {"a", "b"}
+    small = mp.slice(model, graph, mp.Plan({"a": [1, 5], "b": [0, 1, 2]}))
+    assert (small.channels, small.other) == (2, 8)

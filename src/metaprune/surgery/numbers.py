@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -134,9 +134,33 @@ def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
             pieces += _same_pieces(equation, reading, graph)
             for axis in (axis for term in equation.terms(reading) for axis in axes_of(term)):
                 solution.fixed.setdefault(axis.name, f"{equation.where} holds a size that would not follow a cut")
+    compared = _compared(values, graph, solution.followed)
+    solution.numbers |= compared
+    solution.followed |= compared.keys()
     solution.ties = solution.ties or pieces  # what is simple may explain the rest
     solution.fixed = {name: reason for name, reason in solution.fixed.items() if name in graph.free}
     return solution
+
+
+def _compared(values: Mapping[Attribute, int], graph: ChannelGraph, followed: Set[tuple[str, str]]) -> Numbers:
+    """Attributes that the code computes no size from, but finds to be one (`assert x.shape[1] == self.channels`)."""
+    found: dict[tuple[str, str], set[Term]] = {}
+    for branch in dict.fromkeys(branch for one in graph.passes if one.like is None for branch in one.branches):
+        for extent, held in ((branch.left, branch.right), (branch.right, branch.left)):
+            if (
+                branch.sign in {"==", "!="}
+                and isinstance(extent, Extent)
+                and isinstance(held, Attribute)
+                and extent.term is not None
+                and values.get(held) == extent.size
+            ):
+                found.setdefault((held.path, held.name), set()).add(extent.term)
+    return {
+        key: next(iter(terms))
+        for key, terms in found.items()
+        if len(terms) == 1 and key not in followed and key not in graph.numbers
+        if any(graph.is_free(axis) for term in terms for axis in axes_of(term))
+    }
 
 
 def _components(equations: Sequence[Equation]) -> list[list[Equation]]:
