@@ -96,6 +96,8 @@ __all__ = [*sorted(_HOME), "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "integrations":
+        return importlib.import_module("metaprune.integrations")
     if name not in _HOME:
         raise AttributeError(f"module 'metaprune' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"metaprune.{_HOME[name]}"), name)

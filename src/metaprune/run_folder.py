@@ -66,6 +66,7 @@ class RunFolder:
             "inputs": [list(leaf.shape) for leaf in tree_leaves(graph.args) if isinstance(leaf, torch.Tensor)],
             "axes": {name: axis.size for name, axis in graph.free.items()},
             "weights": digest(model.state_dict()),
+            **({"calls": list(map(str, asked))} if (asked := graph.calls[1:]) and len(asked) > 1 else {}),
             **({"limits": f"{graph.limits!r}"} if graph.limits != WidthLimits() else {}),
         }
         known = folder / RUN

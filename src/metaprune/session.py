@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -18,7 +18,9 @@ from metaprune.cost.budget import Allocation, Budget
 from metaprune.cost.closed_form import axis_shares, layer_macs, macs, params
 from metaprune.cost.latency import Latency, latencies
 from metaprune.graph.arguments import brief
+from metaprune.graph.calling import Call
 from metaprune.graph.capture import inference_mode_of
+from metaprune.graph.counting import Outputs
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.limits import Limits
@@ -89,6 +91,8 @@ def prune(
     task: Task,
     recipe: Recipe | None = None,
     limits: Limits | None = None,
+    calls: Sequence[Call] = (),
+    outputs: Outputs = None,
     out: str | Path | None = None,
     network: str | None = None,
     data: str = "user's data",
@@ -106,6 +110,8 @@ def prune(
         task: Data, loss and metric. The validation data are evaluated after each epoch; the test data once, at the end.
         recipe: How to train; its schedule spans search and fine-tuning together.
         limits: Layers that stay, least and largest widths, equal widths in equal blocks: every method obeys them.
+        calls: Other ways in which the network is called, as for `mp.trace`: the cut is verified in them too.
+        outputs: Which outputs count, as for `mp.trace`.
         out: A folder for checkpoints: a run that was killed goes on when it is started again with the same arguments.
         network: Its name in the report.
         data: The name of the data in the report.
@@ -129,7 +135,7 @@ def prune(
     ):
         if isinstance(given, type) or not isinstance(given, kind):
             raise MetapruneError(f"prune: expected the {name} as {example} or the like, got {brief(given)}")
-    graph = trace(model, args, kwargs)
+    graph = trace(model, args, kwargs, calls, outputs)
     graph = limits.on(graph) if limits is not None else graph
     bounded, measured = remembered(out, budget) or _computable(model, graph, budget, recipe)
     allocation = Allocation(graph, bounded)
@@ -208,7 +214,11 @@ def _jump(large: nn.Module, small: nn.Module, graph: ChannelGraph) -> float:
             for net in (large, small)
         )
     return max(
-        (float((a - b).abs().max() / a.abs().max().clamp(min=1e-12)) for a, b in zip(ours, theirs, strict=True)),
+        (
+            float((a - b).abs().max() / a.abs().max().clamp(min=1e-12))
+            for a, b in zip(ours, theirs, strict=True)
+            if a.shape == b.shape and a.numel()  # what does not count may have changed its size
+        ),
         default=0.0,
     )
 
@@ -374,6 +384,7 @@ def _notes(
             "these numbers equal a size that was cut, were not followed to it by the calls that were traced, and were "
             "left as they are: " + "; ".join(numbers)
         )
+    notes += [f"the cut was verified: {line}" for line in graph.said_of_calls()]
     if graph.written_out:
         notes.append(
             "PyTorch's attention module cannot be cut, so it was replaced by an equivalent one of four linear layers: "

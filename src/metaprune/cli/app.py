@@ -184,7 +184,7 @@ def inspect(
     config: Config = None,
 ) -> None:
     """Print axes, sizes, layers, cost share, and what is fixed and why."""
-    from metaprune.cli.resolve import UsageError, find, known_of, network, task_of
+    from metaprune.cli.resolve import UsageError, calls_of, find, known_of, network, task_of
     from metaprune.cli.show import graph_json, graph_table
     from metaprune.surgery.trace import trace
 
@@ -202,7 +202,7 @@ def inspect(
     known = known_of(model, None, sizes, classes, scale)
     net = network(model, **known.builds)
     args, kwargs = known.example(net, batch)
-    graph = trace(net, args, kwargs)
+    graph = trace(net, args, kwargs, calls_of(net, args, kwargs))
     if as_json:
         typer.echo(graph_json(model, graph))
     else:
@@ -299,7 +299,7 @@ def prune(
     import torch
 
     from metaprune.cli.doubt import doubt
-    from metaprune.cli.resolve import UsageError, chosen_method, example, find, network, remembering
+    from metaprune.cli.resolve import UsageError, calls_of, chosen_method, example, find, network, remembering
     from metaprune.cli.show import console, result_table
     from metaprune.cli.teacher import check_teacher, taught
     from metaprune.cli.weights import give, train_dense
@@ -344,7 +344,7 @@ def prune(
     net = network(model, **ready.builds)
     args = example("x".join(map(str, ready.sizes)) if sizes is None else sizes, ready.timed)
     if budget.latency is None or limits is not None:
-        graph = trace(net, (args[0][:2],))
+        graph = trace(net, (args[0][:2],), calls=calls_of(net, args, {}))
         graph = limits.on(graph) if limits is not None else graph
         Allocation(graph, budget if budget.latency is None else Budget(macs=1.0))
     trained = given is not None
@@ -384,6 +384,7 @@ def prune(
         network=model,
         data=ready.label,
         commands=(command_line(),),
+        calls=calls_of(net, args, {}),
     )
     known = {name: str(value) for name, value in ready.builds.items() if name == "classes"} | purpose.settings
     report = remembering(result.report, args[0].shape[1:], **known)

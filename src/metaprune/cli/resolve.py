@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from torch import nn
 
 from metaprune.cli.errors import UsageError
 from metaprune.cli.inputs import Inputs, inputs_of
 from metaprune.cost.latency import Latency
+from metaprune.graph.calling import Call
 from metaprune.graph.errors import MetapruneError
 from metaprune.report.report import Report, from_json
 from metaprune.train.checks import said
@@ -186,6 +188,19 @@ def _on_hub(name: str) -> bool:
     except Exception:
         return False
     return True
+
+
+def calls_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Call, ...]:
+    """The calls of a network besides its forward: those of `generate`, where it generates from these inputs."""
+    from metaprune.integrations.transformers import can_generate, generation_calls
+
+    if not can_generate(model):
+        return ()
+    try:
+        return generation_calls(model, args, kwargs)
+    except MetapruneError as error:
+        typer.echo(f"{error}; its forward alone is traced", err=True)
+        return ()
 
 
 def example(shape: str, batch: int) -> tuple[torch.Tensor]:

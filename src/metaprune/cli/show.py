@@ -48,6 +48,12 @@ def graph_table(name: str, graph: ChannelGraph, *, each: bool = False) -> None:
             table.add_row(escape(group.name), group.role, str(group.size), count, *shares, escape(_some(group.layers)))
     out = console()
     out.print(table)
+    for line in graph.said_of_calls():
+        out.print(line[0].upper() + line[1:] + ".", soft_wrap=True, markup=False)
+    if numbers := graph.left_alone():
+        out.print("Numbers that equal a free size, were not followed to it, and stay as they are:")
+        for line in numbers:
+            out.print(f"  {line}", soft_wrap=True, markup=False)
     if fixed := reasons(found):
         out.print("Fixed, and why:")
     for reason, held in fixed.items():
@@ -90,7 +96,8 @@ def graph_json(name: str, graph: ChannelGraph) -> str:
         }
         for group in groups(graph)
     ]
-    tree = {"network": name, "macs": macs(graph), "params": params(graph), "axes": axes, "groups": rows}
+    calls = {"calls": list(map(str, graph.calls)), "uncaptured": graph.uncaptured, "unfollowed": graph.left_alone()}
+    tree = {"network": name, **calls, "macs": macs(graph), "params": params(graph), "axes": axes, "groups": rows}
     return json.dumps(tree, indent=1)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.errors import TraceError
+from metaprune.graph.objects import open_to_trees
 
 __all__ = ["Call", "answering", "apart", "made_by", "state_leaves", "takes"]
 
@@ -176,7 +177,8 @@ def state_leaves(call: Call, is_made: Callable[[type, object], bool] = lambda ki
         call: The call.
         is_made: Whether an object of this class, given at this place or under this name, is one; by default any is.
     """
-    _, spec = pytree.tree_flatten((call.args, dict(call.kwargs)))
+    with open_to_trees(call.args, call.kwargs):
+        _, spec = pytree.tree_flatten((call.args, dict(call.kwargs)))
     args, kwargs = spec.children()
     named = [*range(len(call.args)), *call.kwargs]
     result = []

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from metaprune.graph.calling import apart
 from metaprune.graph.errors import TraceError
+from metaprune.graph.objects import open_to_trees
 
 __all__ = ["Outputs", "counted"]
 
@@ -44,7 +45,8 @@ def counted(
         return every
     values = [node.meta.get("val", node) if isinstance(node, fx.Node) else node for node in nodes]
     try:
-        chosen = pytree.tree_leaves(_chosen(outputs, pytree.tree_unflatten(values, spec), strict=named_here))
+        with open_to_trees():
+            chosen = pytree.tree_leaves(_chosen(outputs, pytree.tree_unflatten(values, spec), strict=named_here))
         found = [any(value is one for one in chosen if one is not None) for value in values]
         if any(not any(one is value for value in values) for one in chosen):
             raise LookupError("it gives tensors that the network does not return; take outputs, do not compute")

@@ -17,7 +17,7 @@ from metaprune.graph.flow import Flow
 from metaprune.graph.notebook import html_table
 from metaprune.graph.provenance import Number
 from metaprune.graph.tensors import named_tensors
-from metaprune.graph.term import Axis, Term, axes_of, size, width
+from metaprune.graph.term import Axis, Term, axes_of, fold, size, width
 
 __all__ = ["Branch", "ChannelGraph", "Operator", "Pass", "Size", "Tie", "WidthLimits"]
 
@@ -260,13 +260,20 @@ class ChannelGraph:
         for (path, attribute), term in self.unfollowed.items():
             if widths is None or width(term, widths) != size(term):
                 name = f"{path}.{attribute}" if path else attribute
-                like = " × ".join(dict.fromkeys(axis.name or str(axis.size) for axis in axes_of(term)))
+                like = fold(term, lambda axis: axis.name or str(axis.size), " × ".join, " + ".join)
                 alike.setdefault((_DIGITS.sub("*", name), size(term), _DIGITS.sub("*", like)), []).append(
                     f"{name} = {size(term)}, as large as {like}"
                 )
         return [
             lines[0] + (f" (and {len(lines) - 1} more like it)" if len(lines) > 1 else "") for lines in alike.values()
         ]
+
+    def said_of_calls(self) -> list[str]:
+        """In which calls all this holds, where they are more than the forward of the example inputs, in words."""
+        lines = [f"it holds in the calls {', '.join(map(str, self.calls))}"] if len(self.passes) > 1 else []
+        if self.uncaptured is not None:
+            lines.append(f"the training forward of the example inputs could not be captured: {self.uncaptured}")
+        return lines
 
     def __repr__(self) -> str:
         """How many axes there are, and how much lies on those that may be cut."""
@@ -281,12 +288,13 @@ class ChannelGraph:
         return f"{free}; {self.free_share():.1%} of the parameters on them"
 
     def __str__(self) -> str:
-        """A table: axis, size, and its members or the reason why it is fixed; then numbers that stay as they are."""
+        """A table: axis, size, and its members or the reason why it is fixed; then calls, and numbers that stay."""
         names = max([len(name) for name in self.axes], default=4)
         lines = [f"{'axis':<{names}}  {'size':>6}  members, or why it is fixed"]
         for name, axis in self.axes.items():
             lines.append(f"{name:<{names}}  {axis.size:>6}  {_about(axis)}")
         lines.append(self._counted())
+        lines += self.said_of_calls()
         if numbers := self.left_alone():
             lines += ["numbers that equal a free size, were not followed to it, and stay as they are:"]
             lines += [f"  {line}" for line in numbers]

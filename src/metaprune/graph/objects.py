@@ -153,5 +153,7 @@ def _unflatten(parts: Any, rest: Any) -> Any:
 
 
 def _own(value: Any) -> Any:
-    """A copy of a container, so that two objects made alike do not share it; numbers without their tags."""
-    return copy.deepcopy(value) if isinstance(value, dict | list | set | int) else value
+    """A copy of what can be written to (a container, an empty cache), so that two objects made alike do not share it;
+    numbers without their tags.
+    """
+    return copy.deepcopy(value) if isinstance(value, dict | list | set | int) or _can_be_opened(value) else value

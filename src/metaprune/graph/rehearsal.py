@@ -109,9 +109,15 @@ def _set_mode(actor: nn.Module, training: bool, model: nn.Module) -> bool:
 
 
 def ordinary(value: Any) -> Any:
-    """The same inputs, with what was made in PyTorch's inference mode copied into tensors that an export reads."""
+    """The same inputs, as an export reads them: made outside of PyTorch's inference mode, none in another's memory."""
+    first: dict[int, Tensor] = {}
+
+    def plain(x: Tensor) -> Tensor:
+        memory = x.untyped_storage()._cdata if x.layout == torch.strided and not x.is_meta else id(x)
+        return x.clone() if x.is_inference() or first.setdefault(memory, x) is not x else x
+
     with torch.inference_mode(False):
-        return pytree.tree_map_only(Tensor, lambda x: x.clone() if x.is_inference() else x, value)
+        return pytree.tree_map_only(Tensor, plain, value)
 
 
 def fresh(value: Any) -> Any:

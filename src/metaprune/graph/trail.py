@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.calling import Call
+from metaprune.graph.objects import open_to_trees
 from metaprune.graph.tensors import named_tensors
 
 __all__ = ["Step", "follow", "switches"]
@@ -71,10 +72,11 @@ def follow(actor: nn.Module, call: Call) -> list[Step]:
         call: How to call it; its inputs are copied.
     """
     places: dict[int, Any] = {id(tensor): name for name, tensor in named_tensors(actor).items()}
-    given, structure = pytree.tree_flatten((call.args, dict(call.kwargs)))
-    leaves = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in given]
-    places |= {id(leaf): f"input {place}" for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
-    args, kwargs = pytree.tree_unflatten(leaves, structure)
+    with open_to_trees(call.args, call.kwargs):
+        given, structure = pytree.tree_flatten((call.args, dict(call.kwargs)))
+        leaves = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in given]
+        places |= {id(leaf): f"input {place}" for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
+        args, kwargs = pytree.tree_unflatten(leaves, structure)
     trail = _Trail(places)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Set
 from contextlib import nullcontext
 from functools import partial
@@ -158,16 +159,25 @@ class Programs:
             low = torch.get_autocast_dtype(device)
             args, kwargs = pytree.tree_map_only(Tensor, lambda x: x.float() if x.dtype == low else x, (args, kwargs))
         with torch.autocast(device, enabled=False):
-            call = Call(args, kwargs, method, self.network.training)
+            call = Call(args, kwargs, method, self.network.training, self._states(args, kwargs, method))
             captured = capture(self.network, call, self.recorded, as_it_is=True)
             ours = [one for one in self.graph.inferences if self.graph.passes[one.place].like is None]
             known = [Captured(one.program, (), frozenset(), one.call) for one in ours]
             further = [captured] if known else []
             return read(self.network, known or [captured], self.graph.ties, self.graph.outputs, further)[-1]
 
+    def _states(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], method: str) -> tuple[str | int, ...]:
+        """Those of the inputs that are states in the calls that the graph was made from, by name or by place."""
+        known = {state for call in self.graph.calls for state in call.states}
+        names = list(inspect.signature(getattr(self.network, method)).parameters) if known else []
+        known |= {name for place, name in enumerate(names) if place in known}
+        placed = tuple(place for place, name in enumerate(names[: len(args)]) if name in known)
+        return (*placed, *(name for name in kwargs if name in known))
+
     def kind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], method: str, modes: bool | None = None) -> object:
         """What a program is traced for: the mode of every module, and the inputs but for their values."""
-        leaves, tree = pytree.tree_flatten((args, dict(kwargs)))
+        with open_to_trees(args, kwargs):
+            leaves, tree = pytree.tree_flatten((args, dict(kwargs)))
         inputs = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in leaves]
         return (
             method,
@@ -211,7 +221,14 @@ class HidingInterpreter(fx.Interpreter):
             args: Inputs of the shapes that the inference was made from.
             kwargs: The same by name, in the same order.
         """
-        given = iter(pytree.tree_leaves((args, kwargs)))
+        outputs = self.leaves(tensors, args, kwargs)
+        with open_to_trees():
+            return pytree.tree_unflatten(outputs, self.seen.program.call_spec.out_spec)
+
+    def leaves(self, tensors: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+        """As `call`, but the leaves of the output."""
+        with open_to_trees(args, kwargs):
+            given = iter(pytree.tree_leaves((args, dict(kwargs))))
         inputs = []
         for spec in self.seen.program.graph_signature.input_specs:
             if spec.kind == InputKind.USER_INPUT:
@@ -219,8 +236,7 @@ class HidingInterpreter(fx.Interpreter):
             else:
                 known = spec.target in tensors
                 inputs.append(tensors[spec.target] if known else self.seen.program.constants[spec.target])
-        outputs = self.run(*inputs)
-        return pytree.tree_unflatten(list(outputs), self.seen.program.call_spec.out_spec)
+        return list(self.run(*inputs))
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of an operator, those that its mode switches as they are in this pass."""

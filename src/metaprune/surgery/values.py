@@ -15,6 +15,7 @@ from metaprune.graph.calling import Call, state_leaves
 from metaprune.graph.capture import capture
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, read
+from metaprune.graph.objects import open_to_trees
 from metaprune.graph.rehearsal import rehearsal
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import axes_of
@@ -32,11 +33,12 @@ def moved(model: nn.Module, call: Call) -> Call:
     """The call with copies of its inputs, on the device of the network, which may have moved since it was traced."""
     devices = {tensor.device for tensor in named_tensors(model).values()}
     device = devices.pop() if len(devices) == 1 else None
-    args, kwargs = pytree.tree_map_only(
-        Tensor,
-        lambda tensor: tensor.clone() if device is None else tensor.to(device, copy=True),
-        (call.args, dict(call.kwargs)),
-    )
+    with open_to_trees(call.args, call.kwargs):
+        args, kwargs = pytree.tree_map_only(
+            Tensor,
+            lambda tensor: tensor.clone() if device is None else tensor.to(device, copy=True),
+            (call.args, dict(call.kwargs)),
+        )
     return replace(call, args=args, kwargs=kwargs)
 
 
@@ -116,14 +118,16 @@ class Judge:
         """As `objection`, in one call."""
         call = moved(self.model, inference.call)
         masked = HidingInterpreter(inference, kept)
-        with rehearsal(self.model, call.training) as whole, Still():
-            expected = pytree.tree_leaves(masked.call(named_tensors(whole), call.args, call.kwargs))
+        with open_to_trees(), rehearsal(self.model, call.training) as whole, Still():
+            expected = masked.leaves(named_tensors(whole), call.args, call.kwargs)
         call = with_states_cut(moved(self.model, inference.call), inference, kept)
         try:
             with rehearsal(small, call.training) as actor, Still():
-                got = pytree.tree_leaves(call.of(actor))
+                output = call.of(actor)
         except Exception as error:  # whatever the code of a network raises where a width does not suit it
             return blame(error, small)
+        with open_to_trees(output):
+            got = pytree.tree_leaves(output)
         if len(expected) != len(got):
             return f"it has {len(got)} outputs instead of {len(expected)}"
         precision = max((self.precision(inference), *_epsilons(got)), default=0.0)
@@ -141,7 +145,8 @@ def with_states_cut(call: Call, inference: Inference, kept: Kept) -> Call:
     states = state_leaves(call)
     if not any(states):
         return call
-    leaves, structure = pytree.tree_flatten((call.args, dict(call.kwargs)))
+    with open_to_trees(call.args, call.kwargs):
+        leaves, structure = pytree.tree_flatten((call.args, dict(call.kwargs)))
     specs = inference.program.graph_signature.input_specs
     nodes = [node for node in inference.program.graph.nodes if node.op == "placeholder"]
     given = [node for node, spec in zip(nodes, specs, strict=True) if spec.kind == InputKind.USER_INPUT]
@@ -149,7 +154,8 @@ def with_states_cut(call: Call, inference: Inference, kept: Kept) -> Call:
         index(leaf, inference.dims[node], kept) if state and isinstance(leaf, Tensor) else leaf
         for leaf, node, state in zip(leaves, given, states, strict=True)
     ]
-    args, kwargs = pytree.tree_unflatten(cut, structure)
+    with open_to_trees():
+        args, kwargs = pytree.tree_unflatten(cut, structure)
     return replace(call, args=args, kwargs=kwargs)
 
 
@@ -166,7 +172,8 @@ def _axes(inference: Inference, node: fx.Node) -> list[Any]:
 
 
 def _places(inputs: Any) -> list[torch.device]:
-    return [leaf.device for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    with open_to_trees(inputs):
+        return [leaf.device for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
 def _epsilons(values: Sequence[Any]) -> list[float]:

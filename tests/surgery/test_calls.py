@@ -1,0 +1,220 @@
+"""One graph from several calls: what a network does in any of them is cut in all of them, or left whole."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.surgery.slice import carve
+
+X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def half(graph: mp.ChannelGraph) -> mp.Plan:
+    return mp.Plan({name: range(1, 1 + max(1, axis.size // 2)) for name, axis in graph.free.items() if axis.size > 1})
+
+
+class TwoTowers(nn.Module):
+    """Its methods read what its forward does not; both hold numbers of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.stem, self.head = 4, nn.Linear(6, 24), nn.Linear(24, 3)
+        self.project, self.out = nn.Linear(24, 10), nn.Linear(10, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x).relu())
+
+    def embed(self, x: Tensor) -> Tensor:
+        y = self.stem(x).unflatten(-1, (self.heads, -1))
+        return self.out(self.project((y * y.softmax(1)).flatten(1)).relu())
+
+
+def test_another_method_is_a_call() -> None:
+    model = TwoTowers().double()
+    alone = mp.trace(model, (X,))
+    assert "no traced call reads it" in str(alone.axes["project[1]"].fixed if "project[1]" in alone.axes else "") or (
+        "no traced call reads it" in str(alone)
+    )
+    graph = mp.trace(model, (X,), calls=(mp.Call((X,), method="embed"),))
+    assert {axis.size for axis in graph.free.values()} >= {4, 6, 10}
+    plan = half(graph)
+    small, same = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
+    assert small.heads == 2
+    torch.testing.assert_close(small(X), same(X), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(small.embed(X), same.embed(X), rtol=1e-10, atol=1e-12)
+    assert mp.macs(graph) == mp.macs(alone), "costs are those of the first call"
+
+
+class Stepping(nn.Module):
+    """A recurrent layer of one step, whose state its user hands back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer, self.head = nn.Linear(6, 8), nn.Linear(8, 8, bias=False), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        new = self.inner(x) if state is None else self.inner(x) + self.outer(state)
+        return self.head(new.tanh()), new.tanh()
+
+
+def test_a_state_is_cut_along() -> None:
+    model = Stepping().double()
+    _, state = model(X)
+    calls = (mp.Call((X,), {"state": state.detach()}, states=("state",)),)
+    graph = mp.trace(model, (X,), calls=calls, outputs=0)
+    plan = half(graph)
+    assert "inner" in plan
+    small, same = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
+    y, (_, ours), (_, theirs) = X, small(X), same(X)
+    torch.testing.assert_close(small(y, ours)[0], same(y, theirs)[0], rtol=1e-10, atol=1e-12)
+
+
+class Targets(nn.Module):
+    """Its training forward takes targets; only then its second head is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 8), nn.Linear(8, 12), nn.Linear(12, 3)
+        self.aux = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
+        u = self.first(x).relu()
+        y = self.head(self.second(u).relu())
+        if not self.training:
+            return y
+        if targets is None:
+            raise ValueError("targets are needed in training")
+        return F.cross_entropy(y, targets) + F.cross_entropy(self.aux(u), targets)
+
+
+def test_what_may_feed_what_nobody_read_is_kept_whole() -> None:
+    graph = mp.trace(Targets().double(), (X,))
+    assert "targets are needed" in str(graph.uncaptured)
+    assert "could not be captured" in str(graph)
+    assert "'aux.weight'" in str(graph.axes["first"].fixed)
+    assert graph.axes["second"].fixed is None
+
+
+def test_a_training_call_with_its_targets_frees_it() -> None:
+    model, targets = Targets().double(), torch.tensor([0, 2])
+    call = mp.Call((X,), {"targets": targets}, training=True)
+    graph = mp.trace(model, (X,), calls=(call,))
+    assert graph.uncaptured is None
+    assert not graph.axes["first"].fixed
+    small, same = mp.slice(model, graph, half(graph)), mp.mask(model, graph, half(graph))
+    torch.testing.assert_close(small.train()(X, targets), same.train()(X, targets), rtol=1e-10, atol=1e-12)
+
+
+def test_flattened_channels_may_feed_it_too() -> None:
+    class Flat(Targets):
+        def __init__(self) -> None:
+            super().__init__()
+            self.aux = nn.Linear(8 * 7, 3)
+
+    graph = mp.trace(Flat().double(), (X,))
+    assert "'aux.weight'" in str(graph.axes["first"].fixed)
+
+
+class Switched(nn.Module):
+    """Batch norm whose statistics run over a dimension that may be cut, in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.head = nn.Linear(4, 8), nn.BatchNorm1d(5), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.first(x)).relu())
+
+
+@pytest.mark.parametrize("kind", ["plain", "across"])
+def test_batch_statistics_are_those_of_the_living(kind: str) -> None:
+    model: nn.Module = Switched().double() if kind == "across" else nn.Sequential(
+        nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)
+    ).double()  # fmt: skip
+    x = torch.randn(*((6, 5, 4) if kind == "across" else (6, 4)), dtype=torch.float64)
+    graph = mp.trace(model, (x,))
+    assert [one.like for one in graph.passes] == ([None, None] if kind == "across" else [None, 0])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    small, same = mp.slice(model, graph, half(graph)), mp.mask(model, graph, half(graph))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    for one in (small, same):
+        one.train()
+        for module in one.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    torch.testing.assert_close(small(x), same(x), rtol=1e-10, atol=1e-12)
+
+
+class Ahead(nn.Module):
+    """Reads the channels of its trunk by position, in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).relu()
+        return self.head(y) * (y[:, 2:3] if self.training else 1.0)
+
+
+def test_a_reason_of_training_holds_in_evaluation() -> None:
+    graph = mp.trace(Ahead().double(), (X,))
+    assert graph.axes["first[1]"].fixed or not {"first"} & set(graph.free)
+    cut = carve(Ahead().double(), graph, half(graph))
+    assert not cut.undone
+
+
+def test_a_call_that_cannot_be_captured_is_an_error() -> None:
+    with pytest.raises(mp.MetapruneError):
+        mp.trace(Targets().double(), (X,), calls=(mp.Call((X,), training=True),))
+
+
+class Positions(nn.Module):
+    """Relative positions: how finely a table is divided hangs on the length of the input."""
+
+    def __init__(self, channels: int = 16, most: int = 12) -> None:
+        super().__init__()
+        self.a, self.p, self.o = (
+            nn.Linear(3, channels),
+            nn.Linear(channels, channels, bias=False),
+            nn.Linear(channels, 2),
+        )
+        self.register_buffer("table", torch.randn(1, 2 * most - 1, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, mid = x.shape[1], self.table.shape[1] // 2
+        return self.o(self.a(x) + self.p(self.table[:, mid - n + 1 : mid + n]).mean(1, keepdim=True))
+
+
+def test_the_mask_is_right_at_another_length() -> None:
+    model = Positions().double()
+    graph = mp.trace(model, (torch.randn(2, 5, 3, dtype=torch.float64),))
+    plan = half(graph)
+    small, same = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
+    for length in (5, 7, 12):
+        x = torch.randn(3, length, 3, dtype=torch.float64)
+        torch.testing.assert_close(small(x), same(x), rtol=1e-10, atol=1e-12)
+
+
+class ByLength(nn.Module):
+    """Reads its trunk as it is where the input is long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.first(x)
+        return self.head(y) if x.shape[1] < 6 else y
+
+
+def test_the_mask_refuses_where_the_plan_cannot_hold() -> None:
+    model = ByLength().double()
+    graph = mp.trace(model, (torch.randn(2, 5, 3, dtype=torch.float64),))
+    same = mp.mask(model, graph, half(graph))
+    with pytest.raises(mp.MetapruneError, match=r"mask: the plan cuts 'first', .* calls="):
+        same(torch.randn(2, 7, 3, dtype=torch.float64))
