@@ -1,3 +1,4 @@
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +9,8 @@ import pytest
 import metaprune as mp
 from metaprune.graph.errors import PlanError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.report.drawing import draw_report, figure
+from metaprune.graph.term import Axis
+from metaprune.report.drawing import draw, draw_report, figure
 from metaprune.report.report import Report
 from metaprune.report.summary import Wire, groups, wiring
 from tests.report.conftest import NETWORKS
@@ -154,3 +156,27 @@ def test_words_have_contrast(graphs: Graphs, theme: int) -> None:
         for ink in ("ink", "soft", "trunk", "inner", "heads"):
             low, high = sorted([luminance(colours[behind]), luminance(colours[ink])])
             assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, behind)
+
+
+def test_long_names_take_two_lines_in_a_hand() -> None:
+    """Of those that are longer still the middle goes: their ends tell them apart."""
+    axes = {name: Axis(name, 8, None, ()) for name in "abcde"}
+    names = [f"network.encoder.embeddings.{name}_embeddings" for name in ("token_type", "position", "word")]
+    names.append("network.decoder.out")
+    wires = [Wire(name, "linear", (a,), (b,)) for name, (a, b) in zip(names, itertools.pairwise("abcde"), strict=True)]
+
+    def drawn(width: int) -> list[tuple[str, float]]:
+        texts = ElementTree.fromstring(draw(axes, {}, wires, width=width)).iter("text")
+        return [(text.text or "", float(text.attrib["y"])) for text in texts if text.attrib["class"] == "cg-mono"]
+
+    words = [word for word, _ in drawn(358)]
+    assert words[:2] == ["network.encoder.embeddings.", "token_type_embeddings"]
+    assert words[4:] == ["network.encoder.embeddings.", "word_embeddings", "network.decoder.out"]
+    smallest = [word for word, _ in drawn(200)]
+    assert smallest[0] == "network.encoder."
+    assert smallest[1].startswith("…")
+    assert names[0].endswith(smallest[1][1:])
+    assert len({" ".join(pair) for pair in zip(smallest[::2], smallest[1::2], strict=True)}) == 4
+    for width in (358, 200):
+        assert all(below - above >= 11 for (_, above), (_, below) in itertools.pairwise(drawn(width)))
+    assert "".join(word for word, _ in drawn(846)) == "".join(names)

@@ -304,8 +304,10 @@ def _lines(name: str, room: float) -> list[str]:
     most = max(4, int(room / _MONO))
     if len(name) <= most:
         return [name]
-    ends = [place + 1 for place, letter in enumerate(name[:most]) if letter in ". _"]
-    cut = max((end for end in ends if len(name) - end <= most or end > most // 2), default=most)
+    ends = [place + 1 for place, letter in enumerate(name[:most]) if letter in "._ "]
+    fitting = [end for end in ends if len(name) - end <= most]
+    between = [end for end in fitting if name[end - 1] != "_"]
+    cut = max(between or fitting or [end for end in ends if end > most // 2] or [most])
     rest = name[cut:].strip()
     return [name[:cut].strip(), rest if len(rest) <= most else f"…{rest[1 - most :]}"]
 
