@@ -369,6 +369,8 @@ def page(rows: list[Row], networks: int) -> str:
             "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in [*cells, why(row)]) + " |"
         )
     missing = f" (of {networks}; the others have not been run)" if len(rows) < networks else ""
+    old = sum(row.code != code() for row in rows)
+    missing += f", {old} of them with an earlier state of the code" if old else ""
     return f"""# The sweep
 
 Networks of other people's libraries, chosen before any of them was measured (`sweep_networks.py`): traced, cut to half
