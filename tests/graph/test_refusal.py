@@ -15,12 +15,9 @@ from tests.graph.odd import RenormsItsWeight, Two, state_of
 
 
 class Decides(Two):
-    def __init__(self) -> None:
-        super().__init__()
-        self.other = nn.Linear(8, 8)
-
     def between(self, h: Tensor) -> Tensor:
-        return self.other(h) if h.sum() > 1e9 else h
+        h = h * 2 if h.sum() > 1e9 else h
+        return h * float(h.detach().numpy().mean())  # so that values do not help
 
 
 class Derives(Two):

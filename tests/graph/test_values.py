@@ -1,4 +1,4 @@
-"""Code that decides by values is read as the example inputs go, where no parameter is left unread."""
+"""Code that decides by values is read as the example inputs go; what another path may read is kept whole."""
 
 from __future__ import annotations
 
@@ -51,6 +51,24 @@ def test_it_is_cut_as_the_example_goes(build: Callable[[], nn.Module]) -> None:
     small, masked = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
     torch.testing.assert_close(small(x), masked(x), rtol=1e-10, atol=1e-10)
     assert state_of(model) == before
+
+
+class Other(Two):
+    """What another path reads is not cut, and neither is what may feed it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other, self.wide, self.back = nn.Linear(8, 8), nn.Linear(8, 12), nn.Linear(12, 8)
+
+    def between(self, h: Tensor) -> Tensor:
+        h = self.back(self.wide(h).relu())
+        return self.other(h) if h.sum() > 1e9 else h
+
+
+def test_what_another_path_reads_is_kept_whole_with_what_feeds_it() -> None:
+    graph = mp.trace(Other().eval(), (torch.rand(3, 4),))
+    assert [axis.size for axis in graph.free.values()] == [12]
+    assert "other" in str(graph.axes["a"].fixed)
 
 
 def test_its_place_is_known() -> None:

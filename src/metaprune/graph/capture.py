@@ -12,7 +12,6 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.calling import Call, answering
@@ -104,8 +103,8 @@ def _captured(model: nn.Module, call: Call, recorded: bool, mode: bool | None) -
 def _as_the_example_goes(model: nn.Module, call: Call, mode: bool | None) -> Captured | None:
     """The export of a network that decides by values: on the path that the example inputs take.
 
-    The decisions stay in the program, which refuses inputs that take another path. None where such a path might read
-    parameters of its own, because this one does not read all, and where it cannot be exported either.
+    The decisions stay in the program, which refuses inputs that take another path. What such a path may read besides is
+    not cut, and neither is what may feed it. None where it cannot be exported either.
     """
     args, kwargs = ordinary((call.args, dict(call.kwargs)))
     if any(tensor.is_meta for tensor in named_tensors(model).values()):
@@ -121,9 +120,6 @@ def _as_the_example_goes(model: nn.Module, call: Call, mode: bool | None) -> Cap
         ):
             program = torch.export.export(actor, args, kwargs, strict=False)
     except Exception:
-        return None
-    inputs = zip(program.graph_signature.input_specs, program.graph.nodes, strict=False)
-    if any(spec.kind == InputKind.PARAMETER and not node.users for spec, node in inputs):
         return None
     return Captured(program, (), frozenset(), call, decided=tuple(dict.fromkeys(decided)))
 

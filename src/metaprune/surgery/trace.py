@@ -84,7 +84,7 @@ def trace(
         solution = solve(model, inferences[0].graph)
     graph = _assembled(inferences, training, solution)
     graph = replace(graph, written_out=written)
-    if training.uncaptured is not None:
+    if training.uncaptured is not None or any(one.decided for one in captured):
         graph = graph.fixing(feeding_what_is_unread(model, graph))
     forks = any(isinstance(way, Way) and way.beside for _, _, way in _scales(graph))
     constants = any(one.constants for one in graph.passes)
