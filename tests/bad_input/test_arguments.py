@@ -1,4 +1,4 @@
-"""Arguments of the public names that are none: one named error in one line, and what was given stays as it was."""
+"""Arguments of the public names that are none: one named error of up to three lines, and what was given stays."""
 
 import copy
 import math
@@ -200,7 +200,7 @@ def test_an_odd_argument(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(MetapruneError) as caught:
         CASES[kind](model, graph)
     said = str(caught.value)
-    assert len(said.splitlines()) == 1
+    assert len(said.splitlines()) <= 3
     assert 20 < len(said) < 500
     assert fingerprint(model) == before
     assert list(tmp_path.iterdir()) == []
