@@ -218,11 +218,19 @@ def test_bad_numbers_are_never_saved(
 ) -> None:
     from metaprune.train import Checkpoint
 
+    calls: list[int] = []
+
+    def loss(output: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
+        calls.append(1)
+        return task.loss(output, batch) * (float("nan") if len(calls) == 4 else 1.0)
+
     checkpoint = Checkpoint(tmp_path_factory.mktemp("run"), seconds=0)
     with pytest.raises(TrainError, match="lower the learning rate"):
-        fit(network, task, replace(recipe, lr=1e30), checkpoint=checkpoint, progress=False)
+        fit(network, replace(task, loss=loss), recipe, checkpoint=checkpoint, progress=False)
+    assert not all(parameter.isfinite().all() for parameter in network.parameters())
     tree = checkpoint.load()
-    assert tree is None or all(value.isfinite().all() for value in tree["module"].values())
+    assert (tree["epoch"], tree["batch"]) == (0, 3)
+    assert all(value.isfinite().all() for value in tree["module"].values())
 
 
 def test_no_batches(network: nn.Module, task: Task, recipe: Recipe) -> None:

@@ -34,6 +34,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         text=True,
         env=environment,
         check=False,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)

@@ -116,7 +116,9 @@ def test_two_processes_share_a_folder(grown: Path, tmp_path: Path) -> None:
             finally:
                 os._exit(0)
         children.append(child)
+        patience = time.monotonic() + 120
         while sum(path.is_dir() for path in tmp_path.iterdir()) < len(children):
+            assert time.monotonic() < patience, "no process claimed a folder"
             time.sleep(0.01)
     os.kill(children[0], signal.SIGKILL)
     assert [os.waitpid(child, 0)[1] for child in children] == [signal.SIGKILL, 0]
