@@ -396,3 +396,21 @@ def test_parameters_that_moved_are_found_by_their_names(network: nn.Module) -> N
     *inside, outside = group["params"]
     assert outside is strange
     assert all(one is other for one, other in zip(inside, moved.parameters(), strict=True))
+
+
+def test_a_module_that_knows_fabric_is_given_back_as_it_was() -> None:
+    """As Lightning's do: Fabric writes itself into `_fabric`, and a reference to it would not be copied or saved."""
+
+    class Knows(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 3)
+            self._fabric, self._fabric_optimizers = None, []
+
+    model = Knows()
+    data = [(torch.randn(2, 4), torch.tensor([0, 1]))]
+    task = Classification(data, data)
+    before = vars(model)["_fabric_optimizers"]
+    fit(model, task, Recipe(epochs=1, precision="32-true"), progress=False)
+    evaluate(model, data, task, Recipe(precision="32-true"))
+    assert vars(model)["_fabric"] is None
+    assert vars(model)["_fabric_optimizers"] is before

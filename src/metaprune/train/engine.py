@@ -324,12 +324,17 @@ def _given_back(module: nn.Module, *, only: bool) -> Iterator[None]:
         raise
 
 
+_FABRICS = ("_fabric", "_fabric_optimizers")
+"""Where Fabric leaves itself in modules that know it (Lightning's)."""
+
+
 @contextmanager
 def _borrowed(module: nn.Module, device: torch.device, recipe: Recipe) -> Iterator[None]:
     """The network on the device and in the layout of the recipe, until it is given back as it was."""
     modes = [(child, child.training) for child in module.modules()]
     home = {parameter.device for parameter in module.parameters()}
     strides = {name: weight.stride() for name, weight in module.named_parameters() if weight.dim() == 4}
+    known = {name: vars(module)[name] for name in _FABRICS if name in vars(module)}
     module.to(device)  # where it moves, its parameters may be other tensors than before
     for name in strides if recipe.channels_last else ():
         weight = module.get_parameter(name)
@@ -338,6 +343,9 @@ def _borrowed(module: nn.Module, device: torch.device, recipe: Recipe) -> Iterat
         with randomness.isolated():
             yield
     finally:
+        for name in _FABRICS:
+            vars(module).pop(name, None)
+        vars(module).update(known)
         for name, stride in strides.items():
             weight = module.get_parameter(name)
             if weight.stride() != stride:
