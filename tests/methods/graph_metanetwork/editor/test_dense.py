@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metaprune.methods.graph_metanetwork import dense
+from metaprune.methods.graph_metanetwork.editor import dense
 from metaprune.methods.graph_metanetwork.editor.dense import edge_states
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
 from tests.laws.oracle import distance
