@@ -31,8 +31,8 @@ NETWORK = next(iter(MODELS))
 DENSE = Recipe(epochs=15, lr=0.1, warmup=1, precision="32-true", device="cpu")
 AFTER = Recipe(epochs=15, lr=0.05, precision="32-true", device="cpu")
 BUDGET = Budget(macs=0.15, multiple_of=2)
-"""A tight one: at half of the MACs any widths will do for digits, and nothing can show. Of some eight settings tried, with
-two other seeds and at ten epochs with this one, it is the one that shows most."""
+"""A tight one: at half of the MACs any widths will do for digits, and nothing can show. Of some eight settings
+tried, with two other seeds and at ten epochs with this one, it is the one that shows most."""
 BATCH = 64
 
 
