@@ -43,7 +43,7 @@ from metaprune.train.scores import scores, scores_of_outputs
 from metaprune.train.task import Loader, Task, settings_of
 from metaprune.version import VERSION
 
-__all__ = ["Result", "figures", "measure", "prune"]
+__all__ = ["Result", "figures", "in_turns", "prune"]
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def prune(
         tuned = fit(small, task, recipe, start=found.epochs, checkpoint=stage("fine-tuning"), progress=progress).rows
     rough = _unaligned(found, graph, bounded)
     networks = {"dense": model, "pruned": small} | ({"rough": rough.model} if rough else {})
-    times = measure(networks, graph, recipe)
+    times = in_turns(networks, graph, recipe)
     report = Report(
         network=network or type(model).__name__,
         data=data,
@@ -262,7 +262,7 @@ def _example(graph: ChannelGraph) -> str:
     )
 
 
-def measure(networks: Mapping[str, nn.Module], graph: ChannelGraph, recipe: Recipe) -> dict[str, Latency]:
+def in_turns(networks: Mapping[str, nn.Module], graph: ChannelGraph, recipe: Recipe) -> dict[str, Latency]:
     """Times of networks on the graph's example inputs, in turns, in float32, on the recipe's device.
 
     Tensors are contiguous, as those that `load` gives, whatever layout the recipe trains with.
@@ -301,7 +301,7 @@ def _computable(
 
     def time(macs: int) -> float:
         plan = loosest.plan(scores, limit=macs)
-        found = measure({"cut": carve(model, graph, plan).model}, graph, recipe)
+        found = in_turns({"cut": carve(model, graph, plan).model}, graph, recipe)
         measured.append((macs / loosest.dense, found["cut"].median_ms))
         return measured[-1][1]
 

@@ -19,7 +19,7 @@ from metaprune.methods.registry import METHODS
 from metaprune.models import MODELS
 from metaprune.report import words
 from metaprune.report.report import Report
-from metaprune.session import Result, figures, measure, prune
+from metaprune.session import Result, figures, in_turns, prune
 from metaprune.train.engine import Recipe, fit
 from metaprune.train.task import Classification, Task
 
@@ -107,7 +107,7 @@ def _run(out: Path) -> None:
 def _together(longer: nn.Module, task: Task, results: dict[str, Result]) -> Report:
     """One report of all, against the dense network that was trained as long; all are timed in turns."""
     graph = results["dhp"].graph
-    times = measure({"": longer} | {name: each.model for name, each in results.items()}, graph, AFTER)
+    times = in_turns({"": longer} | {name: each.model for name, each in results.items()}, graph, AFTER)
     dense = replace(figures(longer, graph, None, task, AFTER, "test"), latency=times[""])
     return joined(
         [

@@ -1,5 +1,6 @@
 """How long networks take, measured in turns: median and spread, at a stated batch, device, precision and layout."""
 
+import timeit
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.benchmark import Timer
+from torch.utils.benchmark.utils.timer import timer as synchronised
 
 from metaprune.graph import tensors
 from metaprune.graph.arguments import is_number, is_whole, wanted
@@ -141,7 +143,8 @@ def latencies(
             ):
                 network(*inputs, **named)
 
-        return Timer("run()", globals={"run": run}, num_threads=threads)
+        clock = timeit.default_timer if where.type == "cpu" else synchronised  # nobody waits for another device
+        return Timer("run()", globals={"run": run}, num_threads=threads, timer=clock)
 
     timers = {name: timer(model) for name, model in networks.items()}
     for name, each in timers.items():
