@@ -411,11 +411,11 @@ def test_no_free_axis() -> None:
 def test_examples_that_do_not_fit() -> None:
     with pytest.raises(TraceError) as caught:
         mp.prune(dense(), (torch.zeros(2, 3, 8, 8),), method=mp.Magnitude(), budget=BUDGET, task=small.task())
-    assert "\n" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
 
 
 def test_an_error_of_the_user_is_his_own() -> None:
-    """What his loss raises is not dressed up, and the model is as it was."""
+    """What his loss raises is named, and kept as the cause; the model is as it was."""
 
     def loss(output: Tensor, batch: Any) -> Tensor:
         raise KeyError("mine")
@@ -423,8 +423,9 @@ def test_an_error_of_the_user_is_his_own() -> None:
     model = copy.deepcopy(dense()).train()
     before = oracle.fingerprint(model)
     for method in (mp.Magnitude(), mp.DHP()):
-        with pytest.raises(KeyError, match="mine"):
+        with pytest.raises(MetapruneError, match="the loss failed: KeyError: 'mine'") as caught:
             prune(model, method=method, task=replace(small.task(), loss=loss))
+        assert isinstance(caught.value.__cause__, KeyError)
     assert oracle.fingerprint(model) == before
 
 

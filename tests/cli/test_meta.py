@@ -14,6 +14,7 @@ from metaprune import session
 from metaprune.cli import app
 from metaprune.methods.graph_metanetwork import Metanetwork, load, save
 from metaprune.methods.graph_metanetwork.learning.zoo import entries
+from metaprune.train.atomic import read_json, read_tensors, write_json, write_tensors
 
 COMMON = "--data digits --batch-size 64 --device cpu --threads 1"
 ZOO = f"zoo resnet8 {COMMON} --count 2 --epochs 1 --widths 0.25 --cuts 1 --precision 32-true"
@@ -114,12 +115,12 @@ def test_bad_command(command: str, said: str, zoo: Path, tmp_path: Path) -> None
 
 
 def test_a_metanetwork_of_other_data(zoo: Path, tmp_path: Path) -> None:
-    index = json.loads((zoo / "zoo.json").read_text())
-    (zoo / "zoo.json").write_text(json.dumps(index | {"data": "other"}))
+    index = read_json(zoo / "zoo.json")
+    write_json(zoo / "zoo.json", index | {"data": "other"})
     try:
         line = refused(f"{TRAIN.replace('ZOO', str(zoo))} --out {tmp_path / 'out'}")
     finally:
-        (zoo / "zoo.json").write_text(json.dumps(index, indent=1))
+        write_json(zoo / "zoo.json", index)
     assert "are of other, got digits" in line
 
 
@@ -139,7 +140,8 @@ def test_help(command: str) -> None:
 
 def test_a_metanetwork_of_another_format(tmp_path: Path) -> None:
     save(Metanetwork(hidden=4, layers=1), tmp_path / "m.safetensors")
-    data = (tmp_path / "m.safetensors").read_bytes().replace(b"metaprune.metanetwork.1", b"metaprune.metanetwork.9")
-    (tmp_path / "m.safetensors").write_bytes(data)
+    tensors, about = read_tensors(tmp_path / "m.safetensors")
+    assert about is not None
+    write_tensors(tmp_path / "m.safetensors", tensors, about | {"format": "metaprune.metanetwork.9"})
     words = f"--method graph_metanetwork --metanetwork {tmp_path / 'm.safetensors'}"
     assert "format" in refused(f"prune resnet8 {RUN} {words} --out {tmp_path / 'out'}")

@@ -96,7 +96,7 @@ def test_evaluate_says_what_the_report_says(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("metaprune.train.scores.scores", spy)
     done = CliRunner().invoke(app, shlex.split("evaluate own_nets.py:build --data digits --pruned out --device cpu"))
     report = json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))
-    assert done.stdout == f"accuracy (%) on test: {report['pruned']['metric']:.2f}\n"
+    assert done.stdout.splitlines()[-1] == f"accuracy (%) on test: {report['pruned']['metric']:.2f}"
     CliRunner().invoke(app, shlex.split("evaluate own_nets.py:build --data digits --device cpu"))
     assert asked == ["bf16-mixed", "auto"]
 
@@ -116,7 +116,8 @@ def test_a_missed_latency_is_the_exit_status(folder: Path, monkeypatch: pytest.M
         assert done.exit_code == status, done.output
         assert ("The budget of 1.5 ms is missed: 1.700 ms measured." in done.stdout) == bool(status)
         assert (folder / out / "report.html").exists()
-    assert "3 where the result is written" in CliRunner().invoke(app, ["prune", "--help"]).stdout
+    helped = CliRunner().invoke(app, ["prune", "--help"]).stdout
+    assert "3 where the result is written but takes longer" in " ".join(helped.split())
 
 
 def test_a_module_is_found_from_the_folder_one_stands_in(folder: Path) -> None:

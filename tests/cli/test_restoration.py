@@ -131,7 +131,7 @@ def test_a_run_goes_on_only_with_the_same_task(pruned: tuple[Path, str, str], fo
     out, model, task = pruned
     harder = task.replace("2", "4").replace("50", "25")
     line = metaprune(f"prune {model} --data {folder}/photos {harder} {RUN} --out {out}", code=2)
-    assert "of another run" in line
+    assert "of another training" in line
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class Holds(nn.Module):
 
 def test_tables_and_single_values_are_told_apart() -> None:
     model = Holds()
-    program = capture(model, (torch.rand(2, 6),)).program
+    program = capture(model, mp.Call((torch.rand(2, 6),))).program
     assert list(tables(model, program).values()) == ["table"]
     assert {round(value, 4) for value in single_values(program).values()} == {8.0, 2.8284}
 

@@ -36,8 +36,8 @@ def made(name: str, called: bool) -> nn.Module:
     return model
 
 
-HOLDS_A_WIDTH = {"WritesToItsClass"}
-"""Called before, the class holds a tensor of the width that nobody follows: the axis stays whole."""
+HOLDS_A_WIDTH = {"WritesToItsClass", "LazyCache"}
+"""Called before, the class or module holds a tensor of the width that nobody follows: the axis stays whole."""
 
 
 def half(graph: mp.ChannelGraph) -> mp.Plan:

@@ -98,13 +98,13 @@ def channels(term: Term, kept: Mapping[str, Sequence[int]]) -> Tensor:
     """Positions along a dimension that stay, ascending: an int64 tensor of shape (width,)."""
 
     def product(factors: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, int]:
-        positions, total = torch.zeros(1, dtype=torch.int64), 1
+        positions, total = torch.zeros(1, dtype=torch.int64, device="cpu"), 1
         for inner, count in factors:
             positions, total = (positions[:, None] * count + inner).flatten(), total * count
         return positions, total
 
     def concat(parts: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, int]:
-        positions, total = [torch.zeros(0, dtype=torch.int64)], 0
+        positions, total = [torch.zeros(0, dtype=torch.int64, device="cpu")], 0
         for inner, count in parts:
             positions.append(inner + total)
             total += count
@@ -112,7 +112,9 @@ def channels(term: Term, kept: Mapping[str, Sequence[int]]) -> Tensor:
 
     def leaf(axis: Axis) -> tuple[Tensor, int]:
         stays = kept.get(axis.name)
-        return torch.arange(axis.size) if stays is None else torch.as_tensor(stays, dtype=torch.int64), axis.size
+        if stays is None:
+            return torch.arange(axis.size, device="cpu"), axis.size
+        return torch.as_tensor(stays, dtype=torch.int64, device="cpu"), axis.size
 
     return fold(term, leaf, product, concat)[0]
 

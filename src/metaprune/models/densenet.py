@@ -42,7 +42,7 @@ class Transition(nn.Module):
         self.bn = nn.BatchNorm2d(width)
         self.conv = nn.Conv2d(width, width, 1, bias=False)
 
-    def forward(self, x: Float[Tensor, " n c h w"]) -> Float[Tensor, " n c h2 w2"]:
+    def forward(self, x: Float[Tensor, " n c h w"]) -> Float[Tensor, " n c2 h2 w2"]:
         """Half the size; an odd row or column at the end is dropped."""
         return F.avg_pool2d(self.conv(F.relu(self.bn(x))), 2)
 

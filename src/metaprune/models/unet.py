@@ -42,7 +42,7 @@ class UpLevel(nn.Module):
 
     def forward(
         self, x: Float[Tensor, " n c h w"], across: Float[Tensor, " n c2 h2 w2"]
-    ) -> Float[Tensor, " n c2 h2 w2"]:
+    ) -> Float[Tensor, " n c3 h2 w2"]:
         """Twice the size."""
         y: Tensor = self.level(torch.cat((self.up(x), across), 1))
         return y
