@@ -18,16 +18,16 @@ __all__ = ["Running"]
 class Running:
     """A search that somebody else steps: `model` trains like any module, `step` follows each step of the optimizer.
 
-    ```python
-    search = mp.DHP().start(model, graph, mp.Budget(macs=0.5), steps=epochs * len(loader))
-    optimizer = torch.optim.SGD(search.groups(lr=0.05), lr=0.05, momentum=0.9)
-    for images, labels in batches:  # epochs times
-        optimizer.zero_grad()
-        loss(search.model(images), labels).backward()
-        optimizer.step()
-        search.step(lr=0.05)
-    cut = search.finish()  # cut.model, cut.plan
-    ```
+    Example::
+
+        search = mp.DHP().start(model, graph, mp.Budget(macs=0.5), steps=epochs * len(loader))
+        optimizer = torch.optim.SGD(search.groups(lr=0.05), lr=0.05, momentum=0.9)
+        for images, labels in batches:  # epochs times
+            optimizer.zero_grad()
+            loss(search.model(images), labels).backward()
+            optimizer.step()
+            search.step(lr=0.05)
+        cut = search.finish()  # cut.model, cut.plan
 
     Attributes:
         model: The network as a function of its latent vectors; a module with the calling signature of the one given.
