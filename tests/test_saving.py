@@ -291,22 +291,6 @@ def test_a_tie_that_was_not_there(result: session.Result, tmp_path: Path) -> Non
     assert "does not fit" in refusal(load, folder, untied)
 
 
-def test_numbers_that_are_damaged(result: session.Result, tmp_path: Path) -> None:
-    """The numbers come from a file: none may be set that the network does not have."""
-    folder = result.save(tmp_path)
-    tensors = load_file(folder / "model.safetensors")
-    for numbers in (
-        "",
-        "[]",
-        "3",
-        '{"nowhere:groups": 3}',
-        '{"stem:no_such_number": 3}',
-        '{"stem:weight": 3}',
-    ):
-        save_file(tensors, folder / "model.safetensors", {"metaprune.numbers": numbers})
-        refusal(load, folder, small.Small())
-
-
 # Folders that cannot be written.
 
 
