@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from metaprune.cost.budget import Allocation, Budget
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.limits import Limits
+from metaprune.graph.limits import Limits, limited
 from metaprune.graph.plan import Plan
 from metaprune.methods.method import Method, OneShot, Problem
 from metaprune.surgery.attention import written_out
@@ -118,7 +118,7 @@ def _problem(
             f"{who}: {method.name} asks the training data; give task=mp.Classification(train, val) or the like"
         )
     graph = trace(model, args, kwargs) if graph is None else graph
-    graph = limits.on(graph) if limits is not None else graph
+    graph = limited(graph, limits)
     plain = written_out(model, graph.written_out)
     graph.check(plain)
     Allocation(graph, budget)

@@ -23,7 +23,7 @@ from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.counting import Outputs
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.limits import Limits
+from metaprune.graph.limits import Limits, limited
 from metaprune.graph.plan import Plan
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
@@ -136,7 +136,7 @@ def prune(
         if isinstance(given, type) or not isinstance(given, kind):
             raise MetapruneError(f"prune: expected the {name} as {example} or the like, got {brief(given)}")
     graph = trace(model, args, kwargs, calls, outputs)
-    graph = limits.on(graph) if limits is not None else graph
+    graph = limited(graph, limits)
     bounded, measured = remembered(out, budget) or _computable(model, graph, budget, recipe)
     allocation = Allocation(graph, bounded)
     rehearse(model, task, recipe)

@@ -304,6 +304,7 @@ def prune(
     from metaprune.cli.teacher import check_teacher, taught
     from metaprune.cli.weights import give, train_dense
     from metaprune.cost.budget import Allocation, Budget
+    from metaprune.graph.limits import limited
     from metaprune.report.texts import CARDS, card_name
     from metaprune.report.words import missed
     from metaprune.run_folder import RunFolder, check
@@ -344,8 +345,7 @@ def prune(
     net = network(model, **ready.builds)
     args = example("x".join(map(str, ready.sizes)) if sizes is None else sizes, ready.timed)
     if budget.latency is None or limits is not None:
-        graph = trace(net, (args[0][:2],), calls=calls_of(net, args, {}))
-        graph = limits.on(graph) if limits is not None else graph
+        graph = limited(trace(net, (args[0][:2],), calls=calls_of(net, args, {})), limits)
         Allocation(graph, budget if budget.latency is None else Budget(macs=1.0))
     trained = given is not None
     if given is None:
@@ -368,8 +368,7 @@ def prune(
         goal = taught(goal, net, teacher, teacher_weights, teacher_share, ready.builds)
     if warning is not None:
         known = settings_of(goal.train) | dict(goal.settings)
-        graph = trace(net, args)
-        graph = limits.on(graph) if limits is not None else graph
+        graph = limited(trace(net, args), limits)
         RunFolder.claim(out, net, graph, chosen, budget, recipe, ready.label, known, only_look=True)
         _say(f"warning: {warning}")
     result = run(

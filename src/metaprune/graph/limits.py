@@ -12,7 +12,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph, WidthLimits
 from metaprune.graph.term import axes_of
 
-__all__ = ["Limits", "LimitsError"]
+__all__ = ["Limits", "LimitsError", "limited"]
 
 _DIGITS = re.compile(r"\d+")
 
@@ -115,6 +115,15 @@ class Limits:
             for axis in known.fitting(pattern, name):
                 kinds.setdefault((_DIGITS.sub("*", axis), graph.axes[axis].size), []).append(axis)
             yield from (tuple(group) for group in kinds.values() if len(group) > 1)
+
+
+def limited(graph: ChannelGraph, limits: Limits | None) -> ChannelGraph:
+    """The graph with limits in it, where any are given; else as it is.
+
+    Raises:
+        LimitsError: As `Limits.on`.
+    """
+    return graph if limits is None else limits.on(graph)
 
 
 class _Names:

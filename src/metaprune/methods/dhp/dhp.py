@@ -170,7 +170,7 @@ class DHP:
             MetapruneError: No axis is free, or the budget cannot be met.
         """
         allocation = Allocation(graph, budget)
-        return Running(self, self.generate(model, graph, seed), allocation, steps, self.latent_decay)
+        return Running(self, self.generate(model, graph, seed), allocation, steps)
 
     def generate(self, model: nn.Module, graph: ChannelGraph, seed: int = 0) -> Generated:
         """The network as a function of latent vectors; `model` is copied.

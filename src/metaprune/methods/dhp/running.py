@@ -35,9 +35,7 @@ class Running:
         done: How many were taken.
     """
 
-    def __init__(
-        self, settings: Settings, model: Generated, allocation: Allocation, steps: int, latent_decay: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, model: Generated, allocation: Allocation, steps: int) -> None:
         """Begin; see `DHP.start`.
 
         Raises:
@@ -49,7 +47,6 @@ class Running:
         self.steps = steps
         self.done = 0
         self.search = Search(settings, model.latents, allocation, model.hide)
-        self._latent_lr, self._latent_decay = settings.latent_lr, latent_decay
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
         """Groups for any optimizer of PyTorch's: weights with decay; norms and biases without; latents with their rate.
@@ -57,13 +54,15 @@ class Running:
         Args:
             lr: The learning rate of the weights; a schedule scales that of the latents in proportion.
         """
+        settings = self.search.method
+        undecayed = {} if settings.latent_decay else {"weight_decay": 0.0}
         latents = list(self.model.latents.parameters())
         known = set(latents)
         rest = [parameter for parameter in self.model.parameters() if parameter not in known]
         return [
             {"params": [parameter for parameter in rest if parameter.ndim >= 2]},
             {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
-            {"params": latents, "lr": lr * self._latent_lr} | ({} if self._latent_decay else {"weight_decay": 0.0}),
+            {"params": latents, "lr": lr * settings.latent_lr} | undecayed,
         ]
 
     def step(self, lr: float) -> None:

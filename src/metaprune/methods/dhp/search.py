@@ -67,6 +67,10 @@ class Settings(Protocol):
         """The latents' rate, as a share of the recipe's."""
 
     @property
+    def latent_decay(self) -> bool:
+        """Whether weight decay acts on the latents too."""
+
+    @property
     def threshold(self) -> float:
         """tau of the paper's steering."""
 
