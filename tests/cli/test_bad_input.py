@@ -106,6 +106,8 @@ BAD = {
     f"prune resnet8 {PRUNE} --teacher dense --teacher-share 2": "--teacher-share: expected a share from 0 to 1",
     f"prune resnet8 {PRUNE} --teacher dense --teacher-weights HERE/text.txt": "--teacher-weights: belong to",
     f"prune resnet8 {PRUNE} --teacher-weights HERE/text.txt": "--teacher-weights: belong to",
+    f"prune resnet8 {PRUNE} --teacher resnet8 --teacher-weights HERE/nowhere.pt": "there is no file",
+    f"prune resnet8 {PRUNE} --teacher resnet8 --teacher-weights HERE/other.safetensors": "does not fit resnet8",
     f"prune resnet8 {PRUNE} --expect much": "--expect",
     # the line itself
     "nonsense": "No such command",

@@ -301,7 +301,7 @@ def prune(
     from metaprune.cli.doubt import doubt
     from metaprune.cli.resolve import UsageError, calls_of, chosen_method, example, find, network, remembering
     from metaprune.cli.show import console, result_table
-    from metaprune.cli.teacher import check_teacher, taught
+    from metaprune.cli.teacher import check_teacher, teacher_of
     from metaprune.cli.weights import give, train_dense
     from metaprune.cost.budget import Allocation, Budget
     from metaprune.graph.limits import limited
@@ -312,7 +312,7 @@ def prune(
     from metaprune.session import prune as run
     from metaprune.surgery.trace import trace
     from metaprune.train.engine import evaluate as measure
-    from metaprune.train.task import settings_of
+    from metaprune.train.task import distil, settings_of
 
     set_threads(threads)
     purpose = Purpose.of(model, task, scale, sigma, {})
@@ -347,6 +347,7 @@ def prune(
     if budget.latency is None or limits is not None:
         graph = limited(trace(net, (args[0][:2],), calls=calls_of(net, args, {})), limits)
         Allocation(graph, budget if budget.latency is None else Budget(macs=1.0))
+    other = teacher_of(teacher, teacher_weights, ready.builds)
     trained = given is not None
     if given is None:
         given = train_dense(net, ready.task, dense, out / "dense", ready.label)
@@ -365,7 +366,7 @@ def prune(
         )
     goal = ready.task
     if teacher is not None:
-        goal = taught(goal, net, teacher, teacher_weights, teacher_share, ready.builds)
+        goal = distil(goal, other or net, share=teacher_share)
     if warning is not None:
         known = settings_of(goal.train) | dict(goal.settings)
         graph = limited(trace(net, args), limits)

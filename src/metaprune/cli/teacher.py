@@ -11,9 +11,8 @@ from metaprune.cli.errors import UsageError
 from metaprune.cli.resolve import find, network, task_of
 from metaprune.cli.weights import give
 from metaprune.saving import read_weights
-from metaprune.train.task import Task, distil
 
-__all__ = ["check_teacher", "taught"]
+__all__ = ["check_teacher", "teacher_of"]
 
 DENSE = "dense"
 """What the network that is pruned is called as its own teacher."""
@@ -37,13 +36,16 @@ def check_teacher(teacher: str | None, weights: Path | None, share: float) -> No
         raise UsageError(f"--teacher: {teacher} knows nothing yet; give --teacher-weights, or --teacher dense")
 
 
-def taught(
-    task: Task, dense: nn.Module, teacher: str, weights: Path | None, share: float, builds: dict[str, Any]
-) -> Task:
-    """The task, where the network also learns from its teacher."""
-    if teacher == DENSE:
-        return distil(task, dense, share=share)
+def teacher_of(teacher: str | None, weights: Path | None, builds: dict[str, Any]) -> nn.Module | None:
+    """The teacher, with its weights; None where the network that is pruned teaches itself, or nothing does.
+
+    Raises:
+        MetapruneError: The weights cannot be read, or belong to another network.
+    """
+    if teacher in (None, DENSE):
+        return None
+    assert teacher is not None
     net = network(teacher, **builds)
     if weights is not None:
         give(net, read_weights(weights)[0], weights, teacher)
-    return distil(task, net, share=share)
+    return net
