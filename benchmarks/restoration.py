@@ -30,7 +30,7 @@ from metaprune.cost.budget import Allocation
 from metaprune.data import load_images
 from metaprune.models import EDSR, DnCNN
 from metaprune.saving import save
-from metaprune.session import prune
+from metaprune.session.pruning import prune
 from metaprune.surgery.slice import carve
 from metaprune.train.atomic import write_json
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 import metaprune as mp
-from metaprune import session
 from metaprune.cli.resolve import report_in
 from metaprune.cli.weights import train_dense
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.report.texts import is_ours
 from metaprune.run_folder import RunFolder, remembered
+from metaprune.session import measuring
 from metaprune.train.checkpoint import Checkpoint
 from metaprune.train.task import settings_of
 from tests.laws import oracle
@@ -104,7 +104,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(1)
     model = small.network()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "latencies", partial(session.latencies, seconds=0.005))
+        patch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.005))
         result = mp.prune(
             model,
             small.EXAMPLE,

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import metaprune as mp
-import metaprune.session as session
 from metaprune.graph.errors import MetapruneError
 from metaprune.report.report import from_json, to_json
 from metaprune.saving import WEIGHTS, SavingError, load, read_weights, save
+from metaprune.session import measuring
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
 from tests.methods import small
@@ -28,10 +28,10 @@ FILES = {"README.md", "model.safetensors", "plan.json", "report.html", "report.j
 
 
 @pytest.fixture(scope="module")
-def result() -> session.Result:
+def result() -> mp.Result:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "latencies", partial(session.latencies, seconds=0.005))
+        patch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.005))
         return mp.prune(
             small.network(),
             small.EXAMPLE,
@@ -61,7 +61,7 @@ def refusal(call: Any, *args: Any) -> str:
     return line
 
 
-def test_save_and_load(result: session.Result, tmp_path: Path) -> None:
+def test_save_and_load(result: mp.Result, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "new" / "folder")
     assert {path.name for path in folder.iterdir()} == FILES
     assert mp.Plan.from_json((folder / "plan.json").read_text()) == result.plan
@@ -81,7 +81,7 @@ def test_save_and_load(result: session.Result, tmp_path: Path) -> None:
     assert again.wide[2].groups == again.wide[2].in_channels == result.plan.widths["wide.0"]
 
 
-def test_saving_twice_overwrites(result: session.Result, tmp_path: Path) -> None:
+def test_saving_twice_overwrites(result: mp.Result, tmp_path: Path) -> None:
     def held() -> dict[str, bytes]:  # the order of metadata in safetensors is anybody's guess
         return {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name in FILES - {WEIGHTS}}
 
@@ -94,7 +94,7 @@ def test_saving_twice_overwrites(result: session.Result, tmp_path: Path) -> None
     assert all(torch.equal(again[name], weights[name]) for name in weights)
 
 
-def test_a_network_that_somebody_else_trained_is_saved_without_a_report(result: session.Result, tmp_path: Path) -> None:
+def test_a_network_that_somebody_else_trained_is_saved_without_a_report(result: mp.Result, tmp_path: Path) -> None:
     """Decide, cut, train in a loop of one's own, save, load: no session takes part. An old report does not stay."""
     torch.manual_seed(0)
     model = small.Small()
@@ -115,7 +115,7 @@ def test_a_network_that_somebody_else_trained_is_saved_without_a_report(result: 
     assert torch.equal(again.eval()(small.EXAMPLE[0]), cut.eval()(small.EXAMPLE[0]))
 
 
-def test_a_loaded_network_trains_and_is_pruned_again(result: session.Result, tmp_path: Path) -> None:
+def test_a_loaded_network_trains_and_is_pruned_again(result: mp.Result, tmp_path: Path) -> None:
     again = mp.load(result.save(tmp_path), small.Small())
     assert all(p.requires_grad and p.is_leaf for p in again.parameters())
     mp.fit(again, small.task(), small.recipe(1), progress=False)
@@ -138,7 +138,7 @@ def test_a_loaded_network_trains_and_is_pruned_again(result: session.Result, tmp
         "tied_autoencoder",
     ],
 )
-def test_networks_that_keep_numbers_and_ties(name: str, result: session.Result, tmp_path: Path) -> None:
+def test_networks_that_keep_numbers_and_ties(name: str, result: mp.Result, tmp_path: Path) -> None:
     _, args, kwargs, graph, done = cut(name)
     folder = save(tmp_path, done.model, done.plan, graph, result.report)
     fresh, *_ = ZOO[name].example(seed=9)
@@ -154,7 +154,7 @@ def test_networks_that_keep_numbers_and_ties(name: str, result: session.Result, 
     )
 
 
-def test_modes_and_freezing_are_those_of_the_given_network(result: session.Result, tmp_path: Path) -> None:
+def test_modes_and_freezing_are_those_of_the_given_network(result: mp.Result, tmp_path: Path) -> None:
     folder = result.save(tmp_path)
     model = small.Small().eval()
     model.head.bias.requires_grad_(False)
@@ -164,7 +164,7 @@ def test_modes_and_freezing_are_those_of_the_given_network(result: session.Resul
     assert again.head.weight.requires_grad
 
 
-def test_exported_it_computes_the_same(result: session.Result, tmp_path: Path) -> None:
+def test_exported_it_computes_the_same(result: mp.Result, tmp_path: Path) -> None:
     again = mp.load(result.save(tmp_path), small.Small()).eval()
     example = (torch.randn(2, 1, 8, 8),)
     with warnings.catch_warnings():
@@ -174,7 +174,7 @@ def test_exported_it_computes_the_same(result: session.Result, tmp_path: Path) -
     assert oracle.distance(oracle.call(again, example, {}), oracle.call(loaded, example, {})) < 1e-5
 
 
-def test_nothing_is_pickled(result: session.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_pickled(result: mp.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("pickle was used")
 
@@ -188,7 +188,7 @@ def test_nothing_is_pickled(result: session.Result, tmp_path: Path, monkeypatch:
 # Files that are not what they should be.
 
 
-def test_damaged_weights(result: session.Result, tmp_path: Path) -> None:
+def test_damaged_weights(result: mp.Result, tmp_path: Path) -> None:
     folder = result.save(tmp_path)
     path = folder / "model.safetensors"
     whole = path.read_bytes()
@@ -213,7 +213,7 @@ class Bomb:
         return (Path.touch, (Path("bomb-went-off"),))
 
 
-def test_a_pickle_is_never_opened(result: session.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_is_never_opened(result: mp.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = result.save(tmp_path / "saved")
     torch.save(small.Small().state_dict(), folder / "model.safetensors")
@@ -273,7 +273,7 @@ class Tied(small.Small):
 
 
 @pytest.mark.parametrize("kind", [Deeper, Narrower, Wider, lambda: nn.Linear(3, 4)])
-def test_another_network(kind: Any, result: session.Result, tmp_path: Path) -> None:
+def test_another_network(kind: Any, result: mp.Result, tmp_path: Path) -> None:
     model = kind()
     before = oracle.fingerprint(model)
     line = refusal(load, result.save(tmp_path), model)
@@ -282,7 +282,7 @@ def test_another_network(kind: Any, result: session.Result, tmp_path: Path) -> N
     assert oracle.fingerprint(model) == before
 
 
-def test_a_tie_that_was_not_there(result: session.Result, tmp_path: Path) -> None:
+def test_a_tie_that_was_not_there(result: mp.Result, tmp_path: Path) -> None:
     load(result.save(tmp_path), Tied())  # more names for what was saved are fine
     _, _, _, graph, done = cut("gpt")
     folder = save(tmp_path / "gpt", done.model, done.plan, graph, result.report)
@@ -294,7 +294,7 @@ def test_a_tie_that_was_not_there(result: session.Result, tmp_path: Path) -> Non
 # Folders that cannot be written.
 
 
-def test_a_file_in_the_way_of_the_folder(result: session.Result, tmp_path: Path) -> None:
+def test_a_file_in_the_way_of_the_folder(result: mp.Result, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
         assert "cannot write" in refusal(result.save, folder)
@@ -303,7 +303,7 @@ def test_a_file_in_the_way_of_the_folder(result: session.Result, tmp_path: Path)
 
 
 @pytest.mark.parametrize("blocked", sorted(FILES))
-def test_nothing_half_written(blocked: str, result: session.Result, tmp_path: Path) -> None:
+def test_nothing_half_written(blocked: str, result: mp.Result, tmp_path: Path) -> None:
     """What can be written is all or nothing: a folder in the way of one file leaves none of the others."""
     (tmp_path / blocked).mkdir()
     refusal(result.save, tmp_path)
@@ -311,7 +311,7 @@ def test_nothing_half_written(blocked: str, result: session.Result, tmp_path: Pa
 
 
 def test_what_was_saved_before_survives_a_failure(
-    result: session.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    result: mp.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk while the weights are written."""
     folder = result.save(tmp_path)
@@ -328,7 +328,7 @@ def test_what_was_saved_before_survives_a_failure(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == held
 
 
-def test_a_report_survives_json(result: session.Result) -> None:
+def test_a_report_survives_json(result: mp.Result) -> None:
     assert from_json(to_json(result.report)) == result.report
     with pytest.raises(MetapruneError):
         from_json(json.dumps({"format": 1}))
@@ -337,7 +337,7 @@ def test_a_report_survives_json(result: session.Result) -> None:
 # Cards beside a README of others.
 
 
-def test_a_readme_of_others_stays_and_the_card_is_beside_it(result: session.Result, tmp_path: Path) -> None:
+def test_a_readme_of_others_stays_and_the_card_is_beside_it(result: mp.Result, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("my project")
     for _ in range(2):
         result.save(tmp_path)
@@ -349,7 +349,7 @@ def test_a_readme_of_others_stays_and_the_card_is_beside_it(result: session.Resu
     assert "was changed since" in refusal(result.save, tmp_path)
 
 
-def test_a_card_that_was_edited_is_the_users(result: session.Result, tmp_path: Path) -> None:
+def test_a_card_that_was_edited_is_the_users(result: mp.Result, tmp_path: Path) -> None:
     result.save(tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     (tmp_path / "README.md").write_text(f"{card}And it is mine.\n", encoding="utf-8")
@@ -358,7 +358,7 @@ def test_a_card_that_was_edited_is_the_users(result: session.Result, tmp_path: P
     assert (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8") == card
 
 
-def test_names_that_are_no_text(result: session.Result, tmp_path: Path) -> None:
+def test_names_that_are_no_text(result: mp.Result, tmp_path: Path) -> None:
     """A file name of odd bytes reaches the report as Python gives it; the texts are UTF-8 all the same."""
     odd = b"mod\xe8le \xd1\x84".decode("ascii", "surrogateescape")
     report = replace(result.report, network=odd, commands=(f"metaprune prune {odd}",))

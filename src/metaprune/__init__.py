@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from metaprune.methods.taylor.taylor import Taylor as Taylor
     from metaprune.saving import load as load
     from metaprune.saving import save as save
-    from metaprune.session import Result as Result
-    from metaprune.session import prune as prune
+    from metaprune.session.pruning import prune as prune
+    from metaprune.session.result import Result as Result
     from metaprune.surgery.mask import mask as mask
     from metaprune.surgery.optimizer import carry as carry
     from metaprune.surgery.recalibrate import recalibrate as recalibrate
@@ -66,7 +66,7 @@ _HOME = {
     "Plan": "graph.plan",
     "Random": "methods.magnitude.magnitude",
     "Recipe": "train.engine",
-    "Result": "session",
+    "Result": "session.result",
     "SuperResolution": "train.restoration",
     "Task": "train.task",
     "Taylor": "methods.taylor.taylor",
@@ -82,7 +82,7 @@ _HOME = {
     "mask": "surgery.mask",
     "params": "cost.closed_form",
     "plan": "deciding",
-    "prune": "session",
+    "prune": "session.pruning",
     "recalibrate": "surgery.recalibrate",
     "save": "saving",
     "scores": "deciding",

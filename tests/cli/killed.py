@@ -22,8 +22,8 @@ import lightning_fabric  # noqa: F401  (once here is quicker than once a start)
 import sklearn.datasets  # noqa: F401
 import torch.export  # noqa: F401
 
-from metaprune import session
 from metaprune.cli import app
+from metaprune.session import measuring
 from metaprune.train.run import Run
 
 
@@ -83,7 +83,7 @@ def arm_any(place: str) -> None:
         arm(place)
 
 
-session.latencies = partial(session.latencies, seconds=0.01)  # type: ignore[attr-defined]
+measuring.latencies = partial(measuring.latencies, seconds=0.01)  # type: ignore[attr-defined]
 for line in sys.stdin:
     out, _, place = line.strip().partition(" ")
     child = os.fork()

@@ -31,7 +31,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "MODELS", {demo.NETWORK: tiny})
     for name in ("DENSE", "AFTER"):
         monkeypatch.setattr(demo, name, replace(getattr(demo, name), epochs=1, warmup=0.0))
-    monkeypatch.setattr("metaprune.session.latencies", partial(latencies, seconds=0.001))
+    monkeypatch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.001))
 
 
 @pytest.mark.slow

@@ -10,10 +10,10 @@ from tests.cli.test_bad_input import refused
 from tests.cli.test_commands import RUN, metaprune
 from typer.testing import CliRunner, Result
 
-from metaprune import session
 from metaprune.cli import app
 from metaprune.methods.graph_metanetwork import Metanetwork, load, save
 from metaprune.methods.graph_metanetwork.learning.zoo import entries
+from metaprune.session import measuring
 from metaprune.train.atomic import read_json, read_tensors, write_json, write_tensors
 
 COMMON = "--data digits --batch-size 64 --device cpu --threads 1"
@@ -55,7 +55,7 @@ def test_meta_training_says_what_came_of_it(trained: tuple[Path, Result]) -> Non
 
 
 def test_pruning_with_it(trained: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "latencies", partial(session.latencies, seconds=0.01))
+    monkeypatch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.01))
     file, out = tmp_path / "metanetwork.safetensors", tmp_path / "out"
     save(load(trained[0] / "metanetwork.safetensors"), file)
     words = ["--method", "graph_metanetwork", "--metanetwork", file, "--set", "tuning=0.5", "--dense-epochs", 1]

@@ -84,7 +84,7 @@ def test_times_are_measured_alike(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_evaluate_says_what_the_report_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the precision of the run, which is not that of the device by default everywhere."""
-    monkeypatch.setattr("metaprune.session.latencies", partial(latencies, seconds=0.001))
+    monkeypatch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.001))
     line = f"prune own_nets.py:build {RUN} --multiple-of 1 --precision bf16-mixed --method uniform --out out"
     assert CliRunner().invoke(app, shlex.split(line)).exit_code == 0
     asked = []
@@ -109,7 +109,7 @@ def test_a_missed_latency_is_the_exit_status(folder: Path, monkeypatch: pytest.M
         now = next(clock)
         return {name: Latency(now, 0.0, 1, 64, "cpu", "32-true", 1) for name in networks}
 
-    monkeypatch.setattr("metaprune.session.latencies", made_up)
+    monkeypatch.setattr("metaprune.session.measuring.latencies", made_up)
     run = RUN.replace("--macs 0.6", "--latency 1.5 --method uniform")
     for status, out in ((3, "late"), (0, "in-time")):
         done = CliRunner().invoke(app, shlex.split(f"prune own_nets.py:build {run} --out {out}"))

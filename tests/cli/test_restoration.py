@@ -43,7 +43,7 @@ RUN = (
 def little_time_to_measure() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         quick = partial(latencies, seconds=0.005)
-        patch.setattr("metaprune.session.latencies", quick)
+        patch.setattr("metaprune.session.measuring.latencies", quick)
         patch.setattr("metaprune.cost.latency.latencies", quick)
         yield
 

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import metaprune as mp
-from metaprune import session
 from metaprune.methods.graph_metanetwork import Direct, Imitate, Metanetwork, meta_train, teach
 from metaprune.methods.graph_metanetwork.learning.area import metrics
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks
 from metaprune.methods.method import Method, Problem
+from metaprune.session import measuring
 from metaprune.train import Recipe, Task, engine
 from metaprune.train.task import First
 from tests.device import second
@@ -485,7 +485,7 @@ def run(names: list[str]) -> dict[str, str]:
     engine._fabric = Places(engine._fabric).fabric
     assert metrics.__kwdefaults__
     metrics.__kwdefaults__["steps"] = 2  # between a cut and a measurement
-    session.latencies = partial(session.latencies, seconds=1e-3)
+    measuring.latencies = partial(measuring.latencies, seconds=1e-3)
     torch.set_num_threads(1)
     torch.backends.cuda.enable_flash_sdp(False)  # of the CPU too: attention by the same kernels on both
     found = {}

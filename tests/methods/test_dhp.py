@@ -300,8 +300,8 @@ def test_axes_that_are_averaged_over_are_searched_too(precision: str) -> None:
     assert set(found.plan) == {"stem", "more"}
     cut = carve(found.model, graph, found.plan).model.eval()
     example = (torch.randn(4, 1, 8, 8),)
-    assert found.searched is not None
-    searched = oracle.call(found.searched.eval(), example, {})
+    assert isinstance(found.before, nn.Module)
+    searched = oracle.call(found.before.eval(), example, {})
     assert oracle.distance(searched, oracle.call(cut, example, {})) < 1e-5
     assert oracle.distance(searched, oracle.call(found.model.eval(), example, {})) > 1e-3
 
@@ -349,7 +349,7 @@ def test_the_living_shrink_by_the_rates_of_the_schedule() -> None:
     steps = 2 * len(task.train)
     lost = 0.5 * 0.02 * sum(recipe.lr_at(2 * done / steps) for done in range(1, steps + 1))
     assert lost > 0.01
-    ended = found.searched.latents.named()  # type: ignore[union-attr]
+    ended = found.before.latents.named()  # type: ignore[union-attr]
     for axis, z in started.items():
         torch.testing.assert_close(ended[axis].detach(), (z - lost).clamp(min=0).detach(), rtol=1e-4, atol=1e-5)
 

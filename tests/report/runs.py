@@ -28,7 +28,7 @@ def run(name: str) -> Report:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metaprune.session.latencies", partial(latencies, seconds=0.05))
+        patch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.05))
         return RUNS[name]()
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from metaprune.graph.plan import Plan
 from metaprune.report.report import Floor, Report, ReportError, from_json, to_json
-from metaprune.session import Result
+from metaprune.session.result import Result
 
 
 def test_json_round_trip(report: Report) -> None:

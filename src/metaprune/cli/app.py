@@ -309,7 +309,7 @@ def prune(
     from metaprune.report.words import missed
     from metaprune.run_folder import RunFolder, check
     from metaprune.saving import read_weights
-    from metaprune.session import prune as run
+    from metaprune.session.pruning import prune as run
     from metaprune.surgery.trace import trace
     from metaprune.train.engine import evaluate as measure
     from metaprune.train.task import distil, settings_of

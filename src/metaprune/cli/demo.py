@@ -19,7 +19,9 @@ from metaprune.methods.registry import METHODS
 from metaprune.models import MODELS
 from metaprune.report import words
 from metaprune.report.report import Report
-from metaprune.session import Result, figures, in_turns, prune
+from metaprune.session.measuring import figures, in_turns
+from metaprune.session.pruning import prune
+from metaprune.session.result import Result
 from metaprune.train.engine import Recipe, fit
 from metaprune.train.task import Classification, Task
 

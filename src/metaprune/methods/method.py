@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -57,8 +57,14 @@ class Found:
         history: What was known at the end of each epoch used.
         shares: Pairs of (epoch, share of the cost that stays), where a search lowers it step by step.
         whole: Axes that the method cannot cut, each with the reason.
-        searched: What was trained, as it computed at the end; by default `model`.
         notes: What else the report should say.
+        before: The full-width network whose figure stands for "before the cut": "model" for `model` itself, another
+            one where what is cut was made from it (a search's network as it computed at the end), None where nothing
+            does (weights fused into the channels that stay are no network at full width).
+        recalibrate: Whether statistics of batch norms are recalibrated after the cut; None leaves it to what the cut
+            was: they are, unless it was exact.
+        fresh: Whether the weights are drawn anew after the cut; the schedule then begins again at 0.
+        spent: What the search cost beside epochs of the schedule, by unit: {"epochs": 4, "evaluations": 1000}.
     """
 
     plan: Plan
@@ -69,8 +75,11 @@ class Found:
     history: tuple[Row, ...] = ()
     shares: tuple[tuple[float, float], ...] = ()
     whole: Mapping[str, str] = field(default_factory=dict)
-    searched: nn.Module | None = None
     notes: tuple[str, ...] = ()
+    before: nn.Module | Literal["model"] | None = "model"
+    recalibrate: bool | None = None
+    fresh: bool = False
+    spent: Mapping[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -140,7 +140,7 @@ def curves(report: Report) -> Curves | None:
     cut_at = stays[-1][0] if stays else 0.0
     ratio = report.pruned.macs / (report.dense.macs or 1)
     steps = [(0.0, 1.0), *stays, (cut_at, ratio), (length, ratio)]
-    cut = [(cut_at, y) for y in (report.before_cut, report.after_cut) if _finite(y)]
+    cut = [(cut_at, y) for y in (report.before_cut, report.as_cut, report.after_cut) if _finite(y)]
     points = [(e.epoch, e.metric) for e in history]
     level = report.dense_val if _finite(report.dense_val) else None
     if level is not None:

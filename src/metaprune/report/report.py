@@ -172,12 +172,16 @@ class Report:
     dense: Figures
     pruned: Figures
     before_cut: float | None
-    """Metric on the validation split right before the cut."""
+    """Metric on the validation split right before the cut; None where nothing stands for the network then."""
     after_cut: float | None
-    """Metric on the validation split right after the cut, before fine-tuning."""
+    """Metric on the validation split after the cut and recalibration, before fine-tuning; None if weights are new."""
     axes: tuple[AxisRow, ...]
     layers: tuple[LayerRow, ...]
     history: tuple[Epoch, ...]
+    as_cut: float | None = None
+    """Metric on the validation split after the cut and before statistics were recalibrated; None if they were not."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """What the search cost beside the epochs of `history`, by unit: {"epochs": 4, "evaluations": 1000}."""
     dense_val: float | None = None
     """Metric of the dense network on the validation split, the level that `history` started from."""
     dense_epochs: float = 0.0

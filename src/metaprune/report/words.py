@@ -19,6 +19,7 @@ __all__ = [
     "conditions",
     "count",
     "counted",
+    "cut",
     "difference",
     "epochs",
     "extra_epochs",
@@ -138,6 +139,19 @@ def measures(report: Report, value: float | None, further: Mapping[str, float]) 
     measure = f" {unit(report)}" if unit(report) and value is not None else ""
     rest = (f"{name} {significant(other, 4)}" for name, other in further.items())
     return ", ".join([f"{metric(report, value)}{measure}", *rest])
+
+
+def cut(report: Report) -> str:
+    """What the cut did on the validation split, before fine-tuning: "The cut itself took it from 79.60 to 79.58."."""
+    before, raw, after = report.before_cut, report.as_cut, report.after_cut
+    if after is None or (before is None and raw is None):
+        return ""
+    start = (
+        "Right after the cut it was" if before is None else f"The cut itself took it from {metric(report, before)} to"
+    )
+    if raw is None:
+        return f"{start} {metric(report, after)}."
+    return f"{start} {metric(report, raw)}, and recalibrated statistics to {metric(report, after)}."
 
 
 def difference(value: float | None, against: float) -> str:

@@ -15,7 +15,12 @@ from torch.utils._pytree import tree_map_only
 from metaprune.graph.arguments import wanted
 from metaprune.graph.errors import MetapruneError
 
-__all__ = ["recalibrate"]
+__all__ = ["keeps_statistics", "recalibrate"]
+
+
+def keeps_statistics(model: nn.Module) -> bool:
+    """Whether there is anything to recalibrate: a batch norm with running statistics."""
+    return bool(_norms(model))
 
 
 def recalibrate(
@@ -40,7 +45,7 @@ def recalibrate(
     """
     wanted("recalibrate", "network", model, nn.Module, "an nn.Module", MetapruneError)
     wanted("recalibrate", "batches", batches, Iterable, "a loader", MetapruneError)
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = _norms(model)
     if not norms:
         return 0
     modes = {module: module.training for module in model.modules()}
@@ -78,3 +83,8 @@ def recalibrate(
         for module, mode in modes.items():
             module.training = mode
     return used
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    """The batch norms that keep running statistics."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import metaprune as mp
-from metaprune import session
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import GraphMetanetwork, Metanetwork, graph_metanetwork, save
 from metaprune.methods.graph_metanetwork.editor.edit import rewrite
 from metaprune.methods.registry import METHODS
+from metaprune.session import measuring
 from metaprune.train import Recipe
 from tests.methods import small
 from tests.methods.graph_metanetwork.cases import stirred
@@ -28,7 +28,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "latencies", partial(session.latencies, seconds=0.01))
+    monkeypatch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.01))
 
 
 def prune(method: GraphMetanetwork, recipe: Recipe | None = None, **fields: object) -> mp.Result:

@@ -36,6 +36,7 @@ from metaprune.methods.dhp.hypernet import Generated, Latents
 from metaprune.methods.dhp.running import Running
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
+from metaprune.surgery.anew import begin_anew
 from metaprune.surgery.attention import written_out
 from metaprune.train import randomness
 from metaprune.train.checks import length
@@ -153,7 +154,7 @@ class DHP:
             exact=not self.offsets,
             history=tuple(history.rows),
             shares=tuple((progress * epochs, share) for progress, share in running.search.shares),
-            searched=running.model,
+            before=running.model,
         )
 
     def start(self, model: nn.Module, graph: ChannelGraph, budget: Budget, *, steps: int, seed: int = 0) -> Running:
@@ -199,14 +200,6 @@ class DHP:
                 offsets=self.offsets,
                 scratch=self.scratch,
             )
-
-
-def begin_anew(network: nn.Module) -> None:
-    """Fresh weights, for all modules that know how (`reset_parameters`)."""
-    for module in network.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
-            reset()
 
 
 def initial_latents(norms: Mapping[str, Tensor]) -> dict[str, Tensor]:

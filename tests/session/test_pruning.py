@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import metaprune as mp
-import metaprune.session as session
 from metaprune.cost.budget import Allocation
 from metaprune.cost.latency import Latency, latencies
 from metaprune.graph.errors import BudgetError, MetapruneError, TraceError
@@ -27,6 +26,8 @@ from metaprune.methods.method import Method
 from metaprune.report import words
 from metaprune.report.page import render
 from metaprune.report.report import from_json, to_json
+from metaprune.session import measuring
+from metaprune.session.translating import translated
 from metaprune.train.restoration import bicubic
 from tests.laws import oracle
 from tests.methods import small
@@ -39,7 +40,7 @@ methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: getattr(
 @pytest.fixture(autouse=True)
 def no_time_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(session, "latencies", partial(latencies, seconds=0.005))
+    monkeypatch.setattr(measuring, "latencies", partial(latencies, seconds=0.005))
 
 
 @cache
@@ -47,7 +48,7 @@ def dense() -> nn.Module:
     return small.network()
 
 
-def prune(model: nn.Module | None = None, **fields: Any) -> session.Result:
+def prune(model: nn.Module | None = None, **fields: Any) -> mp.Result:
     given: dict[str, Any] = {
         "method": mp.Magnitude(),
         "budget": BUDGET,
@@ -104,7 +105,7 @@ def test_from_a_network_to_a_smaller_one(method: Method) -> None:
     check_report(result)
 
 
-def check_report(result: session.Result) -> None:
+def check_report(result: mp.Result) -> None:
     report = result.report
     assert from_json(to_json(report)) == report
     page = render(report)
@@ -188,7 +189,7 @@ def timed(ms: Callable[[int], float]) -> Callable[..., dict[str, Latency]]:
 
 
 def test_a_latency_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "latencies", timed(lambda params: params / 1000))
+    monkeypatch.setattr(measuring, "latencies", timed(lambda params: params / 1000))
     whole = oracle.counted_params(dense())
     result = prune(budget=mp.Budget(latency=whole / 2000, multiple_of=1), recipe=small.recipe(1))
     assert result.report.pruned.latency is not None
@@ -203,13 +204,13 @@ def test_a_latency_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_latency_that_holds_already_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "latencies", timed(lambda params: params / 1000))
+    monkeypatch.setattr(measuring, "latencies", timed(lambda params: params / 1000))
     result = prune(budget=mp.Budget(latency=1000.0), recipe=small.recipe(1))
     assert result.plan.kept == {}
 
 
 def test_an_impossible_latency_names_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "latencies", timed(lambda params: 20 + params / 1e6))
+    monkeypatch.setattr(measuring, "latencies", timed(lambda params: 20 + params / 1e6))
     with pytest.raises(BudgetError, match=r"0\.5 ms cannot be met; the smallest network takes 20 ms") as caught:
         prune(budget=mp.Budget(latency=0.5))
     assert "\n" not in str(caught.value)
@@ -223,9 +224,9 @@ def test_a_latency_that_only_the_smallest_network_meets(monkeypatch: pytest.Monk
     model = nn.Sequential(nn.Linear(5, width), nn.Linear(width, 7))
     graph = mp.trace(model, (torch.zeros(2, 5),))
     smallest = mp.params(graph, mp.Plan({"0": range(least)}))
-    monkeypatch.setattr(session, "latencies", timed(lambda params: 1.0 if params <= smallest else 9.0))
+    monkeypatch.setattr(measuring, "latencies", timed(lambda params: 1.0 if params <= smallest else 9.0))
     budget = mp.Budget(latency=1.0, multiple_of=1)
-    bounded, measured = session._computable(model, graph, budget, small.recipe(1))
+    bounded, measured = translated(model, graph, budget, small.recipe(1))
     assert measured[0][1] == 9.0
     assert Allocation(graph, bounded).limit >= 12 * least
 
@@ -237,7 +238,7 @@ def test_a_latency_that_is_missed_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         now = next(clock)
         return {name: Latency(now, 0.0, 1, 2, "cpu", "32-true", 1) for name in networks}
 
-    monkeypatch.setattr(session, "latencies", slower)
+    monkeypatch.setattr(measuring, "latencies", slower)
     clock = iter([1.0, 1.7])  # the dense network holds it already; then the result is measured
     report = prune(budget=mp.Budget(latency=1.5), recipe=small.recipe(1)).report
     assert report.latency_bound == 1.5
@@ -257,7 +258,7 @@ def test_times_are_those_of_what_load_gives_back(
         asked.append(list(networks))
         return latencies(networks, *args, **kwargs, seconds=0.001)
 
-    monkeypatch.setattr(session, "latencies", spy)
+    monkeypatch.setattr(measuring, "latencies", spy)
     model = copy.deepcopy(dense()).to(memory_format=layout)
     result = prune(model, recipe=small.recipe(1, channels_last=layout == torch.channels_last))
     result.save(tmp_path)

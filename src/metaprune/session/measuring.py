@@ -1,0 +1,93 @@
+"""How good a network is, what it costs and how long it takes, and on which machine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import date
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from metaprune.cost.closed_form import macs, params
+from metaprune.cost.latency import Latency, latencies
+from metaprune.graph.capture import inference_mode_of
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.plan import Plan
+from metaprune.report.report import Figures, Floor
+from metaprune.train.engine import Recipe, device_of
+from metaprune.train.randomness import isolated
+from metaprune.train.scores import scores, scores_of_outputs
+from metaprune.train.task import Loader, Task
+from metaprune.version import VERSION
+
+__all__ = ["environment", "figures", "floor", "in_turns", "moved", "part"]
+
+
+def part(task: Task, split: str) -> Loader:
+    """The batches of a split."""
+    return task.test if split == "test" and task.test is not None else task.val
+
+
+def figures(
+    model: nn.Module, graph: ChannelGraph, plan: Plan | None, task: Task, recipe: Recipe, split: str
+) -> Figures:
+    """What a network costs and how good it is on a split of the task; its time is not measured."""
+    found = scores(model, part(task, split), task, recipe)
+    weights = {id(t): t for t in [*model.parameters(), *model.buffers()]}.values()
+    return Figures(
+        macs=macs(graph, plan),
+        params=params(graph, plan),
+        bytes=sum(tensor.numel() * tensor.element_size() for tensor in weights),
+        metric=found.metric,
+        latency=None,
+        further=found.further,
+    )
+
+
+def floor(task: Task, split: str) -> Floor | None:
+    """How good the inputs are without a network, where the task can say."""
+    if task.pictures is None:
+        return None
+    found = scores_of_outputs(task.pictures.floor, part(task, split), task)
+    return Floor(task.pictures.floor_name, found.metric, found.further)
+
+
+def in_turns(networks: Mapping[str, nn.Module], graph: ChannelGraph, recipe: Recipe) -> dict[str, Latency]:
+    """Times of networks on the graph's example inputs, in turns, in float32, on the recipe's device.
+
+    Tensors are contiguous, as those that `load` gives, whatever layout the recipe trains with.
+    """
+    return latencies(networks, graph.args, graph.kwargs, device=recipe.device)
+
+
+def moved(large: nn.Module, small: nn.Module, graph: ChannelGraph) -> float:
+    """How far cutting moved the outputs on the example inputs, relative to the largest output."""
+    with inference_mode_of(large), inference_mode_of(small), torch.no_grad(), isolated():
+        ours, theirs = (
+            [leaf for leaf in tree_leaves(net(*graph.args, **graph.kwargs)) if isinstance(leaf, torch.Tensor)]
+            for net in (large, small)
+        )
+    return max(
+        (
+            float((a - b).abs().max() / a.abs().max().clamp(min=1e-12))
+            for a, b in zip(ours, theirs, strict=True)
+            if a.shape == b.shape and a.numel()  # what does not count may have changed its size
+        ),
+        default=0.0,
+    )
+
+
+def environment(recipe: Recipe) -> dict[str, str]:
+    """The machine and versions, for the report."""
+    device = device_of(recipe)
+    machine = f"{'CPU' if device.type == 'cpu' else device.type} ({platform.machine()})"
+    return {
+        "metaprune": VERSION,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else machine,
+        "threads": str(torch.get_num_threads()),
+        "date": date.today().isoformat(),
+    }

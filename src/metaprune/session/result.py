@@ -1,0 +1,48 @@
+"""What comes out of a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.plan import Plan
+from metaprune.report.report import Report
+
+__all__ = ["Result"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What pruning gives back.
+
+    Attributes:
+        model: The smaller network: a plain module of the user's own classes.
+        plan: The channels that stayed.
+        report: What was cut, what it cost and what it won.
+        graph: The channel graph of the network that was given.
+    """
+
+    model: nn.Module
+    plan: Plan
+    report: Report
+    graph: ChannelGraph
+
+    def __repr__(self) -> str:
+        """What came of it, in a line."""
+        return f"Result({type(self.model).__name__}; {self.report!r})"
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write plan.json, model.safetensors, report.html, report.json and README.md (the model card).
+
+        Raises:
+            SavingError: The folder cannot be written.
+        """
+        from metaprune.saving import save
+
+        return save(folder, self.model, self.plan, self.graph, self.report)
