@@ -1,5 +1,9 @@
 """How the documentation is built: Sphinx reads Markdown through MyST, and docstrings through autodoc."""
 
+import importlib
+import sys
+from pathlib import Path
+
 project = "metaprune"
 author = "the metaprune authors"
 copyright = "2026, the metaprune authors"
@@ -15,6 +19,10 @@ autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+
+sys.path.insert(0, str(Path(__file__).parent))
+write_pages = importlib.import_module("methods").write_pages
+write_pages(Path(__file__).parent / "methods")  # one for each room of the registry
 
 html_theme = "furo"
 html_title = "metaprune"

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 import metaprune
+from metaprune.methods.registry import METHODS as REGISTERED
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "metaprune"
 MODULES = sorted(SOURCE.rglob("*.py"))
-METHODS = sorted(folder.parent for folder in (SOURCE / "methods").glob("*/__init__.py"))
+METHODS = SOURCE / "methods"
+ROOMS = sorted({METHODS / method.__module__.split(".")[2] for method in REGISTERED.values()})
 
 # Long names are looked for anywhere, short ones as whole words of snake_case, CamelCase or prose.
 ARCHITECTURES = re.compile(
@@ -92,6 +94,13 @@ def test_no_imports_go_in_a_circle():
     assert not left, {name_of(path): [name_of(p) for p in needs & left.keys()] for path, needs in left.items()}
 
 
+@pytest.mark.parametrize("path", [p for p in MODULES if METHODS in p.parents], ids=name_of)
+def test_methods_know_nothing_of_one_another(path):
+    own = {room for room in ROOMS if room in path.parents}
+    met = {room for room in ROOMS for other in imported(path) if room in other.parents}
+    assert path == METHODS / "registry.py" or met <= own, "what methods share knows none, and a method only itself"
+
+
 def test_a_method_has_few_files_side_by_side():
     for folder in [path for path in (SOURCE / "methods").rglob("*") if path.is_dir()]:
         assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= 8, folder
@@ -119,10 +128,9 @@ def test_no_public_name_is_shadowed_by_a_module():
     assert modules.isdisjoint(metaprune.__all__), "once imported, the module would be what mp.<name> gives"
 
 
-@pytest.mark.parametrize("folder", METHODS, ids=lambda folder: folder.name)
-def test_every_method_has_a_readme_and_a_page(folder):
+@pytest.mark.parametrize("folder", ROOMS, ids=lambda folder: folder.name)
+def test_every_method_has_a_readme(folder):
     assert (folder / "README.md").is_file()
-    assert (ROOT / "docs" / "methods" / f"{folder.name}.md").is_file()
 
 
 def parsed(path: Path) -> ast.Module:

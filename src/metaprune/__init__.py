@@ -24,12 +24,7 @@ if TYPE_CHECKING:
     from metaprune.graph.limits import Limits as Limits
     from metaprune.graph.plan import Plan as Plan
     from metaprune.graph.term import Axis as Axis
-    from metaprune.methods.dhp.dhp import DHP as DHP
-    from metaprune.methods.graph_metanetwork.graph_metanetwork import GraphMetanetwork as GraphMetanetwork
-    from metaprune.methods.magnitude.magnitude import Magnitude as Magnitude
-    from metaprune.methods.magnitude.magnitude import Random as Random
-    from metaprune.methods.magnitude.magnitude import Uniform as Uniform
-    from metaprune.methods.taylor.taylor import Taylor as Taylor
+    from metaprune.methods.registry import *  # noqa: F403
     from metaprune.saving import load as load
     from metaprune.saving import save as save
     from metaprune.session.pruning import prune as prune
@@ -57,20 +52,14 @@ _HOME = {
     "Call": "graph.calling",
     "ChannelGraph": "graph.graph",
     "Classification": "train.task",
-    "DHP": "methods.dhp.dhp",
     "Denoising": "train.restoration",
-    "GraphMetanetwork": "methods.graph_metanetwork.graph_metanetwork",
     "Limits": "graph.limits",
-    "Magnitude": "methods.magnitude.magnitude",
     "MetapruneError": "graph.errors",
     "Plan": "graph.plan",
-    "Random": "methods.magnitude.magnitude",
     "Recipe": "train.engine",
     "Result": "session.result",
     "SuperResolution": "train.restoration",
     "Task": "train.task",
-    "Taylor": "methods.taylor.taylor",
-    "Uniform": "methods.magnitude.magnitude",
     "carry": "surgery.optimizer",
     "distil": "train.task",
     "evaluate": "train.engine",
@@ -90,20 +79,29 @@ _HOME = {
     "sparsify": "zeros.sparsify",
     "trace": "surgery.trace",
 }
-"""Public name -> the module that defines it."""
+"""Public name -> the module that defines it; the methods' are those of `methods/registry.py`."""
 
-__all__ = [*sorted(_HOME), "__version__"]
+
+def _methods() -> dict[str, Any]:
+    """Class name -> class of each method."""
+    registry = importlib.import_module("metaprune.methods.registry")
+    return {method.__name__: method for method in registry.METHODS.values()}
 
 
 def __getattr__(name: str) -> Any:
     if name == "integrations":
         return importlib.import_module("metaprune.integrations")
-    if name not in _HOME:
+    if name == "__all__":
+        value: Any = [*sorted([*_HOME, *_methods()]), "__version__"]
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"metaprune.{_HOME[name]}"), name)
+    elif name.startswith("_") or name not in _methods():
         raise AttributeError(f"module 'metaprune' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"metaprune.{_HOME[name]}"), name)
+    else:
+        value = _methods()[name]
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return list(__getattr__("__all__"))

@@ -9,10 +9,12 @@ import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.method import Method, Problem
+from metaprune.methods.registry import METHODS as REGISTERED
+from metaprune.methods.registry import decides_by
 from tests.laws import oracle
 from tests.zoo import ZOO, networks
 
-METHODS: tuple[Method, ...] = (mp.Magnitude(), mp.Uniform(), mp.Random(seed=3))
+METHODS: tuple[Method, ...] = tuple(method() for method in REGISTERED.values() if decides_by(method) == "weights")
 
 
 def reachable(graph: ChannelGraph, cost: str) -> mp.Budget:

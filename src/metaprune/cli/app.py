@@ -222,12 +222,12 @@ def prune(
     model: Model,
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Where the result and the checkpoints go.")],
-    method: Annotated[str, typer.Option(help="dhp, magnitude, taylor, uniform, random or graph_metanetwork.")] = "dhp",
+    method: Annotated[str, typer.Option(help="The method: `metaprune methods` lists them.")] = "dhp",
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, field=value.")] = None,
     metanetwork: Annotated[
         Path | None,
         typer.Option(
-            help="For graph_metanetwork: a file that `metaprune meta-train` wrote; by default the shipped one."
+            help="For methods that take one: a file that `metaprune meta-train` wrote; by default the shipped one."
         ),
     ] = None,
     macs: Annotated[float | None, typer.Option(help="Share of the MACs that stays, or a number of them.")] = None,
@@ -298,8 +298,9 @@ def prune(
 
     import torch
 
+    from metaprune.cli.choosing import chosen_method
     from metaprune.cli.doubt import doubt
-    from metaprune.cli.resolve import UsageError, calls_of, chosen_method, example, find, network, remembering
+    from metaprune.cli.resolve import UsageError, calls_of, example, find, network, remembering
     from metaprune.cli.show import console, result_table
     from metaprune.cli.teacher import check_teacher, teacher_of
     from metaprune.cli.weights import give, train_dense
@@ -318,10 +319,7 @@ def prune(
     purpose = Purpose.of(model, task, scale, sigma, {})
     if sizes is not None and not purpose.restores:
         raise UsageError("--input: the data have the sizes of examples; leave it out")
-    if metanetwork is not None and method != "graph_metanetwork":
-        raise UsageError(f"--metanetwork: belongs to --method graph_metanetwork, got --method {method}")
-    file = [] if metanetwork is None else [f"metanetwork={metanetwork}"]
-    chosen = chosen_method(method, [*(settings or []), *file])
+    chosen = chosen_method(method, settings or [], {"metanetwork": metanetwork})
     for option, value in (("--macs", macs), ("--params", params)):
         if value is not None and 1 < value <= 100:
             raise UsageError(
@@ -531,6 +529,25 @@ def export(
     net = _built(model, weights, pruned, known.builds)
     args, kwargs = known.example(net)
     console().print(f"wrote {write(net.eval(), args, to, kwargs)}, equal to the module")
+
+
+@app.command()
+def methods(
+    method: Annotated[str | None, typer.Argument(help="Say all of this one.")] = None,
+    config: Config = None,
+) -> None:
+    """List the methods and their settings, those that other packages offer too."""
+    from metaprune.cli.choosing import known_methods
+    from metaprune.cli.resolve import UsageError
+    from metaprune.cli.show import methods_table, one_method
+
+    known = known_methods(_say)
+    if method is None:
+        methods_table(known)
+    elif method in known:
+        one_method(method, known[method])
+    else:
+        raise UsageError(f"method {method!r} is not known; there are {', '.join(known)}")
 
 
 @app.command()

@@ -143,7 +143,8 @@ def meta_train(
     """
     import torch
 
-    from metaprune.cli.resolve import UsageError, chosen_method, example
+    from metaprune.cli.choosing import chosen_method
+    from metaprune.cli.resolve import UsageError, example
     from metaprune.cli.show import console
     from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
     from metaprune.methods.graph_metanetwork.learning.goal import Direct, Goal, Imitate, Paper

@@ -7,7 +7,6 @@ import difflib
 import importlib
 import importlib.util
 import inspect
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +30,6 @@ __all__ = [
     "Known",
     "UsageError",
     "build",
-    "chosen_method",
     "example",
     "find",
     "known_of",
@@ -290,31 +288,3 @@ def timed_in(pruned: Path | None) -> dict[str, Latency]:
     report = report_in(pruned)
     dense, cut = report.dense.latency, report.pruned.latency
     return {} if dense is None or cut is None else {"dense": dense, "pruned": cut}
-
-
-def chosen_method(name: str, settings: list[str]) -> Any:
-    """A method with its settings, `field=value` each.
-
-    Raises:
-        UsageError: There is no such method or field, or the value is of another kind.
-    """
-    from metaprune.methods.registry import METHODS
-
-    if name not in METHODS:
-        raise UsageError(f"method {name!r} is not known; there are {', '.join(METHODS)}")
-    fields = {field.name: field for field in dataclasses.fields(METHODS[name])}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, _, text = setting.partition("=")
-        if key not in fields or not text:
-            raise UsageError(f"--set {setting}: {name} takes {', '.join(fields) or 'no settings'}, as field=value")
-        default = fields[key].default
-        try:
-            value = text if isinstance(default, str) else json.loads(text.lower())
-        except json.JSONDecodeError as error:
-            raise UsageError(f"--set {setting}: expected a value like {default!r}") from error
-        number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
-        if not number and type(value) is not type(default):
-            raise UsageError(f"--set {setting}: expected a value like {default!r}, got {value!r}")
-        values[key] = value
-    return METHODS[name](**values)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,23 +13,62 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from metaprune.cli.choosing import settings_of_method
 from metaprune.graph.errors import MetapruneError
+from metaprune.methods.registry import decides_by, first_line
 from metaprune.report import words
 from metaprune.report.report import Arm, Figures, Floor, Report
 
 if TYPE_CHECKING:
     from metaprune.cost.latency import Latency
     from metaprune.graph.graph import ChannelGraph
+    from metaprune.methods.method import Method
     from metaprune.report.summary import Group
     from metaprune.train.scores import Scores
 
-__all__ = ["arms_table", "bench_table", "console", "graph_json", "graph_table", "joined", "result_table", "scores_line"]
+__all__ = [
+    "arms_table",
+    "bench_table",
+    "console",
+    "graph_json",
+    "graph_table",
+    "joined",
+    "methods_table",
+    "one_method",
+    "result_table",
+    "scores_line",
+]
 
 
 def console() -> Console:
     """Standard output; wide enough for a table where there is no terminal."""
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=140)
+
+
+def methods_table(methods: Mapping[str, type[Method]]) -> None:
+    """A row for each method: what it is, and what it needs."""
+    table = Table(title="methods, for `metaprune prune --method`", title_justify="left")
+    for column in ("method", "what it does", "decides by"):
+        table.add_column(column, overflow="fold")
+    for name, method in methods.items():
+        table.add_row(name, escape(first_line(method)), decides_by(method))
+    out = console()
+    out.print(table)
+    out.print("Their settings: metaprune methods NAME.")
+
+
+def one_method(name: str, method: type[Method]) -> None:
+    """What a method does, its settings as `--set` takes them, and its source."""
+    out = console()
+    for line in (
+        *inspect.cleandoc(method.__doc__ or "").split("\n"),
+        "",
+        *(f"  --set {setting}" for setting in settings_of_method(method).values()),
+        f"decides by {decides_by(method)}; {method.reference}",
+        f"metaprune prune MODEL --data DATA --method {name} --macs 0.5 --out DIR",
+    ):
+        out.print(line, soft_wrap=True, markup=False)
 
 
 def graph_table(name: str, graph: ChannelGraph, *, each: bool = False) -> None:
