@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.cost.lanes import alignment
 from metaprune.graph.errors import BudgetError
-from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.graph import ChannelGraph, WidthLimits
 from metaprune.graph.term import axes_of, size, width
 from tests.zoo import ZOO
 
@@ -316,3 +317,81 @@ def test_a_plan_is_checked() -> None:
     graph = graph_of("vgg")
     with pytest.raises(BudgetError, match=r"expected a plan of someone within 0.5 of the MACs, got 1.0000"):
         Allocation(graph, mp.Budget(macs=0.5, multiple_of=1)).check(mp.Plan({}), "someone")
+
+
+def drawn_ratios(graph: ChannelGraph, seed: int) -> dict[str, float]:
+    shares = torch.rand(len(graph.free), generator=torch.Generator().manual_seed(seed))
+    return dict(zip(graph.free, shares.tolist(), strict=True))
+
+
+def as_ratios(graph: ChannelGraph, plan: mp.Plan) -> dict[str, float]:
+    return {name: plan.widths.get(name, axis.size) / axis.size for name, axis in graph.free.items()}
+
+
+@pytest.mark.parametrize("name", ["resnet", "densenet", "mobilenet_v2", "gpt"])
+@pytest.mark.parametrize("budget", [mp.Budget(macs=0.5, multiple_of=2), mp.Budget(params=0.5, macs=0.6, multiple_of=1)])
+def test_nearest_is_a_projection(name: str, budget: mp.Budget) -> None:
+    """Within the budget and near to it, first channels only, and what it gave is left alone."""
+    graph = graph_of(name)
+    allocation = Allocation(graph, budget)
+    for seed in range(3):
+        plan = allocation.nearest(drawn_ratios(graph, seed))
+        allocation.check(plan, "nearest")
+        assert all(kept == tuple(range(len(kept))) for kept in plan.kept.values())
+        assert allocation.nearest(as_ratios(graph, plan)) == plan
+        assert allocation.nearest(as_ratios(graph, plan), spend=False) == plan
+        if name != "gpt" and budget.multiple_of == 1:
+            assert allocation.left_unspent(plan) < 0.01
+
+
+def test_nearest_keeps_proportions() -> None:
+    """Ratios that all are too wide, or too narrow, by one factor are the same widths; in between they stay."""
+    graph = graph_of("resnet")
+    allocation = Allocation(graph, mp.Budget(macs=0.4, multiple_of=1))
+    ratios = drawn_ratios(graph, 5)
+    wide, narrow = (allocation.nearest({axis: r * f for axis, r in ratios.items()}) for f in (10.0, 1e-3))
+    assert wide == narrow
+    assert allocation.form.at(allocation.nearest(ratios, spend=False).widths) <= allocation.limit
+    thin = dict.fromkeys(graph.free, 0.25)
+    widths = allocation.nearest(thin, spend=False).widths
+    assert all(abs(widths[axis] - 0.25 * graph.axes[axis].size) <= 0.5 for axis in graph.free)
+    assert all(widths[axis] <= width for axis, width in allocation.nearest(thin).widths.items())
+
+
+def test_nearest_keeps_the_channels_with_the_highest_scores() -> None:
+    graph = graph_of("vgg")
+    allocation, scores = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1)), random_scores(graph)
+    first, best = (allocation.nearest(drawn_ratios(graph, 1), which) for which in (None, scores))
+    assert first.widths == best.widths
+    assert first != best
+    for axis, kept in best.kept.items():
+        assert list(kept) == scores[axis].topk(len(kept)).indices.sort().values.tolist()
+
+
+def test_nearest_obeys_limits() -> None:
+    graph = graph_of("densenet")
+    sizes = {name: axis.size for name, axis in graph.free.items()}
+    one, two = next((a, b) for a in sizes for b in sizes if a < b and sizes[a] == sizes[b])
+    rest = [name for name in sizes if name not in (one, two)]
+    half = {name: sizes[name] // 2 for name in rest}
+    limits = WidthLimits(
+        {rest[0]: half[rest[0]]}, {rest[1]: half[rest[1]]}, alike=((one, two),), said=dict.fromkeys(sizes, "x")
+    )
+    allocation = Allocation(replace(graph, limits=limits), mp.Budget(macs=0.5, multiple_of=1))
+    for seed in range(3):
+        ratios = {**drawn_ratios(graph, seed), rest[0]: 0.0, rest[1]: 1.0}
+        plan = allocation.nearest(ratios)
+        allocation.check(plan, "nearest")
+        assert allocation.nearest(as_ratios(graph, plan)) == plan
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf, -0.1, "0.5", True])
+def test_nearest_wants_a_ratio_for_each_axis(bad: Any) -> None:
+    graph = graph_of("vgg")
+    ratios = dict.fromkeys(graph.free, 0.5)
+    if bad is None:
+        ratios.popitem()
+    else:
+        ratios[list(ratios)[1]] = bad
+    with pytest.raises(BudgetError, match="ratio from 0 for each free axis"):
+        Allocation(graph, mp.Budget(macs=0.9)).nearest(ratios)

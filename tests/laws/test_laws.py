@@ -14,6 +14,7 @@ import metaprune as mp
 from metaprune.graph.errors import PlanError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import axes_of
+from metaprune.surgery.resized import Resized
 from metaprune.surgery.slice import CutWarning, carve
 from tests.laws import oracle
 from tests.laws.case import case
@@ -130,6 +131,25 @@ def test_slice_is_mask(name: str, how: Any) -> None:
     c, cut = case(name), how(name)
     masked = c.run(mp.mask(c.model, c.graph, cut.effective))
     assert oracle.distance(c.run(cut.small), masked) < 1e-10
+
+
+@every
+def test_resized_is_slice(name: str) -> None:
+    """Called at other widths it computes what the cut network does, unless a scale was made up for; whole again after.
+
+    (A scale that hangs on a size was made up for where weights of the cut network are no crops.)
+    """
+    c, cut = case(name), halved(name)
+    resized = Resized(c.model, c.graph)
+    with torch.no_grad():
+        called = resized.call(cut.effective, *pytree.tree_map_only(torch.Tensor, torch.clone, (c.args, c.kwargs)))
+    copied = resized.copy(cut.effective)
+    assert oracle.distance(c.run(copied), called) < 1e-12
+    if all(map(torch.equal, copied.state_dict().values(), cut.small.state_dict().values())):
+        assert oracle.distance(c.run(cut.small), called) < 1e-10
+    else:
+        assert c.entry.family == "attention" or any(one.scale or one.computed for one in c.graph.every_operator)
+    assert oracle.distance(c.run(c.model), c.run(resized.network)) < 1e-12
 
 
 @every

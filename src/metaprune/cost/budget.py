@@ -14,6 +14,7 @@ from torch import Tensor
 from metaprune.cost.bound import Bound
 from metaprune.cost.exchange import close
 from metaprune.cost.lanes import Lane, lanes
+from metaprune.graph.arguments import is_number
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
@@ -206,6 +207,48 @@ class Allocation:
         )
         return self._kept(self._ranked(scores)[0], widths(max(too_many - 1, 0)))
 
+    def nearest(
+        self, ratios: Mapping[str, float], scores: Mapping[str, Tensor] | None = None, *, spend: bool = True
+    ) -> Plan:
+        """The plan within the budget that is nearest to given ratios: a projection, which leaves what it gave alone.
+
+        Ratios that the budget does not allow shrink together, and so do those that leave much of it grow, until it is
+        used up to the steps of the widths; then exchanges close what is left of the gap, as in `plan`.
+
+        Args:
+            ratios: For each free axis the share of its channels that should stay.
+            scores: For each free axis, which of its channels stay: those with the highest; shape (size,). By default
+                the first ones, so that narrower widths lie inside wider ones.
+            spend: Whether ratios may grow; else what is within the budget stays as it is.
+
+        Raises:
+            BudgetError: An axis has no ratio, or one that is no number from 0.
+        """
+        for name in self.sizes:
+            ratio = ratios.get(name, -1)
+            if not (is_number(ratio) and 0 <= ratio < math.inf):
+                said = repr(ratio) if name in ratios else "none"
+                raise BudgetError(f"allocation: expected a ratio from 0 for each free axis, got {said} for {name!r}")
+        shares = {
+            name: max(sum(float(ratios[axis]) for axis in lane.axes) / len(lane.axes), 1e-6)
+            for name, lane in self.lanes.items()
+        }
+        widths = {name: lane.nearest(shares[name]) for name, lane in self.lanes.items()}
+        if not self._fits(widths, self._allowed(None)) or (spend and not self._used_up(widths)):
+            falling = {
+                axis: shares[name] * lane.size / torch.arange(1, lane.size + 1, dtype=torch.float64)
+                for name, lane in self.lanes.items()
+                for axis in lane.axes
+            }  # 1 at the width that the ratio asks for
+            found = self.plan(falling).widths
+            widths = {name: found.get(name, lane.size) for name, lane in self.lanes.items()}
+        return self._kept(
+            {name: torch.arange(size).flip(0) for name, size in self.sizes.items()}
+            if scores is None
+            else self._ranked(scores)[0],
+            widths,
+        )
+
     def left_unspent(self, plan: Plan) -> float:
         """How much of the budget a plan leaves, as a share of the dense cost, of the bound that is nearest."""
         return min((bound.limit - bound.form.at(plan.widths)) / bound.dense for bound in self.bounds)
@@ -266,6 +309,15 @@ class Allocation:
         """Whether lanes of these widths are within every bound."""
         axes = self._axes(widths)
         return all(bound.form.at(axes) <= most for bound, most in zip(self.bounds, allowed, strict=True))
+
+    def _used_up(self, widths: Mapping[str, int]) -> bool:
+        """Whether lanes of these widths, which fit, are near to the budget, or none of them may take a step more."""
+        allowed = self._allowed(None)
+        return float(self._left(torch.tensor([list(widths.values())]))) <= _CLOSE * self.dense or not any(
+            self._fits({**widths, name: _wider(lane.widths, widths[name])}, allowed)
+            for name, lane in self.lanes.items()
+            if widths[name] < lane.most
+        )
 
     def _left(self, widths: Tensor) -> Tensor:
         """How far below the nearest bound lanes of these widths are, in units of the first bound's cost."""

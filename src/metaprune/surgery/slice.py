@@ -12,20 +12,17 @@ from torch import Tensor, nn
 from metaprune.graph.arguments import wanted_cut
 from metaprune.graph.calling import Call
 from metaprune.graph.capture import Captured, capture
-from metaprune.graph.copying import in_one_memory
 from metaprune.graph.errors import TraceError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, read
-from metaprune.graph.memory import over
 from metaprune.graph.plan import Plan
 from metaprune.graph.rehearsal import undisturbed
-from metaprune.graph.tensors import clone, named_tensors, plain_tensors, with_tensors
+from metaprune.graph.tensors import clone
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.blame import Failure, blame
 from metaprune.surgery.culprits import Culprits
-from metaprune.surgery.index import index
-from metaprune.surgery.numbers import set_numbers
 from metaprune.surgery.rescale import factors, rescale
+from metaprune.surgery.resized import cropped
 from metaprune.surgery.shapes import failure
 from metaprune.surgery.values import Judge, moved, with_states_cut
 from metaprune.surgery.verify import distinct, mismatch, scale_changes
@@ -134,9 +131,7 @@ class _Carving:
 
     def cut(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module:
         """The network cut, not verified."""
-        small = _index(self.model, self.graph, kept)
-        set_numbers(small, self.graph.numbers, {name: len(stays) for name, stays in kept.items()})
-        return small
+        return cropped(self.model, self.graph, kept)
 
     def attempt_where_some_fail(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
         """As `attempt`; that the code does not run at all shows much sooner."""
@@ -174,25 +169,3 @@ def _make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) ->
             here |= {name: here.get(name, 1.0) * scale for name, scale in found.items()}
         wanted.append(here)
     return rescale(small, cut, wanted)
-
-
-def _index(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    """A copy whose tensors hold only the channels that stay; tied tensors stay tied."""
-    terms = {**graph.tables, **graph.tensors}
-    held = plain_tensors(model, graph.tables) | named_tensors(model)
-    once = {id(tensor): (name, tensor) for name, tensor in held.items()}
-    small: dict[str, Tensor] = {}
-    for name, tensor in once.values():
-        indexed = index(tensor.detach(), terms[name], kept)
-        small[name] = indexed.clone() if indexed.data_ptr() == tensor.data_ptr() or tensor.is_meta else indexed
-    lies = over(dict(once.values()))
-    parts: dict[str, list[str]] = {}
-    for name, one in lies.items():
-        if one.dims is None:
-            parts.setdefault(one.name, [one.name]).append(name)
-        else:
-            small[name] = small[one.name].permute(one.dims)
-    for names in parts.values():  # which are whole
-        together = in_one_memory([held[name] for name in names])
-        small |= {name: together[id(held[name])].detach() for name in names}
-    return with_tensors(model, small)
