@@ -17,8 +17,8 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.dhp import search as search_module
 from metaprune.methods.dhp.dhp import initial_latents
-from metaprune.methods.dhp.hypernet import Latents
 from metaprune.methods.dhp.search import Search, proximal_step, share_allowed
+from metaprune.methods.gates.latents import Latents
 from metaprune.methods.method import Found, Problem
 from metaprune.surgery.slice import carve
 from tests.laws import oracle

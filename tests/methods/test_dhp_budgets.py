@@ -9,8 +9,8 @@ import torch
 import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.graph import ChannelGraph
-from metaprune.methods.dhp.hypernet import Latents
 from metaprune.methods.dhp.search import Search
+from metaprune.methods.gates.latents import Latents
 from tests.laws.case import case
 from tests.zoo import networks
 

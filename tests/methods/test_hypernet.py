@@ -15,7 +15,10 @@ import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.term import Axis, Concat, Product, Term, channels
-from metaprune.methods.dhp.hypernet import Generated, HyperNetwork, Latents, collapse, counted_axes
+from metaprune.methods.dhp.hypernet import HyperNetwork, collapse
+from metaprune.methods.gates.generated import Generated
+from metaprune.methods.gates.latents import Latents
+from metaprune.methods.gates.terms import counted_axes
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
 from tests.laws.case import Case, case

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from metaprune.cost.bound import Bound
 from metaprune.cost.exchange import close
 from metaprune.cost.lanes import Lane, lanes
+from metaprune.cost.soft import Softness
 from metaprune.graph.arguments import is_number
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph
@@ -176,6 +178,27 @@ class Allocation:
                 self.dense,
             )
         return self._kept(order, widths)
+
+    def soft(self, scores: Mapping[str, Tensor], sharpness: float, limit: float | None = None) -> dict[str, Tensor]:
+        """Masks between 0 and 1 whose widths, their sums, cost what the budget allows, to rounding.
+
+        A mask is sigmoid(sharpness (score - t)), with one threshold t over all axes together. Widths are no smaller and
+        no larger than lanes allow; channels of a block of a lane's step, the best first, share a mask. Gradients
+        are those of the implicit function (`cost/soft.py`); where all of the network fits, masks are 1.
+
+        Args:
+            scores: For each free axis, one score per channel, comparable between axes: shape (size,), finite.
+            sharpness: How fast a mask goes from 0 to 1 around the threshold, per unit of score; above 0.
+            limit: As for `plan`.
+
+        Returns:
+            For each free axis a tensor of shape (size,), of its scores' dtype and device.
+        """
+        return self._softness.masks(scores, sharpness, self._allowed(limit))
+
+    @cached_property
+    def _softness(self) -> Softness:
+        return Softness(self.lanes, self.bounds)
 
     def proportional(self, scores: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> Plan:
         """The same share of every axis, or shares in proportion to given ones, as large as the budget allows.

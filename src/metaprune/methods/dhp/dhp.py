@@ -32,8 +32,12 @@ from metaprune.graph.arguments import is_number, is_whole
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import clone
-from metaprune.methods.dhp.hypernet import Generated, Latents
-from metaprune.methods.dhp.running import Running
+from metaprune.graph.term import size
+from metaprune.methods.dhp.hypernet import HyperNetwork
+from metaprune.methods.dhp.search import Search
+from metaprune.methods.gates.generated import Generated, Terms
+from metaprune.methods.gates.latents import Latents
+from metaprune.methods.gates.running import Running
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.surgery.anew import begin_anew
@@ -157,7 +161,9 @@ class DHP:
             before=running.model,
         )
 
-    def start(self, model: nn.Module, graph: ChannelGraph, budget: Budget, *, steps: int, seed: int = 0) -> Running:
+    def start(
+        self, model: nn.Module, graph: ChannelGraph, budget: Budget, *, steps: int, seed: int = 0
+    ) -> Running[Search]:
         """Begin a search that somebody else trains; see `Running`.
 
         Args:
@@ -171,7 +177,9 @@ class DHP:
             MetapruneError: No axis is free, or the budget cannot be met.
         """
         allocation = Allocation(graph, budget)
-        return Running(self, self.generate(model, graph, seed), allocation, steps)
+        network = self.generate(model, graph, seed)
+        search = Search(self, network.latents, allocation, network.hide)
+        return Running(self.name, network, search, steps, rate=self.latent_lr, decay=self.latent_decay)
 
     def generate(self, model: nn.Module, graph: ChannelGraph, seed: int = 0) -> Generated:
         """The network as a function of latent vectors; `model` is copied.
@@ -192,13 +200,26 @@ class DHP:
                 if self.scratch
                 else initial_latents(group_norms(network, graph))
             )
+            latents = Latents(start).to(device)
+
+            def hypernetwork(tensor: Tensor, terms: Terms) -> HyperNetwork | None:
+                """That of a parameter with two channel dimensions."""
+                if self.form == "gate" or tensor.ndim < 2 or not all(size(term) > 1 for term in terms[:2]):
+                    return None
+                hyper = HyperNetwork(tensor.shape, self.embedding, self.offsets)
+                hyper.to(tensor.device, torch.promote_types(tensor.dtype, torch.float32))
+                if not self.scratch:
+                    hyper.reproduce(tensor, latents.of(terms[0]), latents.of(terms[1]))
+                return hyper
+
             return Generated(
                 network,
                 graph,
-                Latents(start).to(device),
-                embedding=self.embedding if self.form == "hypernetwork" else None,
-                offsets=self.offsets,
-                scratch=self.scratch,
+                latents,
+                who=self.name,
+                divide=not self.scratch,
+                generator=hypernetwork,
+                silencing=not self.offsets,  # as in the paper, where norms and biases speak for dead channels too
             )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metaprune.cost.budget import Allocation
 from metaprune.graph.plan import Plan
-from metaprune.methods.dhp.hypernet import Latents
+from metaprune.methods.gates.latents import Latents
 
 __all__ = ["Search", "Settings", "proximal_step", "share_allowed"]
 

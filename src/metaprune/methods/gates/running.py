@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
-from metaprune.methods.dhp.hypernet import Generated
-from metaprune.methods.dhp.search import Search, Settings
+from metaprune.methods.gates.generated import Generated
 from metaprune.surgery.slice import Cut, carve
 
-__all__ = ["Running"]
+__all__ = ["Running", "Steering"]
 
 
-class Running:
+class Steering(Protocol):
+    """What moves gates after each step of the optimizer, and reads a plan off them."""
+
+    @property
+    def allocation(self) -> Allocation:
+        """The budget."""
+
+    def after(self, done: int, steps: int, lr: float) -> None:
+        """What follows the step `done` of `steps`, taken at the learning rate `lr`."""
+
+    def plan(self) -> Plan:
+        """The channels that stay, as it is now."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """From a checkpoint."""
+
+
+Search = TypeVar("Search", bound=Steering)
+
+
+class Running(Generic[Search]):
     """A search that somebody else steps: `model` trains like any module, `step` follows each step of the optimizer.
 
     Example::
@@ -30,43 +52,51 @@ class Running:
         cut = search.finish()  # cut.model, cut.plan
 
     Attributes:
-        model: The network as a function of its latent vectors; a module with the calling signature of the one given.
+        who: The method, for errors.
+        model: The network as a function of its gates; a module with the calling signature of the one given.
+        search: What moves them.
         steps: How many steps of the optimizer the search takes.
         done: How many were taken.
+        rate: The learning rate of the gates, as a share of the weights'.
+        decay: Whether weight decay acts on the gates too.
     """
 
-    def __init__(self, settings: Settings, model: Generated, allocation: Allocation, steps: int) -> None:
-        """Begin; see `DHP.start`.
+    def __init__(
+        self, who: str, model: Generated, search: Search, steps: int, rate: float = 1.0, decay: bool = False
+    ) -> None:
+        """Begin; see `start` of the method.
 
         Raises:
             MetapruneError: `steps` is no whole number from 1.
         """
         if type(steps) is not int or steps < 1:
-            raise MetapruneError(f"DHP: expected steps as a whole number from 1, got {steps!r}; epochs * len(loader)")
+            raise MetapruneError(f"{who}: expected steps as a whole number from 1, got {steps!r}; epochs * len(loader)")
+        self.who = who
         self.model = model
+        self.search = search
         self.steps = steps
         self.done = 0
-        self.search = Search(settings, model.latents, allocation, model.hide)
+        self.rate = rate
+        self.decay = decay
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
-        """Groups for any optimizer of PyTorch's: weights with decay; norms and biases without; latents with their rate.
+        """Groups for any optimizer of PyTorch's: weights with decay; norms and biases without; gates with their rate.
 
         Args:
-            lr: The learning rate of the weights; a schedule scales that of the latents in proportion.
+            lr: The learning rate of the weights; a schedule scales that of the gates in proportion.
         """
-        settings = self.search.method
-        undecayed = {} if settings.latent_decay else {"weight_decay": 0.0}
+        undecayed = {} if self.decay else {"weight_decay": 0.0}
         latents = list(self.model.latents.parameters())
         known = set(latents)
         rest = [parameter for parameter in self.model.parameters() if parameter not in known]
         return [
             {"params": [parameter for parameter in rest if parameter.ndim >= 2]},
             {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
-            {"params": latents, "lr": lr * settings.latent_lr} | undecayed,
+            {"params": latents, "lr": lr * self.rate} | undecayed,
         ]
 
     def step(self, lr: float) -> None:
-        """What follows each step of the optimizer: evidence, ranking, proximal step.
+        """What follows each step of the optimizer.
 
         Args:
             lr: The learning rate of the weights now.
@@ -75,19 +105,20 @@ class Running:
             MetapruneError: All steps are done.
         """
         if self.done >= self.steps:
-            raise MetapruneError(f"DHP: all {self.steps} steps of the search are done; call finish()")
+            raise MetapruneError(f"{self.who}: all {self.steps} steps of the search are done; call finish()")
         self.done += 1
         self.search.after(self.done, self.steps, lr)
 
     @property
     def plan(self) -> Plan:
-        """The channels whose latents are not zero."""
+        """The channels that stay, as it is now."""
         return self.search.plan()
 
     @property
     def share(self) -> float:
         """Share of the cost that they leave."""
-        return self.search.share(self.plan)
+        allocation = self.search.allocation
+        return allocation.form.at(self.plan.widths) / allocation.dense
 
     def finish(self) -> Cut:
         """The cut network, verified, with its plan.
@@ -97,11 +128,11 @@ class Running:
         """
         if self.done < self.steps:
             raise MetapruneError(
-                f"DHP: expected {self.steps} steps before finish(), got {self.done}; call step() after each of the "
-                "optimizer's, or start with fewer"
+                f"{self.who}: expected {self.steps} steps before finish(), got {self.done}; call step() after each of "
+                "the optimizer's, or start with fewer"
             )
         allocation = self.search.allocation
-        allocation.check(self.plan, "DHP")
+        allocation.check(self.plan, self.who)
         return carve(self.model.fold(), allocation.graph, self.plan)
 
     def state_dict(self) -> dict[str, Any]:
@@ -115,6 +146,8 @@ class Running:
             MetapruneError: It is of a search of another length.
         """
         if state["steps"] != self.steps:
-            raise MetapruneError(f"DHP: expected the state of a search of {self.steps} steps, got {state['steps']}")
+            raise MetapruneError(
+                f"{self.who}: expected the state of a search of {self.steps} steps, got {state['steps']}"
+            )
         self.search.load_state_dict(state)
         self.done = state["done"]

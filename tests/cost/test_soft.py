@@ -1,0 +1,154 @@
+"""Soft widths: they cost the budget and obey what widths obey, and their gradient is that of finite differences."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.cost.budget import Allocation
+from metaprune.graph.graph import ChannelGraph
+from tests.methods.small import EXAMPLE, Small
+
+BUDGETS = (
+    mp.Budget(macs=0.5, multiple_of=1),
+    mp.Budget(macs=0.3, multiple_of=4),
+    mp.Budget(params=0.4, multiple_of=1),
+    mp.Budget(macs=0.6, params=0.45, multiple_of=2),
+)
+SHARPNESS = (0.01, 1.0, 30.0, 1e4, 1e7)
+LIMITS: dict[str, dict[str, Any]] = {
+    "free": {},
+    "least": {"least": {"inner": 9}},
+    "most": {"most": {"wide": 8}},
+}
+
+
+@cache
+def traced() -> ChannelGraph:
+    return mp.trace(Small(), EXAMPLE)
+
+
+def drawn(graph: ChannelGraph, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(axis.size, generator=generator) for name, axis in graph.free.items()}
+
+
+def shares(allocation: Allocation, masks: dict[str, Tensor]) -> list[float]:
+    """What the sums of masks cost, over each bound's limit."""
+    widths = torch.stack([masks[name].double().sum() for name in allocation.form.axes])
+    return [float(bound.form(widths)) / bound.limit for bound in allocation.bounds]
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+@pytest.mark.parametrize("sharpness", SHARPNESS)
+def test_it_costs_the_budget(budget: mp.Budget, sharpness: float, limits: str) -> None:
+    graph = mp.Limits(**LIMITS[limits]).on(traced())
+    allocation = Allocation(graph, budget)
+    masks = allocation.soft(drawn(graph), sharpness)
+    assert max(shares(allocation, masks)) == pytest.approx(1, abs=1e-6)
+    for lane in allocation.lanes.values():
+        for axis in lane.axes:
+            assert masks[axis].min() >= 0
+            assert masks[axis].max() <= 1
+            assert lane.least - 1e-4 <= masks[axis].sum() <= lane.most + 1e-4
+
+
+def test_it_costs_another_limit() -> None:
+    allocation = Allocation(traced(), mp.Budget(macs=0.3, params=0.4, multiple_of=1))
+    masks = allocation.soft(drawn(traced()), 5.0, limit=0.8 * allocation.dense)
+    widths = torch.stack([masks[name].double().sum() for name in allocation.form.axes])
+    done = (allocation.dense - 0.8 * allocation.dense) / (allocation.dense - allocation.limit)
+    allowed = [bound.dense - done * (bound.dense - bound.limit) for bound in allocation.bounds]
+    costs = [float(bound.form(widths)) for bound in allocation.bounds]
+    assert max(cost / most for cost, most in zip(costs, allowed, strict=True)) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("multiple_of", [1, 4])
+def test_sharp_it_is_a_plan(multiple_of: int) -> None:
+    """All channels but those of one block are 0 or 1; widths are steps, and the order is the scores'."""
+    allocation = Allocation(traced(), mp.Budget(macs=0.45, multiple_of=multiple_of))
+    scores = drawn(traced(), 3)
+    masks = allocation.soft(scores, 1e9)
+    partly = {name: int(((mask > 1e-6) & (mask < 1 - 1e-6)).sum()) for name, mask in masks.items()}
+    assert sum(partly.values()) <= max(allocation.steps.values())
+    plan = allocation.plan(scores).kept
+    for name, mask in masks.items():
+        order = scores[name].argsort(descending=True)
+        assert all(after <= before for before, after in itertools.pairwise(mask[order].tolist()))
+        width = int((mask > 0.5).sum())
+        assert width % allocation.steps[name] == 0 or width in (len(mask), allocation.least[name])
+        assert set(order[:width].tolist()) <= set(plan.get(name, range(len(mask)))) or width > len(plan[name])
+
+
+def test_where_all_fits_all_stays() -> None:
+    allocation = Allocation(traced(), mp.Budget(macs=1.0))
+    scores = {name: score.requires_grad_() for name, score in drawn(traced()).items()}
+    masks = allocation.soft(scores, 2.0)
+    assert all((mask == 1).all() for mask in masks.values())
+    sum(mask.sum() for mask in masks.values()).backward()  # type: ignore[union-attr]
+    assert all((score.grad == 0).all() for score in scores.values())
+
+
+def test_the_smallest_that_can_be_met() -> None:
+    whole = Allocation(traced(), mp.Budget(macs=1.0, multiple_of=1))
+    allocation = Allocation(traced(), mp.Budget(macs=whole.form.at(whole.least), multiple_of=1))
+    masks = allocation.soft(drawn(traced()), 3.0)
+    assert {name: float(mask.sum()) for name, mask in masks.items()} == pytest.approx(allocation.least)
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("budget", [b for b in BUDGETS if b.multiple_of == 1], ids=str)
+def test_the_gradient_is_that_of_finite_differences(budget: mp.Budget, limits: str) -> None:
+    graph = mp.Limits(**LIMITS[limits]).on(traced())
+    allocation = Allocation(graph, budget)
+    scores = {name: score.double().requires_grad_() for name, score in drawn(graph, 1).items()}
+    weights = {name: weight.double() for name, weight in drawn(graph, 2).items()}
+
+    def value(given: dict[str, Tensor]) -> Tensor:
+        masks = allocation.soft(given, 1.7)
+        return torch.stack([(weights[name] * mask).sum() for name, mask in masks.items()]).sum()
+
+    value(scores).backward()
+    step = 1e-5
+    for name, score in scores.items():
+        for channel in range(0, len(score), 5):
+            ends = []
+            for sign in (1, -1):
+                moved = {axis: other.detach().clone() for axis, other in scores.items()}
+                moved[name][channel] += sign * step
+                ends.append(float(value(moved)))
+            assert score.grad is not None
+            assert float(score.grad[channel]) == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=1e-7)
+
+
+def test_in_a_block_each_channel_has_a_gradient_of_its_own() -> None:
+    """So that channels of one block can change places."""
+    allocation = Allocation(traced(), mp.Budget(macs=0.5, multiple_of=4))
+    scores = {name: score.requires_grad_() for name, score in drawn(traced()).items()}
+    masks = allocation.soft(scores, 1.0)
+    mask, score = masks["stem"], scores["stem"]
+    (mask * torch.arange(16.0)).sum().backward()
+    best = score.detach().argsort(descending=True)[:4]
+    assert len(mask[best].unique()) == 1
+    assert score.grad is not None
+    assert len(score.grad[best].unique()) == 4
+
+
+def test_axes_that_are_alike_have_one_width() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3))
+    graph = mp.trace(model, (torch.randn(2, 5),))
+    for same in (False, True):
+        limits = mp.Limits(alike_channels=("*",)) if same else mp.Limits(alike=("*",))
+        allocation = Allocation(limits.on(graph), mp.Budget(macs=0.5, multiple_of=1))
+        one, other = allocation.soft(drawn(graph), 2.0).values()
+        assert float(one.sum()) == pytest.approx(float(other.sum()))
+        assert torch.equal(one, other) == same
+        assert torch.allclose(one.sort().values, other.sort().values)
