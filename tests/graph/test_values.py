@@ -91,3 +91,19 @@ def test_the_values_are_the_networks_own() -> None:
         x = torch.rand(3, 4).double()
         graph = mp.trace(model, (x,))
         torch.testing.assert_close(mp.mask(model, graph, mp.Plan({}))(x), model(x))
+
+
+def test_the_mask_goes_the_way_of_its_inputs() -> None:
+    model, x = Branches().double().eval(), torch.rand(3, 4).double()
+    graph = mp.trace(model, (x,))
+    plan = mp.Plan({"a": [0, 3, 5]})
+    small, masked = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
+    for given in (x, -x, x, -x[:1]):
+        torch.testing.assert_close(small(given), masked(given), rtol=1e-10, atol=1e-10)
+
+
+def test_where_it_cannot_the_error_is_ours() -> None:
+    model, x = Asserts().eval(), torch.rand(3, 4)
+    masked = mp.mask(model, mp.trace(model, (x,)), mp.Plan({"a": [0, 3]}))
+    with pytest.raises(mp.MetapruneError, match=r"fails .* at .*test_values.py:\d+"):
+        masked(x * torch.nan)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,7 @@ from metaprune.graph.provenance import Record, recording
 from metaprune.graph.quiet import quiet
 from metaprune.graph.refusal import depends_on_values, refuse_at_once, refused
 from metaprune.graph.rehearsal import fresh, ordinary, rehearsal, stand_in
+from metaprune.graph.surroundings import drawn_so_far, seeded
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.values import values_followed
 
@@ -39,6 +41,9 @@ class Captured:
         call: How it was called.
         extents: For each number that stands for a size that depends on the data, what it was on the example inputs.
         decided: File and line of each decision of the code by values of tensors: it is read as the example inputs go.
+        unchecked: Whether its program holds not all of these as assertions: on other inputs it may be wrong.
+        drew: Whether the code drew random numbers of Python's or NumPy's meanwhile.
+        seed: Where the random numbers started, if what the code runs hangs on them (`graph/chance.py`).
     """
 
     program: torch.export.ExportedProgram
@@ -47,9 +52,12 @@ class Captured:
     call: Call
     extents: Mapping[int, int] = field(default_factory=dict)
     decided: Sequence[str] = ()
+    unchecked: bool = False
+    drew: bool = False
+    seed: int | None = None
 
 
-def capture(model: nn.Module, call: Call, recorded: bool = True, as_it_is: bool = False) -> Captured:
+def capture(model: nn.Module, call: Call, recorded: bool = True, as_it_is: bool = False, seed: int = 0) -> Captured:
     """Export a network. What is exported is a stand-in: whatever its code writes, `model` stays what it is.
 
     Args:
@@ -57,6 +65,7 @@ def capture(model: nn.Module, call: Call, recorded: bool = True, as_it_is: bool 
         call: How it is called.
         recorded: Whether to record the calls of its code; without, it takes less time.
         as_it_is: Whether each module stays in its own mode, whatever the call says.
+        seed: Where the random numbers that its code draws start.
 
     Raises:
         TraceError: `torch.export` cannot capture it with these inputs.
@@ -65,7 +74,7 @@ def capture(model: nn.Module, call: Call, recorded: bool = True, as_it_is: bool 
     refuse_at_once(model)
     mode = None if as_it_is else call.training
     with open_to_trees(call.args, call.kwargs):
-        captured = _captured(model, call, recorded, mode)
+        captured = _captured(model, call, recorded, mode, seed)
         if _is_symbolic(captured.program):
             with rehearsal(model, mode) as actor:
                 try:
@@ -76,31 +85,61 @@ def capture(model: nn.Module, call: Call, recorded: bool = True, as_it_is: bool 
         return captured
 
 
-def _captured(model: nn.Module, call: Call, recorded: bool, mode: bool | None) -> Captured:
+def _captured(model: nn.Module, call: Call, recorded: bool, mode: bool | None, seed: int) -> Captured:
     """The export, in the first of the ways in which it can be made."""
     args, kwargs = ordinary((call.args, dict(call.kwargs)))
     suspects: Sequence[tuple[str, str]] = ()
-    with rehearsal(model, mode, writes=False) as actor, torch.enable_grad():  # programs differ with it
+    with rehearsal(model, mode, writes=False, seed=seed) as actor, torch.enable_grad():  # programs differ with it
+        before = drawn_so_far()
         if recorded:
             try:
                 with quiet(), recording(actor) as recorder:
                     suspects = recorder.suspects
                     program = _exported(actor, call.method, args, kwargs)
-                return Captured(program, recorder.records, recorder.floats, call)
+                drew = drawn_so_far() != before
+                return Captured(program, recorder.records, recorder.floats, call, drew=drew)
             except Exception:
                 actor = stand_in(model)  # trial cuts tell less, but something
+                seeded(seed)
         try:
             with quiet():
                 program = _exported(actor, call.method, args, kwargs, stack_traces=recorded)
-            return Captured(program, (), frozenset(), call)
+            return Captured(program, (), frozenset(), call, drew=drawn_so_far() != before)
         except Exception as error:
             reason = error
-    if depends_on_values(reason) and (captured := _as_the_example_goes(model, call, mode)) is not None:
+    if depends_on_values(reason) and (captured := _as_the_example_goes(model, call, mode, seed)) is not None:
         return captured
-    raise refused(model, reason, _failure(model, call, mode), suspects) from reason
+    failure = _failure(model, call, mode)
+    if failure is None:
+        further = _as_if_called(model, call, mode, seed, recorded)
+        if isinstance(further, Captured):
+            return further
+        reason = further
+    raise refused(model, reason, failure, suspects) from reason
 
 
-def _as_the_example_goes(model: nn.Module, call: Call, mode: bool | None) -> Captured | None:
+def _as_if_called(model: nn.Module, call: Call, mode: bool | None, seed: int, recorded: bool) -> Captured | Exception:
+    """The export of a network whose code goes another way, and fails, where it is told that it is being exported.
+
+    Or what it fails for then.
+    """
+    args, kwargs = ordinary((call.args, dict(call.kwargs)))
+    try:
+        with rehearsal(model, mode, writes=False, seed=seed) as actor, torch.enable_grad(), quiet():
+            before = drawn_so_far()
+            with recording(actor) if recorded else nullcontext() as recorder, _unaware(actor):
+                program = _exported(actor, call.method, args, kwargs, stack_traces=recorded)
+            records, floats = (recorder.records, recorder.floats) if recorder is not None else ((), frozenset())
+            return Captured(program, records, floats, call, drew=drawn_so_far() != before)
+    except Exception as error:
+        return (
+            _as_the_example_goes(model, call, mode, seed, aware=False) if depends_on_values(error) else None
+        ) or error
+
+
+def _as_the_example_goes(
+    model: nn.Module, call: Call, mode: bool | None, seed: int, aware: bool = True
+) -> Captured | None:
     """The export of a network that decides by values: on the path that the example inputs take.
 
     The decisions stay in the program, which refuses inputs that take another path. What such a path may read besides is
@@ -111,17 +150,30 @@ def _as_the_example_goes(model: nn.Module, call: Call, mode: bool | None) -> Cap
         return None
     try:
         with (
-            rehearsal(model, mode, writes=False) as actor,
+            rehearsal(model, mode, writes=False, seed=seed) as actor,
             torch.enable_grad(),
             values_followed(actor) as decided,
+            nullcontext() if aware else _unaware(actor),
             quiet(),
             answering(actor, call.method),
             _outputs_learned(actor),
+            _idle_moves(),
         ):
+            before = drawn_so_far()
             program = torch.export.export(actor, args, kwargs, strict=False)
+            drew = drawn_so_far() != before
     except Exception:
         return None
-    return Captured(program, (), frozenset(), call, decided=tuple(dict.fromkeys(decided)))
+    checks = " ".join(str(n.args[1]) for n in program.graph.nodes if n.target is torch.ops.aten._assert_scalar.default)
+    return Captured(
+        program,
+        (),
+        frozenset(),
+        call,
+        decided=tuple(dict.fromkeys(at for at, _ in decided)),
+        unchecked=any(not re.search(rf"\b{name}\b", checks) for _, names in decided for name in names),
+        drew=drew,
+    )
 
 
 def _failure(model: nn.Module, call: Call, mode: bool | None) -> Exception | None:
@@ -137,7 +189,7 @@ def _failure(model: nn.Module, call: Call, mode: bool | None) -> Exception | Non
 def _exported(
     actor: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], stack_traces: bool = True
 ) -> torch.export.ExportedProgram:
-    with answering(actor, method), _outputs_learned(actor), _no_more_than_needed(stack_traces):
+    with answering(actor, method), _outputs_learned(actor), _idle_moves(), _no_more_than_needed(stack_traces):
         return torch.export.export(actor, args, kwargs, strict=False)
 
 
@@ -183,6 +235,20 @@ def _is_symbolic(program: torch.export.ExportedProgram) -> bool:
 
 
 @contextmanager
+def _unaware(actor: nn.Module) -> Iterator[None]:
+    """The network's code is not told that it is being exported."""
+
+    def hide(*_: Any) -> None:
+        torch.compiler._is_compiling_flag = torch.compiler._is_exporting_flag = False  # put back by the export
+
+    hook = actor.register_forward_pre_hook(hide)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def _outputs_learned(actor: nn.Module) -> Iterator[None]:
     """Outputs of classes of their own are opened to trees when they are returned."""
     hook = actor.register_forward_hook(lambda module, inputs, output: learn(output))
@@ -190,6 +256,24 @@ def _outputs_learned(actor: nn.Module) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def _idle_moves() -> Iterator[None]:
+    """Modules that code moves to where they are, with the type that they have, are left alone, in this thread."""
+    ours, move = threading.get_ident(), nn.Module.to
+
+    def to(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() == ours:
+            device, kind, _, layout = torch._C._nn._parse_to(*args, **kwargs)
+            held = [*module.parameters(), *module.buffers()]
+            same = all(device is None or tensor.device == torch.empty(0, device=device).device for tensor in held)
+            if same and layout is None and all(kind in (None, t.dtype) or not t.is_floating_point() for t in held):
+                return module
+        return move(module, *args, **kwargs)
+
+    with patch.object(nn.Module, "to", to):
+        yield
 
 
 @contextmanager

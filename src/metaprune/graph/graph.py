@@ -128,6 +128,8 @@ class Pass:
         branches: Where the code compares numbers that it computed from sizes.
         like: The place of another pass that runs the same operators, but for what the mode of a network switches:
             dropout, and the statistics of batch norm. None where there is none.
+        seed: Where the random numbers started, if what the code runs hangs on them: the pass is one of several. What it
+            says of axes holds, but a cut network is not compared with it, since it may run something else.
     """
 
     call: Call
@@ -136,6 +138,7 @@ class Pass:
     constants: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     branches: tuple[Branch, ...] = field(default=(), repr=False)
     like: int | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -270,7 +273,12 @@ class ChannelGraph:
 
     def said_of_calls(self) -> list[str]:
         """In which calls all this holds, where they are more than the forward of the example inputs, in words."""
-        lines = [f"it holds in the calls {', '.join(map(str, self.calls))}"] if len(self.passes) > 1 else []
+        calls = list(dict.fromkeys(map(str, self.calls)))
+        lines = [f"it holds in the calls {', '.join(calls)}"] if len(calls) > 1 else []
+        lines += [
+            f"what {call} runs hangs on random numbers: outputs of a cut network are not compared in it"
+            for call in dict.fromkeys(str(one.call) for one in self.passes if one.seed is not None)
+        ]
         if self.uncaptured is not None:
             lines.append(f"the training forward of the example inputs could not be captured: {self.uncaptured}")
         return lines

@@ -67,6 +67,7 @@ class Inference:
         owner: For each node that is a parameter or buffer, its qualified name.
         counts: For each output, whether it counts: "yes", "no", or "state".
         switched: Nodes whose arguments are others in this pass than in the program, with these arguments.
+        unchecked: Whether, on other inputs, the code may decide otherwise without the program telling.
     """
 
     graph: ChannelGraph
@@ -78,6 +79,7 @@ class Inference:
     owner: dict[fx.Node, str]
     counts: Sequence[str] = ()
     switched: Mapping[fx.Node, Mapping[str, Any]] = field(default_factory=dict)
+    unchecked: bool = False
 
     @property
     def call(self) -> Way:
@@ -344,7 +346,8 @@ class _Walk:
         }
         reads = {call.node: call.reads for call, _ in self.calls}
         nodes = [call.node for call, _ in self.calls]
-        return Inference(graph, place, self.program, dims, reads, nodes, self.owner, self.counts)
+        unchecked = self.captured.unchecked
+        return Inference(graph, place, self.program, dims, reads, nodes, self.owner, self.counts, unchecked=unchecked)
 
     def is_computed(self, call: Call, scalar: float) -> bool:
         """Whether the code may have computed a number from a size; what is held or written down was not."""
@@ -521,7 +524,9 @@ class _Reading:
             nodes = [call.node for call, _ in walk.calls]
             flows, returned = sources(walk.program.graph_module, walk.placeholders(), nodes)
             traced = tuple(replace(one, operands=flow) for one, flow in zip(operators, flows, strict=True))
-            passes.append(Pass(walk.captured.call, traced, returned, walk.constants(), walk.branches(frozen)))
+            way = walk.captured
+            made, branches = walk.constants(), walk.branches(frozen)
+            passes.append(Pass(way.call, traced, returned, made, branches, seed=way.seed))
         graph = ChannelGraph(
             axes={axis.name: axis for axis in axes.values()},
             tensors={name: frozen.terms(dims) for name, dims in self.shapes.items()},

@@ -13,7 +13,7 @@ import re
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,7 @@ __all__ = [
     "is_network",
     "is_recorded",
     "leaves",
+    "package",
     "place",
     "recording",
 ]
@@ -278,6 +279,7 @@ class Recorder(TorchFunctionMode):
         self.made: dict[int, tuple[Any, int | str, int]] = {}
         self.records_now = False
         self.suspects: list[tuple[str, str]] = []
+        self.packages = frozenset(map(package, (type(module).__module__ for module in model.modules()))) - {"torch"}
 
     def begin(self) -> None:
         """The network's code begins to run."""
@@ -299,10 +301,10 @@ class Recorder(TorchFunctionMode):
         if getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
         if func in _SUSPECT:
-            self.suspects.append((_caller(), _SUSPECT[func]))
+            self.suspects.append((_caller(self.packages), _SUSPECT[func]))
         numbers = tuple(_whole((args, kwargs)))
         index = len(self.records)
-        self.records.append(Record(_caller(), numbers))
+        self.records.append(Record(_caller(self.packages), numbers))
         if any(isinstance(number, Tagged) for number in numbers):
             args, kwargs = _plain(args), _plain(kwargs)
         code = _call.__code__.replace(co_filename=f"<call {index}>", co_name="forward")
@@ -392,17 +394,28 @@ def _by_a_network() -> bool:
     return not name.startswith(_TORCH) or name.startswith(_MODULES)
 
 
-def _caller() -> str:
-    """File and line of the innermost frame that is a network's; where all is PyTorch's, the module that runs."""
+def package(module: str) -> str:
+    """The package that a Python module lies in."""
+    return module.partition(".")[0]
+
+
+def _caller(packages: Set[str] = frozenset()) -> str:
+    """File and line of the innermost frame that is a network's; where all is PyTorch's, the module that runs.
+
+    Args:
+        packages: Those that its modules are of: libraries that they call are their code only where they are of none.
+    """
     frame: types.FrameType | None = sys._getframe(2)
-    module = None
+    module = helper = None
     while frame is not None and not frame.f_code.co_filename.startswith(_OURS):
         if is_network(frame.f_code):
-            return place(frame.f_code, frame.f_lineno)
+            if not packages or package(frame.f_globals.get("__name__", "")) in packages:
+                return place(frame.f_code, frame.f_lineno)
+            helper = helper or place(frame.f_code, frame.f_lineno)
         if module is None and frame.f_code.co_name == "forward" and isinstance(frame.f_locals.get("self"), nn.Module):
             module = type(frame.f_locals["self"]).__qualname__
         frame = frame.f_back
-    return f"{module or 'the network'}.forward"
+    return helper or f"{module or 'the network'}.forward"
 
 
 @contextmanager

@@ -40,6 +40,11 @@ _CONSTRUCTS: tuple[tuple[str, str, str], ...] = (
         "sequences are packed, so sizes hang on the lengths in the data",
         f"pass the padded sequences to the layer and mask what follows; or {_PART}",
     ),
+    (
+        r"^for .+ in |\.unbind\(|\.tolist\(",
+        "the code goes one by one through positions that depend on the data",
+        f"go through all there may be (every expert, on all rows) and weigh the results; or {_PART}",
+    ),
 )
 """What the line says (a regular expression), in words, and the way out."""
 

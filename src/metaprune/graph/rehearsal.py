@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from metaprune.graph.copying import clone
 from metaprune.graph.objects import open_to_trees
-from metaprune.graph.surroundings import random_numbers_kept, surroundings_kept
+from metaprune.graph.surroundings import random_numbers_kept, seeded, surroundings_kept
 
 __all__ = ["Unwritten", "fresh", "on_the_cpu", "ordinary", "rehearsal", "stand_in", "undisturbed"]
 
@@ -62,7 +62,9 @@ def on_the_cpu() -> Iterator[None]:
 
 
 @contextmanager
-def rehearsal(model: nn.Module, training: bool | None = False, writes: bool = True) -> Iterator[nn.Module]:
+def rehearsal(
+    model: nn.Module, training: bool | None = False, writes: bool = True, seed: int = 0
+) -> Iterator[nn.Module]:
     """A stand-in for `model` to run; nothing of what it does stays.
 
     Args:
@@ -70,10 +72,12 @@ def rehearsal(model: nn.Module, training: bool | None = False, writes: bool = Tr
         training: The mode to put it into, as `train(training)` does; None for the modes that its modules are in.
         writes: Whether its code runs on tensors that hold values, so that the weights must be kept from it. An export
             runs it on tensors that hold none.
+        seed: Where its random numbers start, so that the same are drawn each time.
     """
     device = getattr(_caller, "device", None)
     theirs = nullcontext() if device is None else torch.device(device)
     with _ALONE, torch.inference_mode(False), surroundings_kept(model), random_numbers_kept(), theirs:
+        seeded(seed)
         actor = stand_in(model)
         if training is not None and _set_mode(actor, training, model):
             actor = stand_in(model)  # its `train` folds weights into one another: a network of its own

@@ -22,7 +22,7 @@ from torch.nn.modules import module as globally
 
 from metaprune.graph.reach import contents, is_foreign, reached, restore
 
-__all__ = ["random_numbers_kept", "surroundings_kept"]
+__all__ = ["drawn_so_far", "random_numbers_kept", "seeded", "surroundings_kept"]
 
 _MOST = 20_000  # objects; beyond them nothing is noted
 
@@ -45,6 +45,22 @@ def random_numbers_kept() -> Iterator[None]:
         torch.set_rng_state(tensors)
         if devices:
             torch.cuda.set_rng_state_all(devices)
+
+
+def seeded(seed: int) -> None:
+    """Start the random numbers of Python, NumPy and PyTorch (those of the CPU) anew."""
+    random.seed(seed)
+    numbers = sys.modules.get("numpy.random")
+    if numbers is not None:
+        numbers.seed(seed)
+    torch.default_generator.manual_seed(seed)
+
+
+def drawn_so_far() -> tuple[Any, ...]:
+    """A note that equals another as long as neither Python nor NumPy drew random numbers in between."""
+    numbers = sys.modules.get("numpy.random")
+    _, state, *rest = numbers.get_state() if numbers is not None else ("", b"")
+    return (random.getstate(), bytes(state), *rest)
 
 
 @contextmanager

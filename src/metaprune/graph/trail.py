@@ -30,6 +30,7 @@ _NORMS = {"batch_norm", "instance_norm"}
 _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _SWITCHED = {*_DROPPING, *_NORMS, *_RECURRENT, "scaled_dot_product_attention", "multi_head_attention_forward"}
 """Functions with an argument that says in which mode the network is, or how much to drop."""
+_MOST_HELD = 10_000  # entries of a tensor that are compared one by one
 _FLAGS = {"training", "train", "use_input_stats", "inplace", "dropout_p", "dropout", "p", "momentum"}
 
 
@@ -117,9 +118,16 @@ class _Trail(TorchFunctionMode):
                 continue
             for leaf in pytree.tree_leaves(value):
                 if isinstance(leaf, Tensor):
-                    yield getattr(leaf, "_made", None) or self.known.get(id(leaf), "a tensor that the code holds")
+                    yield getattr(leaf, "_made", None) or self.known.get(id(leaf)) or _held(leaf)
                 elif not (name in _SWITCHED and key is None and isinstance(leaf, bool | float)):
                     yield leaf if isinstance(leaf, int | float | str | None) else str(leaf)
+
+
+def _held(tensor: Tensor) -> tuple[str, ...]:
+    """A tensor that the code made without a function of PyTorch's, or holds besides its parameters and buffers."""
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.numel() > _MOST_HELD:
+        return ("held", str(tensor.shape))
+    return ("held", str(tensor.shape), str(tensor.tolist()))
 
 
 def _counts(args: Any, made: list[Tensor]) -> bool:

@@ -22,16 +22,16 @@ __all__ = ["values_followed"]
 
 
 @contextmanager
-def values_followed(actor: nn.Module) -> Iterator[list[str]]:
+def values_followed(actor: nn.Module) -> Iterator[list[tuple[str, frozenset[str]]]]:
     """Tensors of an export inside carry their values along (PyTorch's own way, as its draft export goes).
 
     Args:
         actor: A stand-in, which is exported inside; its weights' values are copied.
 
     Yields:
-        File and line of each decision, as they come.
+        File and line of each decision, as they come, with the names of the values that it hangs on.
     """
-    decided: list[str] = []
+    decided: list[tuple[str, frozenset[str]]] = []
     values = {name: tensor.detach().clone() for name, tensor in named_tensors(actor).items()}
 
     def give(*_: Any) -> None:
@@ -39,12 +39,13 @@ def values_followed(actor: nn.Module) -> Iterator[list[str]]:
             if isinstance(tensor, FakeTensor):  # PyTorch gives inputs their values, and weights none
                 tensor.real_tensor = values[name]
 
-    def note(*_: Any) -> None:
+    def note(_: Any, decision: Any, *__: Any) -> None:
         frame: types.FrameType | None = sys._getframe(1)
         while frame is not None and not is_network(frame.f_code):
             frame = frame.f_back
         if frame is not None:
-            decided.append(place(frame.f_code, frame.f_lineno))
+            names = frozenset(str(symbol) for symbol in decision.free_symbols)
+            decided.append((place(frame.f_code, frame.f_lineno), names))
 
     hook = actor.register_forward_pre_hook(give, prepend=True)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from metaprune.graph.errors import TraceError
-from metaprune.graph.provenance import is_network
+from metaprune.graph.provenance import is_network, package
 
 __all__ = ["Failure", "blame"]
 
@@ -35,8 +35,8 @@ def blame(error: BaseException, model: nn.Module) -> Failure:
     nor ours.
     """
     cause: BaseException = error.__cause__ if isinstance(error, TraceError) and error.__cause__ is not None else error
-    classes = {type(module) for module in model.modules() if _package(type(module).__module__) != "torch"}
-    packages = {_package(cls.__module__) for cls in classes}
+    classes = {type(module) for module in model.modules() if package(type(module).__module__) != "torch"}
+    packages = {package(cls.__module__) for cls in classes}
     lines, inner = [], []
     failed: type | None = None
     trail = cause.__traceback__
@@ -44,14 +44,10 @@ def blame(error: BaseException, model: nn.Module) -> Failure:
         frame = trail.tb_frame
         if is_network(frame.f_code):
             lines.append(f"{frame.f_code.co_filename}:{trail.tb_lineno}")
-            inner += lines[-1:] if _package(frame.f_globals.get("__name__", "")) in packages else []
+            inner += lines[-1:] if package(frame.f_globals.get("__name__", "")) in packages else []
         if type(frame.f_locals.get("self")) in classes:
             failed = type(frame.f_locals["self"])
         trail = trail.tb_next
     reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     place = (inner or lines or ["a module"])[-1]
     return Failure(f"{place}: {reason}", [path for path, module in model.named_modules() if type(module) is failed])
-
-
-def _package(module: str) -> str:
-    return module.partition(".")[0]

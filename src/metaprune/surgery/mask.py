@@ -16,9 +16,10 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.arguments import wanted_cut
-from metaprune.graph.call import named_arguments
+from metaprune.graph.call import named_arguments, where
 from metaprune.graph.calling import Call
 from metaprune.graph.capture import Captured, capture, mode_of
+from metaprune.graph.errors import TraceError
 from metaprune.graph.flow import wrapped
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference, read
@@ -30,10 +31,16 @@ from metaprune.graph.term import Term, channels, size
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.translate import translated
 
-__all__ = ["HidingInterpreter", "Masked", "Programs", "mask"]
+__all__ = ["AnotherWay", "HidingInterpreter", "Masked", "Programs", "mask"]
 
 _NORMALISING = {"aten.batch_norm", "aten.instance_norm", "aten.fused_moving_avg_obs_fake_quant"}
 """Operators that read across dimensions which their result has, too."""
+_DECIDING = {"aten._assert_scalar", "aten._assert_async"}
+"""What a decision of the code by values became in its program."""
+
+
+class AnotherWay(TraceError):
+    """The code decides by values of tensors, and goes another way on these than on those it was traced with."""
 
 
 @undisturbed
@@ -82,7 +89,7 @@ class Programs:
     """The traced programs of a network, one for each kind of call, to be run with channels hidden.
 
     A call of a kind that is new is traced, and read together with those that the graph was made from: the axes of the
-    plan must be free in it too.
+    plan must be free in it too. So is a call in which the code, which decides by values, goes a way that is new.
 
     Args:
         network: The network at full width, whose tensors and modes are those of the moment.
@@ -127,8 +134,20 @@ class Programs:
             PlanError: Called like this, the network ties or fixes what `kept` cuts.
         """
         kwargs = dict(sorted(kwargs.items()))
-        known = self.interpreter(kept, args, kwargs, silent, method)
-        return known.call(named_tensors(self.network) if tensors is None else tensors, args, kwargs)
+        tensors = named_tensors(self.network) if tensors is None else tensors
+        kind = self.kind(args, kwargs, method)
+        if kind in self.known and self.known[kind].unchecked:
+            self.forget(kind)
+        try:
+            return self.interpreter(kept, args, kwargs, silent, method).call(tensors, args, kwargs)
+        except AnotherWay:
+            self.forget(kind)
+            return self.interpreter(kept, args, kwargs, silent, method).call(tensors, args, kwargs)
+
+    def forget(self, kind: object) -> None:
+        """Trace the next call of a kind anew."""
+        del self.known[kind]
+        self.interpreters.pop(kind, None)
 
     @on_the_cpu()
     @open_to_trees()
@@ -263,8 +282,8 @@ class HidingInterpreter(fx.Interpreter):
         if n.target is torch.ops.aten.view.default:  # hidden channels may lie elsewhere in memory
             return torch.reshape(*args)
         if not living:
-            return super().run_node(n)
-        name = str(getattr(n.target, "overloadpacket", n.target)).rstrip("_")
+            return self.decided(n) if _name(n) in _DECIDING else super().run_node(n)
+        name = _name(n)
         if self.silent and name in {"aten.layer_norm", "aten.rms_norm"} and len(args[1]) == 1:
             [stays] = living["input"].values()
             return _norm_in_place(n.target, named_arguments(n.target, args, kwargs), stays)
@@ -291,6 +310,17 @@ class HidingInterpreter(fx.Interpreter):
         first = next(iter(living.values()))
         return _scatter(result, args[0], first) if "softm" in name or name in _NORMALISING else result
 
+    def decided(self, n: fx.Node) -> Any:
+        """Check a decision of the code by values."""
+        try:
+            return super().run_node(n)
+        except RuntimeError as error:
+            self.extra_traceback = False
+            raise AnotherWay(
+                f"mask: the code decides by values of a tensor at {where(n, None)}, and goes another way here than on "
+                "the inputs that it was traced with;\ngive inputs that go that way, or decide by torch.where"
+            ) from error
+
     def living(self, node: fx.Node) -> dict[str, dict[int, Tensor]]:
         """Per argument and dimension that `node` reads across and that has dead channels: the living ones."""
         if node in self.contractions and any(self.seen.owner.get(read) in self.silent for read in node.all_input_nodes):
@@ -308,6 +338,10 @@ class HidingInterpreter(fx.Interpreter):
                 if len(stays) < size(terms[dim]):
                     result.setdefault(argument, {})[dim] = stays
         return result
+
+
+def _name(node: fx.Node) -> str:
+    return str(getattr(node.target, "overloadpacket", node.target)).rstrip("_")
 
 
 def _hide(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:

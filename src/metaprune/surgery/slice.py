@@ -118,8 +118,9 @@ class _Carving:
         return failure(self.model, self.calls(self.model, {})) is None
 
     def calls(self, small: nn.Module, kept: Mapping[str, tuple[int, ...]]) -> list[Call]:
-        """The calls that run different operators, as a cut network is called."""
-        distinct = [one for one in self.judge.seen if self.graph.passes[one.place].like is None]
+        """The calls that run different operators, and the same each time, as a cut network is called."""
+        passes = self.graph.passes
+        distinct = [s for s in self.judge.seen if passes[s.place].like is None and passes[s.place].seed is None]
         return [with_states_cut(moved(small, one.call), one, kept) for one in distinct]
 
     def crash(self, kept: Mapping[str, tuple[int, ...]], small: nn.Module) -> Failure | None:

@@ -10,6 +10,7 @@ from torch import nn
 from metaprune.graph.attributes import whole_numbers
 from metaprune.graph.calling import Call
 from metaprune.graph.capture import capture, check_inputs
+from metaprune.graph.chance import other_ways, with_its_chance
 from metaprune.graph.counting import Outputs
 from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.infer import Inference, read
@@ -67,15 +68,17 @@ def trace(
     alone = not any(call.training for call in calls)
     written = observe(model, [*wanted, replace(first, training=True)] if alone else wanted)
     model = written_out(model, written)
-    captured = [capture(model, call) for call in wanted]
+    captured = [with_its_chance(model, capture(model, call)) for call in wanted]
     training = training_of(model, first) if alone else Training()
-    captured += [training.captured] if training.captured is not None else []
+    captured += training.captured
+    ways = [call for call in wanted if call.training] if not alone else [replace(first, training=True)]
+    captured += [one for call in ways if training.uncaptured is None for one in other_ways(model, call, captured)]
 
     stages: tuple[tuple[Tie, ...], ...] = ()
     inferences = read(model, captured, outputs=outputs)
     if training.norms is not None and as_in_evaluation(inferences[0], training.norms) is None:
         training = training_of(model, first, export=True)
-        captured += [training.captured] if training.captured is not None else []
+        captured += training.captured
         inferences = read(model, captured, outputs=outputs)
     solution = solve(model, inferences[0].graph)
     while solution.ties and len(stages) < _MOST_ROUNDS:
@@ -84,10 +87,10 @@ def trace(
         solution = solve(model, inferences[0].graph)
     graph = _assembled(inferences, training, solution)
     graph = replace(graph, written_out=written)
-    if training.uncaptured is not None or any(one.decided for one in captured):
+    if training.uncaptured is not None or any(one.decided or one.seed is not None for one in captured):
         graph = graph.fixing(feeding_what_is_unread(model, graph))
     forks = any(isinstance(way, Way) and way.beside for _, _, way in _scales(graph))
-    constants = any(one.constants for one in graph.passes)
+    constants = any(one.constants for one in graph.passes if one.seed is None)
     numbers = whole_numbers(model)
     if (
         forks

@@ -11,10 +11,12 @@ from torch import fx, nn
 from metaprune.graph.call import named_arguments
 from metaprune.graph.calling import Call
 from metaprune.graph.capture import Captured, capture
+from metaprune.graph.chance import is_by_chance, with_its_chance
 from metaprune.graph.errors import TraceError
 from metaprune.graph.infer import Inference
 from metaprune.graph.quiet import quiet
 from metaprune.graph.rehearsal import rehearsal
+from metaprune.graph.surroundings import drawn_so_far
 from metaprune.graph.term import axes_of
 from metaprune.graph.trail import follow, switches
 
@@ -30,12 +32,12 @@ class Training:
     Attributes:
         norms: Where it runs the operators of the evaluation forward: for each batch or instance norm, whether it takes
             the statistics of its input.
-        captured: Its own export, where it runs others.
+        captured: Its own export, where it runs others; more of them where what it runs hangs on random numbers.
         uncaptured: Why there is none, in words.
     """
 
     norms: Sequence[bool] | None = None
-    captured: Captured | None = None
+    captured: Sequence[Captured] = ()
     uncaptured: str | None = None
 
 
@@ -53,13 +55,18 @@ def training_of(model: nn.Module, evaluation: Call, export: bool = False) -> Tra
             with rehearsal(model, training=False) as actor, quiet():
                 steps = follow(actor, evaluation)
             with rehearsal(model, training=True) as actor, quiet():
+                before = drawn_so_far()
                 norms = switches(steps, follow(actor, call))
+                drew = drawn_so_far() != before
         except Exception:
             norms = None  # the export says what went wrong
-        if norms is not None:
+        if norms is not None and not (drew and is_by_chance(model, call)):
             return Training(norms)
     try:
-        return Training(captured=capture(model, call))
+        captured = with_its_chance(model, capture(model, call))
+        if captured.seed is None and not export and is_by_chance(model, call):
+            captured = replace(captured, seed=0)
+        return Training(captured=[captured])
     except TraceError as error:
         cause = error.__cause__ or error
         reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)

@@ -21,12 +21,14 @@ from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import axes_of
 from metaprune.surgery.blame import blame
 from metaprune.surgery.index import index
-from metaprune.surgery.mask import HidingInterpreter
+from metaprune.surgery.mask import AnotherWay, HidingInterpreter
 from metaprune.surgery.still import Still, draws, is_stilled
 
 __all__ = ["Judge", "moved", "with_states_cut"]
 
 Kept = Mapping[str, tuple[int, ...]]
+
+_DRAWS = 4  # in which a cut network must run where what it runs hangs on them
 
 
 def moved(model: nn.Module, call: Call) -> Call:
@@ -84,12 +86,19 @@ class Judge:
 
     def read_anew(self, calls: list[Call]) -> tuple[Inference, ...]:
         """The inferences, from exports where the network lies now."""
-        captured = [capture(self.model, call) for call in calls]
+        seeds = [one.seed for one in self.graph.passes]
+        captured = [
+            replace(capture(self.model, call, seed=seed or 0), seed=seed)
+            for call, seed in zip(calls, seeds, strict=True)
+        ]
         return read(self.model, captured, self.graph.ties, self.graph.outputs)
 
     def is_random(self, inference: Inference) -> bool:
-        """Whether a pass draws random numbers along a free axis, which no two networks of other widths do alike."""
-        return any(
+        """Whether a pass draws random numbers along a free axis, which no two networks of other widths do alike.
+
+        Or whether what it runs hangs on them.
+        """
+        return self.graph.passes[inference.place].seed is not None or any(
             draws(node) and not is_stilled(node) and any(map(self.graph.is_free, _axes(inference, node)))
             for node in inference.nodes
         )
@@ -107,6 +116,8 @@ class Judge:
         if any(tensor.is_meta for tensor in named_tensors(self.model).values()):
             return None
         for place, inference in enumerate(self.seen):
+            if self.graph.passes[place].seed is not None and (problem := self.failure_in(inference, small, kept)):
+                return f"{problem} (in the call {inference.call})"
             says_nothing_new = self.graph.passes[place].like is not None and not inference.switched
             if self.is_random(inference) or says_nothing_new:
                 continue
@@ -114,12 +125,26 @@ class Judge:
                 return problem + (f" (in the call {inference.call})" if place else "")
         return None
 
+    def failure_in(self, inference: Inference, small: nn.Module, kept: Kept) -> str | None:
+        """What a cut network raises in a call in which, by chance, it runs this or that."""
+        for seed in range(_DRAWS):
+            call = with_states_cut(moved(self.model, inference.call), inference, kept)
+            try:
+                with rehearsal(small, call.training, seed=seed) as actor:
+                    call.of(actor)
+            except Exception as error:  # whatever the code of a network raises where a width does not suit it
+                return blame(error, small)
+        return None
+
     def objection_in(self, inference: Inference, small: nn.Module, kept: Kept) -> str | None:
         """As `objection`, in one call."""
         call = moved(self.model, inference.call)
         masked = HidingInterpreter(inference, kept)
-        with open_to_trees(), rehearsal(self.model, call.training) as whole, Still():
-            expected = masked.leaves(named_tensors(whole), call.args, call.kwargs)
+        try:
+            with open_to_trees(), rehearsal(self.model, call.training) as whole, Still():
+                expected = masked.leaves(named_tensors(whole), call.args, call.kwargs)
+        except AnotherWay as error:
+            return str(error).partition("\n")[0]
         call = with_states_cut(moved(self.model, inference.call), inference, kept)
         try:
             with rehearsal(small, call.training) as actor, Still():

@@ -59,7 +59,8 @@ def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) ->
     before, after = _skeletons(widths), _skeletons({})
     image: dict[Variable, Skeleton] = {}
 
-    tied = bool(old.ties)
+    loose = [one for one in old.passes if one.seed is not None]  # they are not read again
+    tied = bool(old.ties or loose)
 
     def agree(one: tuple[Term, ...], other: tuple[Term, ...]) -> bool:
         return len(one) == len(other) and all(
@@ -70,15 +71,21 @@ def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) ->
         if (problem := _mismatch_of_passes(one_pass, other_pass, agree)) is not None:
             call = f" (in the call {one_pass.call})" if len(old.passes) > 1 and one_pass is not old.passes[0] else ""
             return problem + call
+    anew = None if not loose else {source for one in distinct(new) for source in _read(one)}
     for name, dims in {**old.tensors, **old.tables}.items():
-        if not agree(dims, new.tensors.get(name) or new.tables.get(name, ())):
+        if (anew is None or name in anew) and not agree(dims, new.tensors.get(name) or new.tables.get(name, ())):
             return f"tensor {name} is read differently after the cut"
     return None
 
 
 def distinct(graph: ChannelGraph) -> list[Pass]:
-    """The passes that run other operators than those before them: what must be verified by an export."""
-    return [one for one in graph.passes if one.like is None]
+    """The passes that run other operators than those before them, each time: what must be verified by an export."""
+    return [one for one in graph.passes if one.like is None and one.seed is None]
+
+
+def _read(one: Pass) -> set[int | str]:
+    """What the operators of a pass read: each other's results, inputs, and tensors by name."""
+    return {source for operator in one.operators for source, _ in operator.operands}
 
 
 def _mismatch_of_passes(
