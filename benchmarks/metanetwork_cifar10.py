@@ -149,6 +149,20 @@ TRANSFER = {
 
 
 @dataclass(frozen=True)
+class Acting:
+    """A function of the step as what happens `during` a training; it has no state."""
+
+    after_step: Callable[[int, int], None]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
 class GroupLasso:
     """Train with a group penalty for a share of the epochs, then cut by magnitude.
 
@@ -186,7 +200,7 @@ class GroupLasso:
             recipe,
             stop=epochs,
             name="group lasso",
-            after_step=shrink,
+            during=[Acting(shrink)],
             checkpoint=problem.checkpoint,
             progress=problem.progress,
         )
@@ -368,7 +382,7 @@ class Work:
             )
             mp.recalibrate(sparse.model, task.train, task.inputs)
             raw = evaluate(sparse.model, task.val, task, recipe)
-            fit(sparse.model, task, recipe, name=pattern, after_step=sparse.keep, checkpoint=folder / "checkpoints")
+            fit(sparse.model, task, recipe, name=pattern, during=[sparse], checkpoint=folder / "checkpoints")
             assert task.test is not None
             return {
                 "network": name,

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from metaprune.surgery.recalibrate import recalibrate as recalibrate
     from metaprune.surgery.slice import slice as slice
     from metaprune.surgery.trace import trace as trace
-    from metaprune.train.engine import Recipe as Recipe
+    from metaprune.train.callbacks import Callback as Callback
     from metaprune.train.engine import evaluate as evaluate
     from metaprune.train.engine import fit as fit
+    from metaprune.train.partners import Partner as Partner
+    from metaprune.train.recipe import Recipe as Recipe
     from metaprune.train.restoration import Denoising as Denoising
     from metaprune.train.restoration import SuperResolution as SuperResolution
     from metaprune.train.task import Classification as Classification
@@ -50,13 +52,15 @@ _HOME = {
     "Axis": "graph.term",
     "Budget": "cost.budget",
     "Call": "graph.calling",
+    "Callback": "train.callbacks",
     "ChannelGraph": "graph.graph",
     "Classification": "train.task",
     "Denoising": "train.restoration",
     "Limits": "graph.limits",
     "MetapruneError": "graph.errors",
+    "Partner": "train.partners",
     "Plan": "graph.plan",
-    "Recipe": "train.engine",
+    "Recipe": "train.recipe",
     "Result": "session.result",
     "SuperResolution": "train.restoration",
     "Task": "train.task",

@@ -15,7 +15,7 @@ from metaprune.graph.plan import Plan
 from metaprune.methods.method import Method, OneShot, Problem
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
-from metaprune.train.engine import Recipe
+from metaprune.train.recipe import Recipe
 from metaprune.train.task import Classification, Task
 
 __all__ = ["plan", "scores"]

@@ -17,7 +17,7 @@ from metaprune.graph.tensors import digest
 from metaprune.methods.method import Method
 from metaprune.saving import taken
 from metaprune.train.atomic import FileError, read_json, write_json
-from metaprune.train.engine import Recipe
+from metaprune.train.recipe import Recipe
 
 __all__ = ["RunFolder", "check", "remembered"]
 

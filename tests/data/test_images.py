@@ -16,6 +16,7 @@ import metaprune.data.images as images_module
 from metaprune.data import DataError, Images, load_images, load_test_images
 from metaprune.data.images import shrunk
 from metaprune.data.pairs import turned
+from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.checkpoint import Checkpoint
 
 SIZES = [(40, 32), (33, 47), (36, 36), (50, 34), (41, 43)]  # width, height
@@ -222,11 +223,13 @@ def test_a_resumed_training_sees_the_same_batches(folder: Path, tmp_path: Path) 
         torch.manual_seed(0)
         network = nn.Conv2d(1, 1, 3, padding=1)
 
-        def after(step: int, _: int) -> None:
-            if step == halt:
-                raise Halt
+        class Dying(Callback):
+            def on_step(self, moment: Moment) -> None:
+                if moment.step - 1 == halt:
+                    raise Halt
 
-        mp.fit(network, task, recipe, checkpoint=Checkpoint(checkpoint, seconds=0), after_step=after, progress=False)
+        kept = Checkpoint(checkpoint, seconds=0)
+        mp.fit(network, task, recipe, checkpoint=kept, callbacks=[Dying()], progress=False)
         return network.weight.detach()
 
     expected = trained(tmp_path / "whole")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -30,7 +31,7 @@ from metaprune.methods.graph_metanetwork.learning.area import metrics
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks
 from metaprune.methods.method import Method, Problem
 from metaprune.session import measuring
-from metaprune.train import Recipe, Task, engine
+from metaprune.train import Recipe, Task, Training, engine
 from metaprune.train.task import First
 from tests.device import second
 from tests.methods import small
@@ -263,6 +264,27 @@ def checkpoints(device: torch.device) -> Any:
     return found
 
 
+@check
+def partners(device: torch.device) -> Any:
+    """A head in the network's optimizer and a critic with one of its own, gradients of three batches in a step."""
+
+    def step(training: Training, batch: Any) -> Tensor:
+        logits = training.network(batch[0])
+        training.update("critic", training.partners["critic"](logits.detach()).square().mean())
+        return F.cross_entropy(training.partners["head"](logits), batch[1]) + training.partners["critic"](logits).mean()
+
+    torch.manual_seed(3)
+    beside = {"head": mp.Partner(nn.Linear(3, 3)), "critic": mp.Partner(nn.Linear(3, 1), lr=0.02)}
+    adversarial = replace(task(), step=step, partners=beside)
+    found = []
+    for method in (mp.DHP(), mp.Taylor()):
+        model, given = convolutional(), recipe(device, accumulate=3, schedule="linear")
+        result = mp.prune(model, EXAMPLE, method=method, budget=BUDGET, task=adversarial, recipe=given, progress=False)
+        found += [result.model.state_dict(), *(module.state_dict() for module in result.partners.values())]
+    assert {tensor.device.type for state in found for tensor in state.values()} == {"cpu"}
+    return found
+
+
 class Breaks:
     """Batches, until so many were given."""
 
@@ -358,7 +380,7 @@ def zeros(device: torch.device) -> Any:
     model, _ = on(device, convolutional())
     found = []
     for sparse in (mp.sparsify(model, 0.7), mp.sparsify(model, n=2, m=4)):
-        mp.fit(sparse.model, task(), recipe(device, 1), after_step=sparse.keep, progress=False)
+        mp.fit(sparse.model, task(), recipe(device, 1), during=[sparse], progress=False)
         found.append((sparse.model.state_dict(), dict(sparse.masks), sparse.sparsity))
     return found
 

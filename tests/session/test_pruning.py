@@ -547,3 +547,61 @@ def test_networks_that_restore_images(method: Method, scale: int) -> None:
     assert from_json(to_json(report)) == report
     assert 'src="data:image/png;base64,' in render(report)
     assert result.model(torch.rand(1, 1, 9, 7)).shape == (1, 1, 9 * scale, 7 * scale)  # another size
+
+
+# Partners and accumulation.
+
+
+def embedding_task() -> mp.Task:
+    """The network's logits are features here; a head tells the classes."""
+
+    def step(training: Any, batch: Any) -> Tensor:
+        return F.cross_entropy(training.partners["head"](training.network(batch[0])), batch[1])
+
+    torch.manual_seed(2)
+    return replace(small.task(), step=step, partners={"head": mp.Partner(nn.Linear(3, 3))})
+
+
+@pytest.mark.parametrize(
+    "method", [mp.DHP(), mp.Taylor(), mp.GraphMetanetwork(trial=2)], ids=lambda method: method.name
+)
+def test_partners_train_along_and_come_back(method: Method, tmp_path: Path) -> None:
+    task = embedding_task()
+    head = task.partners["head"].module
+    before = head.weight.clone()
+    result = prune(method=method, task=task, out=tmp_path)
+    trained = result.partners["head"]
+    assert torch.equal(head.weight, before)
+    assert head.weight.grad is None
+    assert not torch.equal(trained.weight, before)
+    again = prune(method=method, task=task, out=tmp_path)
+    assert torch.equal(again.partners["head"].weight, trained.weight)
+    assert same(again.model, result.model)
+    assert result.report.settings["partner.head"].startswith("weights ")
+    other = replace(task, partners={"head": mp.Partner(nn.Linear(3, 3))})
+    with pytest.raises(MetapruneError, match=r"holds another run \(its preprocessing differ"):
+        prune(method=method, task=other, out=tmp_path)
+
+
+def test_the_search_and_the_fine_tuning_train_the_same_partner() -> None:
+    """Where fine-tuning begins, the head is a step further than at the last batch of the search."""
+    seen: list[Tensor] = []
+    task = embedding_task()
+
+    def step(training: Any, batch: Any) -> Tensor:
+        seen.append(training.partners["head"].weight.detach().clone())
+        return task.step(training, batch)  # type: ignore[misc]
+
+    prune(method=mp.DHP(search=0.5), task=replace(task, step=step), recipe=small.recipe(2))
+    rehearsed, first, *_ = seen
+    assert torch.equal(rehearsed, first)
+    assert len(seen) == 1 + 12 + 12
+    assert (seen[13] - seen[12]).norm() < (seen[13] - first).norm() / 3
+
+
+@pytest.mark.parametrize("accumulate", [2, 5])
+def test_a_budget_holds_where_gradients_are_accumulated(accumulate: int) -> None:
+    tight = mp.Budget(macs=0.3, multiple_of=1)
+    for method in (mp.DHP(), mp.DHP(search=1.0, steering="threshold")):
+        result = prune(method=method, recipe=small.recipe(2, accumulate=accumulate), budget=tight)
+        assert mp.macs(result.graph, result.plan) <= 0.3 * mp.macs(result.graph)

@@ -41,11 +41,12 @@ class Walk:
     """A state beside the network: counts, and walks at random."""
 
     def __init__(self) -> None:
-        self.steps, self.place = 0, torch.zeros(2)
+        self.steps, self.place, self.then = 0, torch.zeros(2), lambda: None
 
-    def step(self) -> None:
+    def after_step(self, step: int, steps: int) -> None:
         self.steps += 1
         self.place += torch.randn(2)
+        self.then()
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "place": self.place}
@@ -65,10 +66,6 @@ def train(folder: Path, optimizer: str, kill: str = "") -> None:
             if countdown == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             countdown -= 1
-
-    def after_step(step: int, steps: int) -> None:
-        walk.step()
-        maybe("after step")
 
     def metric(logits: Tensor, batch: Any) -> Any:
         maybe("evaluating")
@@ -93,13 +90,13 @@ def train(folder: Path, optimizer: str, kill: str = "") -> None:
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(16, 3)
     )
     walk = Walk()
+    walk.then = lambda: maybe("after step")
     task = Classification(DataLoader(Noisy(38), batch_size=8, shuffle=True), DataLoader(Noisy(12), batch_size=8))
     fit(
         network,
         dataclasses.replace(task, metric=metric),
         Recipe(epochs=3, lr=0.05, warmup=1.0, optimizer=optimizer, device="cpu"),  # type: ignore[arg-type]
-        after_step=after_step,
-        state=walk,
+        during=[walk],
         checkpoint=Checkpoint(folder, seconds=0),
         progress=False,
     )

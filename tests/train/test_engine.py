@@ -5,6 +5,7 @@ import math
 import random
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from metaprune.train import Classification, Recipe, Task, TaskError, TrainError, evaluate, fit
-from metaprune.train.engine import _as_moved, pick_precision
+from metaprune.train.callbacks import Callback, Moment
+from metaprune.train.optimizers import as_moved
+from metaprune.train.recipe import pick_precision
 from metaprune.train.scores import scores, scores_of_outputs
 
 
@@ -69,13 +72,14 @@ def test_modes_layout_gradients_and_random_numbers_are_given_back(
 
 
 def test_modes_and_random_numbers_are_given_back_after_an_error(network: nn.Module, task: Task, recipe: Recipe) -> None:
-    def stop(step: int, steps: int) -> None:
-        raise KeyboardInterrupt
+    class Stopping(Callback):
+        def on_step(self, moment: Moment) -> None:
+            raise KeyboardInterrupt
 
     network.eval()
     before = torch.get_rng_state()
     with pytest.raises(KeyboardInterrupt):
-        fit(network, task, recipe, after_step=stop, progress=False)
+        fit(network, task, recipe, callbacks=[Stopping()], progress=False)
     assert not network.training
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -121,10 +125,31 @@ def test_one_schedule_spans_two_phases(network: nn.Module, task: Task, recipe: R
     assert [(row.epoch, row.phase) for row in parts] == [(1, "search"), (2, "search"), (3, "rest")]
 
 
-def test_after_step_sees_every_step_of_its_phase(network: nn.Module, task: Task, recipe: Recipe) -> None:
-    seen: list[tuple[int, int]] = []
-    fit(network, task, recipe, start=1, after_step=lambda *step: seen.append(step), progress=False)
-    assert seen == [(step, 12) for step in range(12)]
+class Counting:
+    """A projector that only counts."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def after_step(self, step: int, steps: int) -> None:
+        self.seen.append((step, steps))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": len(self.seen)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seen = [(-1, -1)] * state["seen"]
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 12), (5, 3)])
+def test_after_step_sees_every_step_of_its_phase(
+    network: nn.Module, task: Task, recipe: Recipe, accumulate: int, steps: int
+) -> None:
+    """Two epochs of six batches: the last two of twelve make a step too, where five are accumulated."""
+    counting, recipe = Counting(), replace(recipe, accumulate=accumulate)
+    fit(network, task, recipe, start=1, during=[counting], progress=False)
+    assert counting.seen == [(step, steps) for step in range(steps)]
+    assert recipe.steps(6, 2) == steps
 
 
 def test_nothing_to_do(network: nn.Module, task: Task, recipe: Recipe) -> None:
@@ -230,7 +255,7 @@ def test_bad_numbers_are_never_saved(
     assert not all(parameter.isfinite().all() for parameter in network.parameters())
     tree = checkpoint.load()
     assert (tree["epoch"], tree["batch"]) == (0, 3)
-    assert all(value.isfinite().all() for value in tree["module"].values())
+    assert all(value.isfinite().all() for value in tree["modules"]["network"].values())
 
 
 def test_no_batches(network: nn.Module, task: Task, recipe: Recipe) -> None:
@@ -391,7 +416,7 @@ def test_parameters_that_moved_are_found_by_their_names(network: nn.Module) -> N
     strange = nn.Parameter(torch.ones(1))
     groups = [{"params": [*network.parameters(), strange], "lr": 0.5}]
     moved = copy.deepcopy(network)
-    [group] = _as_moved(groups, names, moved) or []
+    [group] = as_moved(groups, names, moved) or []
     assert group["lr"] == 0.5
     *inside, outside = group["params"]
     assert outside is strange

@@ -70,7 +70,7 @@ def test_two_of_four_fits_the_format_of_semi_structured_kernels() -> None:
     conversions = pytest.importorskip("torch.sparse._semi_structured_conversions")
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 3))
     sparse = mp.sparsify(model, n=2, m=4)
-    mp.fit(sparse.model, small.task(), small.recipe(1), after_step=sparse.keep, progress=False)
+    mp.fit(sparse.model, small.task(), small.recipe(1), during=[sparse], progress=False)
 
     def there_and_back(weight: torch.Tensor) -> torch.Tensor:
         return conversions.sparse_semi_structured_to_dense_cutlass(
@@ -96,7 +96,7 @@ def test_training_keeps_the_zeros(how: dict[str, float]) -> None:
     model = small.network()
     before = copy.deepcopy(model.state_dict())
     sparse = mp.sparsify(model, **how)
-    mp.fit(sparse.model, small.task(), small.recipe(1), after_step=sparse.keep, progress=False)
+    mp.fit(sparse.model, small.task(), small.recipe(1), during=[sparse], progress=False)
     for name, mask in sparse.masks.items():
         weight = sparse.model.get_parameter(name).detach()
         assert not weight[~mask].any()

@@ -427,7 +427,7 @@ def evaluate(
     from metaprune.cli.doubt import doubt
     from metaprune.cli.resolve import UsageError, find, report_in, settings_of, task_of
     from metaprune.cli.show import console, scores_line
-    from metaprune.train.engine import Recipe
+    from metaprune.train.recipe import Recipe
     from metaprune.train.scores import scores, scores_of_outputs
 
     set_threads(threads)

@@ -22,7 +22,8 @@ from metaprune.report.report import Report
 from metaprune.session.measuring import figures, in_turns
 from metaprune.session.pruning import prune
 from metaprune.session.result import Result
-from metaprune.train.engine import Recipe, fit
+from metaprune.train.engine import fit
+from metaprune.train.recipe import Recipe
 from metaprune.train.task import Classification, Task
 
 __all__ = ["run"]

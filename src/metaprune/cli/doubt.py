@@ -10,7 +10,8 @@ from torch import nn
 
 from metaprune.data.batches import Batches
 from metaprune.data.preprocessing import IMAGENET, Preprocessing
-from metaprune.train.engine import Recipe, evaluate
+from metaprune.train.engine import evaluate
+from metaprune.train.recipe import Recipe
 from metaprune.train.task import First, Task
 
 __all__ = ["below_expected", "better_statistics", "doubt", "guessing"]

@@ -151,7 +151,7 @@ def meta_train(
     from metaprune.methods.graph_metanetwork.learning.meta_train import meta_train as run
     from metaprune.methods.graph_metanetwork.learning.teach import teach
     from metaprune.methods.graph_metanetwork.learning.zoo import entries, known, networks
-    from metaprune.train.engine import Recipe
+    from metaprune.train.recipe import Recipe
 
     set_threads(threads)
     goals: dict[GoalName, Goal] = {

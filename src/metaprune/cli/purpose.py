@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metaprune.data.preprocessing import Preprocessing
-    from metaprune.train.engine import Recipe
+    from metaprune.train.recipe import Recipe
     from metaprune.train.task import Task
 
 __all__ = ["Cut", "Look", "Optimizer", "Purpose", "Ready", "Schedule", "TaskName", "label_of", "scheduled"]
@@ -281,7 +281,7 @@ class Purpose:
         **fields: Any,
     ) -> tuple[Recipe, Recipe]:
         """How to train the dense network, and how to search and fine-tune after it (`after` is for that alone)."""
-        from metaprune.train.engine import Recipe
+        from metaprune.train.recipe import Recipe
 
         optimizer = optimizer or (Optimizer.adamw if self.restores else Optimizer.sgd)
         usual, decay = RATES[self.restores, optimizer]

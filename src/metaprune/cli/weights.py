@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from metaprune.cli.resolve import UsageError
 from metaprune.graph.tensors import digest
 from metaprune.train.atomic import FileError, read_tensors, write_weights
-from metaprune.train.engine import Recipe, fit
+from metaprune.train.engine import fit
+from metaprune.train.recipe import Recipe
 from metaprune.train.task import Task, settings_of
 
 __all__ = ["give", "train_dense"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from metaprune.cost.budget import Budget
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
-from metaprune.train.engine import Recipe
-from metaprune.train.run import Row
+from metaprune.train.engine import fit
+from metaprune.train.optimizers import Groups
+from metaprune.train.recipe import Recipe
+from metaprune.train.run import History, Projector, Row
 from metaprune.train.task import Task
 
 __all__ = ["Found", "Method", "OneShot", "Problem"]
@@ -42,6 +44,41 @@ class Problem:
     checkpoint: Path | None = None
     progress: bool = True
     at_once: bool = False
+
+    def fit(
+        self,
+        model: nn.Module,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        name: str,
+        during: Sequence[Projector] = (),
+        parameters: Groups | None = None,
+        checkpoint: Path | None = None,
+    ) -> History:
+        """Train as the user asked for it: `mp.fit` with the problem's task and recipe; a method trains by nothing else.
+
+        Args:
+            model: Trained in place, and with it the partners of the task.
+            start: The first epoch.
+            stop: The epoch after the last one.
+            name: Of the phase, in the history and on the screen.
+            during: What changes the network after steps, such as a search.
+            parameters: Groups for the optimizer.
+            checkpoint: A folder of its own; by default the problem's.
+        """
+        return fit(
+            model,
+            self.task,
+            self.recipe,
+            start=start,
+            stop=stop,
+            name=name,
+            during=during,
+            parameters=parameters,
+            checkpoint=self.checkpoint if checkpoint is None else checkpoint,
+            progress=self.progress,
+        )
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.tensors import call_with, in_double, named_tensors
+from metaprune.graph.tensors import in_double, named_tensors
 from metaprune.graph.term import axes_of, places
 from metaprune.surgery.attention import written_out
 from metaprune.train import randomness
+from metaprune.train.stepping import asker
 from metaprune.train.task import Task, on
 
 __all__ = ["BATCHES", "evidence_per_cost", "gate_gradients", "group_norms", "relative_norms"]
@@ -80,14 +81,13 @@ def gate_gradients(
     device = next((leaf.device for leaf in leaves.values()), None)
     found: dict[str, list[Tensor]] = {name: [] for name in graph.free}
     model.eval()
+    asked = asker(model, task)
     try:
         with randomness.isolated():
             randomness.seed(seed)
             for batch in itertools.islice(iter(task.train), most):
-                moved = on(device, batch)
-                args, kwargs = task.inputs(moved)
                 with torch.enable_grad():
-                    loss = task.loss(call_with(model, leaves, args, kwargs), moved)
+                    loss = asked(leaves, on(device, batch))
                     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
                 said = {
                     name: in_double(leaf * gradient)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from metaprune.report.report import Sample, Shot
-from metaprune.train.engine import Recipe
+from metaprune.train.recipe import Recipe
 from metaprune.train.scores import scores, scores_of_outputs
 from metaprune.train.task import Batch, Task
 

@@ -16,8 +16,9 @@ from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.report.report import Figures, Floor
-from metaprune.train.engine import Recipe, device_of
+from metaprune.train.engine import device_of
 from metaprune.train.randomness import isolated
+from metaprune.train.recipe import Recipe
 from metaprune.train.scores import scores, scores_of_outputs
 from metaprune.train.task import Loader, Task
 from metaprune.version import VERSION

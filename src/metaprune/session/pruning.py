@@ -21,13 +21,14 @@ from metaprune.report.report import Alignment
 from metaprune.run_folder import RunFolder, remembered
 from metaprune.session.cutting import shrink
 from metaprune.session.measuring import figures, in_turns
-from metaprune.session.reporting import Asked, Compared, report_of, unaligned
+from metaprune.session.reporting import Asked, Compared, of_data, report_of, unaligned
 from metaprune.session.result import Result
 from metaprune.session.translating import translated
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
-from metaprune.train.engine import Recipe, evaluate, rehearse
+from metaprune.train.engine import evaluate, rehearse
 from metaprune.train.folder import one_at_a_time
+from metaprune.train.recipe import Recipe
 from metaprune.train.task import Task
 
 __all__ = ["prune"]
@@ -84,8 +85,10 @@ def prune(
     bounded, translation = remembered(out, budget) or translated(model, graph, budget, recipe)
     allocation = Allocation(graph, bounded)
     rehearse(model, task, recipe)
+    task = task.cloned()  # search and fine-tuning train the same partners, and not the user's
 
-    asked = Asked(model, graph, method, budget, task, recipe, network or type(model).__name__, data, commands)
+    name = network or type(model).__name__
+    asked = Asked(model, graph, method, budget, task, recipe, name, data, commands, of_data(task))
     dense = figures(model, graph, None, task, recipe, asked.split)
     dense_val = dense.metric if asked.split == "val" else evaluate(model, task.val, task, recipe)
     folder = None if out is None else RunFolder.claim(out, model, graph, method, budget, recipe, data, asked.of_data)
@@ -111,7 +114,8 @@ def prune(
         alignment=None if rough is None else Alignment(bounded.multiple_of, macs(graph, rough.plan), times["rough"]),
         translation=translation,
     )
-    return Result(small, plan, report_of(asked, found, shrunk, measured), graph)
+    partners = {name: partner.module for name, partner in task.partners.items()}
+    return Result(small, plan, report_of(asked, found, shrunk, measured), graph, partners)
 
 
 def _known(budget: object, task: object, recipe: object, method: object, limits: object) -> None:

@@ -13,6 +13,7 @@ from metaprune.cost.budget import Allocation, Budget
 from metaprune.cost.closed_form import axis_shares, layer_macs
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
+from metaprune.graph.tensors import digest
 from metaprune.methods.method import Found, Method
 from metaprune.report.gallery import samples
 from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, LayerRow, Report
@@ -21,11 +22,11 @@ from metaprune.session.cutting import SILENT, Shrunk
 from metaprune.session.measuring import environment, floor, part
 from metaprune.session.translating import Measured
 from metaprune.surgery.slice import Cut, carve
-from metaprune.train.engine import Recipe
+from metaprune.train.recipe import Recipe
 from metaprune.train.run import Row
 from metaprune.train.task import Task, settings_of
 
-__all__ = ["Asked", "Compared", "report_of", "unaligned"]
+__all__ = ["Asked", "Compared", "of_data", "report_of", "unaligned"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Asked:
         network: The name of the network in the report.
         data: The name of the data.
         commands: What reproduces the run.
+        of_data: From `of_data`, before anything trained.
     """
 
     model: nn.Module
@@ -53,16 +55,22 @@ class Asked:
     network: str
     data: str
     commands: tuple[str, ...]
+    of_data: dict[str, str]
 
     @property
     def split(self) -> str:
         """Which split figures are of: "test" where there is one, else "val"."""
         return "val" if self.task.test is None else "test"
 
-    @property
-    def of_data(self) -> dict[str, str]:
-        """What the loader and the task say of themselves."""
-        return settings_of(self.task.train) | dict(self.task.settings)
+
+def of_data(task: Task) -> dict[str, str]:
+    """What the loader and the task say of themselves, and with what weights partners begin."""
+    beside = {
+        f"partner.{name}": f"weights {digest(partner.module.state_dict())[:12]}"
+        + ("" if partner.lr is None else f", lr {partner.lr:g}")
+        for name, partner in task.partners.items()
+    }
+    return settings_of(task.train) | dict(task.settings) | beside
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -23,12 +24,14 @@ class Result:
         plan: The channels that stayed.
         report: What was cut, what it cost and what it won.
         graph: The channel graph of the network that was given.
+        partners: What trained beside it (`Task.partners`), by name: copies.
     """
 
     model: nn.Module
     plan: Plan
     report: Report
     graph: ChannelGraph
+    partners: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """What came of it, in a line."""

@@ -13,7 +13,7 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.saliency import group_norms
 from metaprune.session.measuring import in_turns
 from metaprune.surgery.slice import carve
-from metaprune.train.engine import Recipe
+from metaprune.train.recipe import Recipe
 
 __all__ = ["HALVINGS", "Measured", "translated"]
 

@@ -1,24 +1,33 @@
 """Train a network: what for (`Task`), how (`Recipe`), and a loop that survives a kill (`fit`)."""
 
+from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
-from metaprune.train.engine import Recipe, evaluate, fit
+from metaprune.train.engine import evaluate, fit
+from metaprune.train.partners import Partner
+from metaprune.train.recipe import Recipe
 from metaprune.train.restoration import Denoising, SuperResolution
-from metaprune.train.run import History, Row, TrainError
+from metaprune.train.run import History, Projector, Row, TrainError
+from metaprune.train.stepping import Training
 from metaprune.train.task import Classification, Pictures, Task, TaskError, distil
 
 __all__ = [
+    "Callback",
     "Checkpoint",
     "CheckpointError",
     "Classification",
     "Denoising",
     "History",
+    "Moment",
+    "Partner",
     "Pictures",
+    "Projector",
     "Recipe",
     "Row",
     "SuperResolution",
     "Task",
     "TaskError",
     "TrainError",
+    "Training",
     "distil",
     "evaluate",
     "fit",

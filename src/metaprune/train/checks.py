@@ -1,7 +1,7 @@
 """What comes out of a task's loaders and functions, checked where it comes out: each misfit is one clear error."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from metaprune.train.task import Batch, Loader, Task, TaskError
 __all__ = [
     "TrainError",
     "answer",
+    "blaming",
     "counted",
     "examples_of",
     "length",
@@ -25,7 +26,9 @@ __all__ = [
     "mean",
     "metric_of",
     "one_of",
+    "predicted",
     "said",
+    "scalar_loss",
     "smallest",
 ]
 
@@ -85,13 +88,13 @@ def _begun(batches: Loader, what: str) -> Iterator[Batch]:
         raise TrainError(f"{what} cannot be gone through: {said(error)}") from error
 
 
-def answer(network: nn.Module, batch: Batch, task: Task, what: str) -> Any:
+def answer(network: Callable[..., Any], batch: Batch, task: Task, what: str) -> Any:
     """The output of a network for a batch.
 
     Raises:
         TaskError: the batch has no examples, or the network cannot take it.
     """
-    with _blaming(f"{what}: the task's inputs"):
+    with blaming(f"{what}: the task's inputs"):
         args, kwargs = task.inputs(batch)
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if tensors and tensors[0].dim() and not len(tensors[0]):
@@ -106,27 +109,48 @@ def answer(network: nn.Module, batch: Batch, task: Task, what: str) -> Any:
         ) from error
 
 
+def predicted(network: Any, batch: Batch, task: Task, what: str) -> Any:
+    """What is measured for a batch: the network's output, or what the task makes of network and batch.
+
+    Raises:
+        TaskError: the network cannot take the batch.
+    """
+    if task.predict is None:
+        return answer(network, batch, task, what)
+    with blaming(f"{what}: the task's predict"):
+        return task.predict(network, batch)
+
+
 def loss_of(output: Any, batch: Batch, task: Task, what: str) -> Tensor:
     """The loss, once it is known to be one.
 
     Raises:
         TaskError: it is no scalar, or nothing can be learned from it.
     """
-    with _blaming(f"{what}: the loss"):
+    with blaming(f"{what}: the loss"):
         loss = task.loss(output, batch)
+    return scalar_loss(loss, what, "the loss")
+
+
+def scalar_loss(loss: Any, what: str, name: str) -> Tensor:
+    """A loss, once it is known to be one.
+
+    Raises:
+        TaskError: it is no scalar, or nothing can be learned from it.
+    """
     if not isinstance(loss, Tensor):
         raise TaskError(
-            f"{what}: expected the loss as a scalar tensor, got {_shown(loss)}; return the tensor itself, "
+            f"{what}: expected {name} as a scalar tensor, got {_shown(loss)}; return the tensor itself, "
             "without .item() or float()"
         )
     if loss.dim() or not loss.is_floating_point():
         raise TaskError(
-            f"{what}: expected the loss as one number with a point, got {loss.dtype} of shape {tuple(loss.shape)}; "
+            f"{what}: expected {name} as one number with a point, got {loss.dtype} of shape {tuple(loss.shape)}; "
             "take its mean: loss.mean()"
         )
     if torch.is_grad_enabled() and not loss.requires_grad:
         raise TaskError(
-            f"{what}: the loss does not depend on the network, so nothing can be learned from it; compute it from the "
+            f"{what}: {name} does not depend on the network, so nothing can be learned from it; compute it from the "
             "output, without detach() or no_grad()"
         )
     return loss
@@ -138,7 +162,7 @@ def metric_of(output: Any, batch: Batch, task: Task, what: str) -> tuple[float |
     Raises:
         TaskError: it is something else.
     """
-    with _blaming(f"{what}: the metric"):
+    with blaming(f"{what}: the metric"):
         found: Any = task.metric(output, batch)
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise TaskError(
@@ -202,7 +226,7 @@ def one_of(batch: Batch, examples: int) -> Batch:
 
 
 @contextmanager
-def _blaming(what: str) -> Iterator[None]:
+def blaming(what: str) -> Iterator[None]:
     """Says whose function failed."""
     try:
         yield
@@ -219,8 +243,10 @@ def said(error: BaseException) -> str:
     return told if len(told) <= 200 else f"{told[:200]} …"
 
 
-def _why(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> str:
+def _why(network: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> str:
     """What is likely wrong with a batch."""
+    if not isinstance(network, nn.Module):
+        return ""
     kinds = {leaf.dtype for leaf in network.parameters() if leaf.is_floating_point()}
     if any(isinstance(leaf, np.ndarray) for leaf in tree_leaves((args, kwargs))):
         return "; it holds NumPy arrays: give tensors, as torch.from_numpy makes them"

@@ -6,19 +6,21 @@ killed goes on where it was: on the CPU it ends with bitwise the weights of an u
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from metaprune.graph.arguments import is_number, is_whole, wanted
+from metaprune.graph.arguments import is_whole, wanted
 from metaprune.graph.tensors import channels_last, clone
 from metaprune.train import randomness
+from metaprune.train.borrowing import borrowed, statistics_kept
+from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.checkpoint import Checkpoint
 from metaprune.train.checks import (
     TrainError,
@@ -26,97 +28,24 @@ from metaprune.train.checks import (
     counted,
     examples_of,
     length,
-    loss_of,
     mean,
     metric_of,
     one_of,
+    predicted,
     smallest,
 )
+from metaprune.train.loop import Loop, Window
+from metaprune.train.optimizers import Groups, as_moved
 from metaprune.train.progress import Bar
-from metaprune.train.run import History, Run, Stateful
+from metaprune.train.recipe import Recipe, pick_precision
+from metaprune.train.run import History, Projector, Run
+from metaprune.train.stepping import Training, step
 from metaprune.train.task import Batch, Loader, Task
 
-__all__ = ["Recipe", "device_of", "evaluate", "fit", "rehearse"]
+__all__ = ["device_of", "evaluate", "fit", "rehearse"]
 
 MEASURING = "evaluate"  # what it is called where data do not fit
 LOOK = 20  # steps between two looks at the loss; each look waits for the device
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: optimizer, schedule, precision, seed. The schedule spans all `epochs`."""
-
-    epochs: int = 10
-    lr: float = 0.1  # at the top of the schedule
-    momentum: float = 0.9  # of "adamw", its first beta
-    weight_decay: float = 5e-4
-    nesterov: bool = True
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    schedule: Literal["cosine", "constant", "steps"] = "cosine"  # cosine falls to 0 at the end of the last epoch
-    milestones: tuple[float, ...] = ()  # of "steps": epochs at which the rate falls to a tenth
-    warmup: float = 0.0  # epochs in which the rate rises from 0, step by step
-    clip_norm: float | None = None  # the largest norm of the gradient
-    seed: int = 0
-    precision: str = "auto"  # "32-true", "bf16-mixed", … as in Fabric; "auto": see `pick_precision`
-    device: str = "auto"  # "cpu", "cuda", "cuda:1", …
-    channels_last: bool = True  # memory layout of images and filters
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            TrainError: a value out of range.
-        """
-        clip, last = self.clip_norm, self.epochs if type(self.epochs) is int else math.inf
-        whole = {name: type(getattr(self, name)) is int for name in ("epochs", "seed")}
-        numbers = ("lr", "momentum", "weight_decay", "warmup")
-        real = {name: is_number(value := getattr(self, name)) and math.isfinite(value) for name in numbers}
-        steps = isinstance(self.milestones, tuple | list) and all(map(is_number, self.milestones))
-        limits = {
-            "epochs": (whole["epochs"] and self.epochs >= 1, "a whole number from 1"),
-            "lr": (real["lr"] and self.lr > 0, "a number above 0"),
-            "momentum": (real["momentum"] and 0 <= self.momentum < 1, "a number inside [0, 1)"),
-            "weight_decay": (real["weight_decay"] and self.weight_decay >= 0, "a number from 0"),
-            "optimizer": (self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'"),
-            "schedule": (self.schedule in ("cosine", "constant", "steps"), "'cosine', 'constant' or 'steps'"),
-            "milestones": (
-                steps
-                and bool(self.milestones) == (self.schedule == "steps")
-                and list(self.milestones) == sorted(self.milestones),
-                "ascending epochs for schedule='steps', and empty for the others",
-            ),
-            "warmup": (real["warmup"] and 0 <= self.warmup < last, "epochs inside [0, epochs)"),
-            "clip_norm": (clip is None or (is_number(clip) and clip > 0), "None or above 0"),
-            "seed": (whole["seed"] and 0 <= self.seed < 2**63, "a whole number inside [0, 2^63)"),
-            "precision": (isinstance(self.precision, str), "words such as '32-true'"),
-            "device": (isinstance(self.device, str), "words such as 'cpu' or 'cuda:0'"),
-        }
-        for name, (fits, expected) in limits.items():
-            if not fits:
-                raise TrainError(f"recipe: {name} must be {expected}, got {getattr(self, name)!r}")
-
-    def lr_at(self, epoch: float) -> float:
-        """The learning rate `epoch` epochs after the start of the schedule."""
-        if epoch < self.warmup:
-            return self.lr * epoch / self.warmup
-        if self.schedule != "cosine":
-            return self.lr * 0.1 ** sum(epoch >= milestone for milestone in self.milestones)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / (self.epochs - self.warmup)))
-
-
-def pick_precision(device: torch.device) -> str:
-    """The precision behind "auto": "bf16-mixed" where the device computes in bfloat16, else "32-true".
-
-    A training step of a ResNet-20 (batch 128, 3x32x32, one thread of a CPU with avx512_bf16) took 346 ms in
-    float32 and 195 ms in "bf16-mixed"; with channels last, 270 and 159 ms. For a ResNet-8 on 8x8 digits it
-    hardly matters (6.2 and 5.7 ms at batch 64): where a small network should be exact, ask for "32-true".
-    """
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
-        able = torch.cpu.get_capabilities()
-        return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
-    return "32-true"
 
 
 def fit(
@@ -127,13 +56,13 @@ def fit(
     start: int = 0,
     stop: int | None = None,
     name: str = "fine-tuning",
-    after_step: Callable[[int, int], None] | None = None,
-    state: Stateful | None = None,
-    parameters: list[dict[str, Any]] | None = None,
+    during: Sequence[Projector] = (),
+    callbacks: Sequence[Callback] = (),
+    parameters: Groups | None = None,
     checkpoint: Checkpoint | Path | str | None = None,
     progress: bool = True,
 ) -> History:
-    """Trains a network in place, for the epochs [start, stop) of the recipe's one schedule.
+    """Trains a network in place, and the task's partners, for the epochs [start, stop) of the recipe's one schedule.
 
     The network stays on the device it was trained on. Its train and eval modes, the memory layout of its
     filters and all global random numbers are given back as they were; frozen parameters stay as they are.
@@ -145,9 +74,8 @@ def fit(
         start: the first epoch.
         stop: the epoch after the last one; by default the end of the schedule.
         name: what this phase is called in the history and on the screen.
-        after_step: called after every step of the optimizer with the index of the step, counted from 0 at
-            `start`, and the number of all steps from `start` to `stop`.
-        state: whatever else must survive a kill, such as what `after_step` counts.
+        during: what changes the network after each step of the optimizer, such as a search; its state survives a kill.
+        callbacks: who is told of each step and epoch.
         parameters: groups for the optimizer, as torch takes them; a learning rate of their own follows the
             schedule in proportion. By default all parameters, with weight decay on those of two and more
             dimensions only.
@@ -168,6 +96,11 @@ def fit(
     stop = recipe.epochs if stop is None else stop
     if not (is_whole(start) and is_whole(stop)) or not 0 <= start <= stop <= recipe.epochs:
         raise TrainError(f"{name}: expected 0 <= start <= stop <= {recipe.epochs} (epochs), got {start!r} and {stop!r}")
+    for projector in during:
+        wanted(name, "projector", projector, Projector, "an object with after_step and a state_dict", TrainError)
+    for callback in callbacks:
+        wanted(name, "callback", callback, Callback, "an object of a class derived from mp.Callback", TrainError)
+    told_of_steps = [callback for callback in callbacks if type(callback).on_step is not Callback.on_step]
     batches = length(task.train, f"{name}: the training data")
     length(task.val, f"{name}: the validation data")
     if isinstance(checkpoint, Path | str):
@@ -176,57 +109,61 @@ def fit(
     fabric = _fabric(recipe)
     if checkpoint:
         checkpoint.prepare()
-    steps = (stop - start) * batches
+    total, steps = (stop - start) * batches, recipe.steps(batches, stop - start)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
 
-    with _borrowed(module, fabric.device, recipe), Bar(name, steps, shown=progress) as bar:
-        optimizer = _optimizer(module, recipe, _as_moved(parameters, names, module), name)
-        shares = [group["lr"] / recipe.lr for group in optimizer.param_groups]
-        network, stepper = fabric.setup(module, optimizer)
+    with ExitStack() as stack:
+        for trained in (module, *(partner.module for partner in task.partners.values())):
+            stack.enter_context(borrowed(trained, fabric.device, recipe))
+        bar = stack.enter_context(Bar(name, total, shown=progress))
+        loop = Loop(fabric, module, task, recipe, as_moved(parameters, names, module), name)
         identity = asdict(recipe) | {
             "device": None,  # a run may move to another
             "name": name,
             "start": start,
             "stop": stop,
             "batches": batches,
-            "groups": [len(group["params"]) for group in optimizer.param_groups],
+            "groups": loop.sizes,
         }
-        run = Run(module, optimizer, state, identity)
+        run = Run(loop.modules, loop.optimizers, during, identity)
         if checkpoint:
             run.resume(checkpoint)
         while run.epoch < stop:
             bar.at((run.epoch - start) * batches + run.batch)
-            module.train()
+            loop.train()
             for batch in run.rest_of_epoch(task.train):
-                step = (run.epoch - start) * batches + run.batch
-                lr = recipe.lr_at(run.epoch + (run.batch + 0.5) / batches)  # of the middle of the step
-                for group, share in zip(optimizer.param_groups, shares, strict=True):
-                    group["lr"] = lr * share
-
+                done = (run.epoch - start) * batches + run.batch
+                window = Window.at(done, total, recipe.accumulate)
+                lr = recipe.lr_at(run.epoch + (run.batch + window.middle) / batches)
                 batch = _placed(fabric, batch, recipe)
-                with fabric.autocast(), _given_back(module, only=step == 0):
-                    loss = loss_of(answer(network, batch, task, name), batch, task, name)
-                stepper.zero_grad()
-                fabric.backward(loss)
-                if recipe.clip_norm is not None:
-                    fabric.clip_gradients(network, stepper, max_norm=recipe.clip_norm)
-                stepper.step()
-                if after_step:
-                    after_step(step, steps)
-
-                run.count(loss, lr)
+                loop.begin(window, lr)
+                with fabric.autocast(), statistics_kept(module, only=done == 0):
+                    loss = step(loop.training, batch, name)
+                loop.learn(loss)
+                if window.closes:
+                    for projector in during:
+                        projector.after_step(window.place, steps)
+                run.count(loss, lr, half=not window.closes)
+                if told_of_steps and window.closes:
+                    epoch = run.epoch + run.batch / batches
+                    now = Moment(name, epoch, window.place + 1, steps, lr, loss.detach(), module)
+                    for callback in told_of_steps:
+                        callback.on_step(now)
                 if run.batch % LOOK == 0:
-                    bar.at(step + 1, f"loss {run.look():.3f}")
+                    bar.at(done + 1, f"loss {run.look():.3f}")
                 if checkpoint and run.batch < batches:
                     run.save_every(checkpoint)
-            row = run.end_epoch(_score(fabric, network, task.val, task, recipe))
+            row = run.end_epoch(_score(fabric, loop.training.network, task.val, task, recipe))
             bar.line(
                 f"{name}: epoch {row.epoch} of {recipe.epochs}, loss {row.loss:.3f}, "
                 f"{task.metric_name} {row.metric:.4g}, {row.seconds:.1f} s"
             )
+            for callback in callbacks:
+                done = recipe.steps(batches, run.epoch - start)
+                callback.on_epoch(Moment(name, row.epoch, done, steps, lr, loss.detach(), module, row))
             if checkpoint:
                 run.save(checkpoint)
-        stepper.zero_grad()
+        loop.forget_gradients()
         return History(run.rows)
 
 
@@ -242,14 +179,17 @@ def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:
     batches = length(task.train, "prune: the training data")
     length(task.val, "prune: the validation data")
     fabric = _fabric(recipe)
-    twin = clone(module)
-    with _borrowed(twin, fabric.device, recipe):
+    twin, task = clone(module), task.cloned()
+    with ExitStack() as stack:
+        for trained in (twin, *(partner.module for partner in task.partners.values())):
+            stack.enter_context(borrowed(trained, fabric.device, recipe))
+            trained.train()
         randomness.seed(recipe.seed, 0)
         network = fabric.setup(twin)
-        network.train()
+        partners = {name: fabric.setup(partner.module) for name, partner in task.partners.items()}
         batch = _placed(fabric, next(counted(task.train, batches, "prune: the training data")), recipe)
         with torch.enable_grad(), fabric.autocast():
-            loss = loss_of(answer(network, batch, task, what), batch, task, what)
+            loss = step(Training(network, twin, partners, {}, task), batch, what)
         if not math.isfinite(loss.item()):
             raise TrainError(
                 f"{what}: the loss is {loss.item()} at epoch 1, step 1, whatever the lr; look for numbers in the "
@@ -271,7 +211,7 @@ def evaluate(module: nn.Module, batches: Loader, task: Task, recipe: Recipe) -> 
     _known(MEASURING, module, task, recipe)
     length(batches, "evaluate: the data")
     fabric = _fabric(recipe)
-    with _borrowed(module, fabric.device, recipe):
+    with borrowed(module, fabric.device, recipe):
         randomness.seed(recipe.seed)
         return _score(fabric, fabric.setup(module), batches, task, recipe)
 
@@ -311,60 +251,13 @@ def _fabric(recipe: Recipe) -> Any:
         ) from error
 
 
-@contextmanager
-def _given_back(module: nn.Module, *, only: bool) -> Iterator[None]:
-    """The statistics of a network as they were, should the block fail (if `only` then)."""
-    held = [(buffer, buffer.clone()) for buffer in module.buffers()] if only else []
-    try:
-        yield
-    except BaseException:
-        with torch.no_grad():
-            for buffer, before in held:
-                buffer.copy_(before)
-        raise
-
-
-_FABRICS = ("_fabric", "_fabric_optimizers")
-"""Where Fabric leaves itself in modules that know it (Lightning's)."""
-
-
-@contextmanager
-def _borrowed(module: nn.Module, device: torch.device, recipe: Recipe) -> Iterator[None]:
-    """The network on the device and in the layout of the recipe, until it is given back as it was."""
-    modes = [(child, child.training) for child in module.modules()]
-    home = {parameter.device for parameter in module.parameters()}
-    strides = {name: weight.stride() for name, weight in module.named_parameters() if weight.dim() == 4}
-    known = {name: vars(module)[name] for name in _FABRICS if name in vars(module)}
-    module.to(device)  # where it moves, its parameters may be other tensors than before
-    for name in strides if recipe.channels_last else ():
-        weight = module.get_parameter(name)
-        weight.data = channels_last(weight.data)
-    try:
-        with randomness.isolated():
-            yield
-    finally:
-        for name in _FABRICS:
-            vars(module).pop(name, None)
-        vars(module).update(known)
-        for name, stride in strides.items():
-            weight = module.get_parameter(name)
-            if weight.stride() != stride:
-                weight.data = torch.empty_strided(weight.shape, stride, dtype=weight.dtype, device=weight.device).copy_(
-                    weight.data
-                )
-        if len(home) == 1:
-            module.to(home.pop())
-        for child, training in modes:
-            child.training = training
-
-
 def _placed(fabric: Any, batch: Batch, recipe: Recipe) -> Batch:
     """A batch on the device, in the layout of the recipe."""
     batch = fabric.to_device(batch)
     return tree_map_only(Tensor, channels_last, batch) if recipe.channels_last else batch
 
 
-def _score(fabric: Any, network: nn.Module, batches: Loader, task: Task, recipe: Recipe) -> float:
+def _score(fabric: Any, network: Any, batches: Loader, task: Task, recipe: Recipe) -> float:
     """The mean metric, in evaluation mode."""
     network.eval()
     total: float | Tensor = 0.0
@@ -372,38 +265,7 @@ def _score(fabric: Any, network: nn.Module, batches: Loader, task: Task, recipe:
     with torch.no_grad():  # not inference mode: what a loader or a module caches here may be trained on later
         for batch in counted(batches, len(batches), f"{MEASURING}: the data"):
             batch = _placed(fabric, batch, recipe)
-            output = answer(network, batch, task, MEASURING)
+            output = predicted(network, batch, task, MEASURING)
             value, count = metric_of(output, batch, task, MEASURING)
             total, examples = total + value, examples + count
     return mean(total, examples, task.metric_name, "evaluate: the data")
-
-
-def _as_moved(
-    groups: list[dict[str, Any]] | None, names: dict[int, str], module: nn.Module
-) -> list[dict[str, Any]] | None:
-    """Groups of parameters as they are now, by the names that they had before the network moved."""
-    now = dict(module.named_parameters())
-    return groups and [
-        group | {"params": [now[names[id(p)]] if id(p) in names else p for p in group["params"]]} for group in groups
-    ]
-
-
-def _optimizer(
-    module: nn.Module, recipe: Recipe, groups: list[dict[str, Any]] | None, name: str
-) -> torch.optim.Optimizer:
-    """The optimizer, over those parameters that are not frozen."""
-    if groups is None:
-        tensors = list(module.parameters())
-        groups = [
-            {"params": [p for p in tensors if p.dim() >= 2]},
-            {"params": [p for p in tensors if p.dim() < 2], "weight_decay": 0.0},
-        ]
-    groups = [group | {"params": [p for p in group["params"] if p.requires_grad]} for group in groups]
-    groups = [group for group in groups if group["params"]]
-    if not groups:
-        raise TrainError(f"{name}: the network has no parameter to train; are all frozen?")
-    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, betas=(recipe.momentum, 0.999), **common)
-    nesterov = recipe.nesterov and recipe.momentum > 0
-    return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=nesterov, **common)

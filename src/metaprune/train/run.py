@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,10 @@ from metaprune.graph.notebook import html_table
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
 from metaprune.train.checks import TrainError, counted
+from metaprune.train.partners import NETWORK
 from metaprune.train.task import Batch, Loader
 
-__all__ = ["History", "Row", "Run", "Stateful", "TrainError"]
+__all__ = ["History", "Projector", "Row", "Run", "TrainError"]
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,18 @@ class History:
         return f"{len(self.rows)} epochs, loss {a.loss:.3g} → {b.loss:.3g}, {metric}"
 
 
-class Stateful(Protocol):
-    """Anything whose state goes into checkpoints."""
+@runtime_checkable
+class Projector(Protocol):
+    """What changes a network while it trains: a search, a mask that keeps zeros. Its state goes into checkpoints."""
+
+    def after_step(self, step: int, steps: int, /) -> None:
+        """Called after each step of the optimizer: its index, counted from 0 in the phase, and the number of all."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, in dicts and lists."""
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Go back to such a state."""
+        """Go back to such a state; the network is back already, and what the state says of it holds again."""
 
 
 class Run:
@@ -67,15 +72,23 @@ class Run:
 
     def __init__(
         self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        state: Stateful | None,
+        modules: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        during: Sequence[Projector],
         identity: dict[str, Any],
     ) -> None:
-        """Begin at `identity["start"]`; runs of the same identity go on from one another's checkpoints."""
-        self.module, self.optimizer, self.state, self.identity = module, optimizer, state, identity
+        """Begin at `identity["start"]`; runs of the same identity go on from one another's checkpoints.
+
+        Args:
+            modules: The network, under `NETWORK`, and its partners.
+            optimizers: Of those that have one, under the same names.
+            during: What changes the network after steps.
+            identity: What the run is.
+        """
+        self.modules, self.optimizers, self.during, self.identity = modules, optimizers, during, identity
         self.name, self.batches = identity["name"], identity["batches"]
         self.epoch, self.batch = identity["start"], 0  # the next ones
+        self.half = False  # whether gradients of batches wait for others before the optimizer steps
         self.loss = 0.0  # sum over the batches of this epoch
         self.rows: list[Row] = []
         self._pending: list[tuple[Tensor, float]] = []  # losses and rates that nobody has looked at yet
@@ -94,10 +107,10 @@ class Run:
         yield from remaining
         self.look()
 
-    def count(self, loss: Tensor, lr: float) -> None:
-        """One more step is done."""
+    def count(self, loss: Tensor, lr: float, *, half: bool = False) -> None:
+        """One more batch is done; `half`: the optimizer waits for others before it steps."""
         self._pending.append((loss.detach(), lr))
-        self.batch += 1
+        self.batch, self.half = self.batch + 1, half
 
     def look(self) -> float:
         """Adds up the losses since the last look; the mean of this epoch so far.
@@ -137,9 +150,10 @@ class Run:
         checkpoint.save(
             {
                 "identity": self.identity,
-                "module": dict(self.module.state_dict()),
-                "optimizer": self.optimizer.state_dict(),
-                "state": self.state.state_dict() if self.state is not None else None,
+                "modules": {name: dict(module.state_dict()) for name, module in self.modules.items()},
+                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "gradients": self._gradients() if self.half else None,
+                "during": [projector.state_dict() for projector in self.during],
                 "random": randomness.capture(),
                 "rows": [asdict(row) for row in self.rows],
                 "epoch": self.epoch,
@@ -170,24 +184,49 @@ class Run:
 
     def _go_to(self, tree: Any, checkpoint: Checkpoint) -> None:
         was, now = tree["identity"], self.identity
-        shapes = {key: getattr(value, "shape", None) for key, value in self.module.state_dict().items()}
         changes = [f"{key} was {was.get(key)}, is {now[key]}" for key in now if was.get(key) != now[key]]
-        if shapes != {key: getattr(value, "shape", None) for key, value in tree["module"].items()}:
-            changes.append("the network has other parameters")
+        if list(tree["modules"]) != list(self.modules):
+            changes.append("what trains beside the network has other names")
+        for name, module in self.modules.items():
+            if _shapes(module.state_dict()) != _shapes(tree["modules"].get(name, {})):
+                changes.append(f"the {name if name == NETWORK else f'partner {name!r}'} has other parameters")
         if changes:
             raise CheckpointError(
                 f"checkpoint {checkpoint.folder}: of another run ({'; '.join(changes)}); "
                 "give another folder, or delete this one"
             )
-        self.module.load_state_dict(tree["module"])
-        self.optimizer.load_state_dict(tree["optimizer"])
-        for parameter, kept in self.optimizer.state.items():  # in its layout, or steps get slower
-            for key, value in kept.items():
-                if isinstance(value, Tensor) and value.dim() and value.shape == parameter.shape:
-                    kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        if self.state is not None:
-            self.state.load_state_dict(tree["state"])
+        for name, module in self.modules.items():
+            module.load_state_dict(tree["modules"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(tree["optimizers"][name])
+            for parameter, kept in optimizer.state.items():  # in its layout, or steps get slower
+                for key, value in kept.items():
+                    if isinstance(value, Tensor) and value.dim() and value.shape == parameter.shape:
+                        kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        for projector, state in zip(self.during, tree["during"], strict=True):
+            projector.load_state_dict(state)
+        self.half = tree["gradients"] is not None
+        self._back(tree["gradients"] or {})
         self.rows = [Row(**row) for row in tree["rows"]]
         self.epoch, self.batch, self.loss = tree["epoch"], tree["batch"], tree["loss"]
         self._random = tree["random"] if self.batch else None
         self._begun -= tree["seconds"]
+
+    def _gradients(self) -> dict[str, dict[str, Tensor]]:
+        """Those that wait."""
+        return {
+            name: {path: p.grad for path, p in module.named_parameters() if p.grad is not None}
+            for name, module in self.modules.items()
+        }
+
+    def _back(self, gradients: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Where they were."""
+        for name, of_module in gradients.items():
+            parameters = dict(self.modules[name].named_parameters())
+            for path, gradient in of_module.items():
+                waits = torch.empty_like(parameters[path], dtype=gradient.dtype, requires_grad=False)
+                parameters[path].grad = waits.copy_(gradient)
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: getattr(value, "shape", None) for key, value in state.items()}

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from metaprune.train.checks import counted, length, mean, metric_of
-from metaprune.train.engine import Recipe, evaluate
+from metaprune.train.engine import evaluate
+from metaprune.train.recipe import Recipe
 from metaprune.train.task import Batch, Loader, Task
 
 __all__ = ["Scores", "scores", "scores_of_outputs"]

@@ -1,5 +1,7 @@
 """What a network is for: its data, its loss, and the metric that people care about."""
 
+from __future__ import annotations
+
 import copy
 import itertools
 import math
@@ -15,7 +17,8 @@ from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.arguments import is_number
 from metaprune.graph.errors import MetapruneError
-from metaprune.graph.tensors import digest
+from metaprune.graph.tensors import clone, digest
+from metaprune.train.partners import NETWORK, Partner
 
 __all__ = [
     "Batch",
@@ -119,26 +122,51 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Task:
-    """What the network is for: data, loss, metric."""
+    """What the network is for: data, loss, metric.
+
+    Attributes:
+        train: Batches to learn from.
+        val: Batches to choose by, held out of the training set.
+        test: Batches that choose nothing and are reported; None where there are none.
+        loss: (output of the network, batch) -> a scalar. Where a network computes its losses itself, in training mode
+            alone, they are that output.
+        metric: (output, batch) -> the sum over the examples, and their number; it chooses.
+        metric_name: With its unit in brackets, if it has one: "accuracy (%)".
+        higher_is_better: Whether more of the metric is better.
+        inputs: Batch -> positional and keyword arguments of the network; by default the first element of the batch.
+        distance: (output, output of a teacher) -> a scalar, for `mp.distil`.
+        further: Metrics that choose nothing and are reported, by name.
+        pictures: What to show, where outputs are pictures.
+        settings: What runs and reports must know of the task, by name.
+        step: (training, batch) -> a scalar that the network learns from, in place of the loss of its output: see
+            `Training` for what it may use. What it trains beside the network are `partners`; modules that it merely
+            closes over are not trained, nor kept.
+        predict: (network, batch) -> what is measured, in place of the network's output on the inputs: tiling, sampling,
+            adaptation (which works on a copy, and turns gradients on by itself).
+        partners: Modules that train beside the network, by name.
+    """
 
     train: Loader
-    val: Loader  # chooses; held out of the training set
-    test: Loader | None  # chooses nothing; reported
-    loss: Callable[[Any, Batch], Tensor]  # (output of the network, batch) -> scalar
-    metric: Metric  # chooses
+    val: Loader
+    test: Loader | None
+    loss: Callable[[Any, Batch], Tensor]
+    metric: Metric
     metric_name: str = "metric"
     higher_is_better: bool = True
-    inputs: Callable[[Batch], Arguments] = first  # batch -> arguments of the network
-    distance: Callable[[Any, Any], Tensor] | None = None  # (output, that of a teacher) -> scalar, for `distil`
-    further: Mapping[str, Metric] = field(default_factory=dict)  # by name; choose nothing; reported
-    pictures: Pictures | None = None  # where outputs are pictures
-    settings: Mapping[str, str] = field(default_factory=dict)  # what runs and reports must know of it, by name
+    inputs: Callable[[Batch], Arguments] = first
+    distance: Callable[[Any, Any], Tensor] | None = None
+    further: Mapping[str, Metric] = field(default_factory=dict)
+    pictures: Pictures | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    step: Callable[[Any, Batch], Tensor] | None = None
+    predict: Callable[[nn.Module, Batch], Any] | None = None
+    partners: Mapping[str, Partner] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be gone through or called.
 
         Raises:
-            TaskError: batches that are none, a loss or a metric that cannot be called.
+            TaskError: batches that are none, a loss or a metric that cannot be called, a partner that is none.
         """
         for part in ("train", "val", "test"):
             loader = getattr(self, part)
@@ -148,12 +176,26 @@ class Task:
                 raise TaskError(
                     f"task: expected {part} as batches to go through, such as a DataLoader, got {_kind(loader)}"
                 )
-        called = {"loss": self.loss, "metric": self.metric, "inputs": self.inputs, "distance": self.distance}
-        for name, function in called.items():
-            if not callable(function) and not (name == "distance" and function is None):
+        called = ("loss", "metric", "inputs", "distance", "step", "predict")
+        for name in called:
+            function = getattr(self, name)
+            if not callable(function) and not (name in called[3:] and function is None):
                 raise TaskError(f"task: expected {name} as a function, got {_kind(function)}")
         if not isinstance(self.metric_name, str):
             raise TaskError(f"task: expected metric_name as words, got {_kind(self.metric_name)}")
+        for name, partner in self.partners.items() if isinstance(self.partners, Mapping) else [("", self.partners)]:
+            if not isinstance(partner, Partner) or not isinstance(name, str) or name in ("", NETWORK):
+                raise TaskError(
+                    "task: expected partners by name, as {'head': mp.Partner(module)}, none of them called "
+                    f"'{NETWORK}', got {name!r}: {_kind(partner)}"
+                )
+
+    def cloned(self) -> Task:
+        """The same task with copies of its partners, for what trains beside a network that is a copy itself."""
+        if not self.partners:
+            return self
+        copies = {name: replace(partner, module=clone(partner.module)) for name, partner in self.partners.items()}
+        return replace(self, partners=copies)
 
 
 def Classification(

@@ -28,7 +28,7 @@ __all__ = ["Sparse", "sparsify"]
 class Sparse:
     """A network with zeros, and what keeps them.
 
-    Give `keep` to `mp.fit` as `after_step`: momentum and weight decay then leave the zeros as they are.
+    Give it to `mp.fit` (`during=[sparse]`): momentum and weight decay then leave the zeros as they are.
 
     Attributes:
         model: A copy of the network with zeros in it.
@@ -41,11 +41,29 @@ class Sparse:
     dense: Mapping[str, str] = field(default_factory=dict)
 
     @torch.no_grad()
-    def keep(self, step: int = 0, steps: int = 0) -> None:
-        """Put the zeros back where they were, whatever the step."""
+    def keep(self) -> None:
+        """Put the zeros back where they were."""
         weights = dict(self.model.named_parameters())
         for name, mask in self.masks.items():
             weights[name].masked_fill_(~mask.to(weights[name].device), 0)
+
+    def after_step(self, step: int, steps: int) -> None:
+        """After a step of the optimizer, the zeros are where they were."""
+        self.keep()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The masks."""
+        return dict(self.masks)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Put the zeros of such masks back, which must be these.
+
+        Raises:
+            MetapruneError: they are others.
+        """
+        if state.keys() != self.masks.keys() or not all(torch.equal(self.masks[n].cpu(), state[n]) for n in state):
+            raise MetapruneError("sparsify: expected a state with these masks, got others; is it of another run?")
+        self.keep()
 
     @property
     def sparsity(self) -> float:

@@ -35,6 +35,7 @@ from metaprune.graph.tensors import clone
 from metaprune.graph.term import size
 from metaprune.methods.dhp.hypernet import HyperNetwork
 from metaprune.methods.dhp.search import Search
+from metaprune.methods.following import Following
 from metaprune.methods.gates.generated import Generated, Terms
 from metaprune.methods.gates.latents import Latents
 from metaprune.methods.gates.running import Running
@@ -44,7 +45,6 @@ from metaprune.surgery.anew import begin_anew
 from metaprune.surgery.attention import written_out
 from metaprune.train import randomness
 from metaprune.train.checks import length
-from metaprune.train.engine import fit
 
 __all__ = ["DHP", "initial_latents"]
 
@@ -136,19 +136,14 @@ class DHP:
         """Search: train weights and latents together while the budget's ramp dooms latents; fold, and read the plan."""
         recipe = problem.recipe
         epochs = min(max(1, round(self.search * recipe.epochs)), recipe.epochs)
-        steps = epochs * length(problem.task.train, "search: the training data")
+        steps = recipe.steps(length(problem.task.train, "search: the training data"), epochs)
         running = self.start(problem.model, problem.graph, problem.budget, steps=steps, seed=recipe.seed)
-        history = fit(
+        history = problem.fit(
             running.model,
-            problem.task,
-            recipe,
             stop=epochs,
             name="search",
-            after_step=lambda step, steps: running.step(recipe.lr_at(epochs * (step + 1) / steps)),
-            state=running,
+            during=[Following(running, recipe, epochs)],
             parameters=running.groups(recipe.lr),
-            checkpoint=problem.checkpoint,
-            progress=problem.progress,
         )
         return Found(
             plan=running.plan,

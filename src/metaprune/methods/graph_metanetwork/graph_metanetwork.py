@@ -26,7 +26,6 @@ from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import evidence_per_cost
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.slice import carve
-from metaprune.train.engine import fit
 from metaprune.train.run import TrainError
 from metaprune.train.task import First
 
@@ -87,16 +86,7 @@ class GraphMetanetwork:
             edited, said = self._tried(problem, allocation, edited)
             notes.append(said)
         epochs = 0 if problem.at_once else round(self.tuning * problem.recipe.epochs)
-        history = fit(
-            edited.model,
-            problem.task,
-            problem.recipe,
-            stop=epochs,
-            name="after the edit",
-            state=_Origin(self.path),
-            checkpoint=problem.checkpoint,
-            progress=problem.progress,
-        )
+        history = problem.fit(edited.model, stop=epochs, name="after the edit", during=[_Origin(self.path)])
         ranked = self._ranked(problem, allocation, edited)
         plan = allocation.plan(ranked)
         return Found(plan, edited.model, ranked, epochs, history=tuple(history.rows), notes=tuple(notes))
@@ -117,14 +107,11 @@ class GraphMetanetwork:
 
         def reached(way: Rewritten, name: str) -> float:
             plan = allocation.plan(self._ranked(problem, allocation, way))
-            history = fit(
+            history = replace(problem, task=task.cloned(), recipe=brief).fit(
                 carve(way.model, problem.graph, plan).model,
-                task,
-                brief,
                 name=f"trial {name} the metanetwork",
-                state=_Origin(self.path),
+                during=[_Origin(self.path)],
                 checkpoint=problem.checkpoint / name if problem.checkpoint else None,
-                progress=problem.progress,
             )
             return history.rows[-1].metric
 
@@ -148,6 +135,9 @@ class _Origin:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.digest = zlib.crc32(path.read_bytes())
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Nothing: it is what it was."""
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints."""

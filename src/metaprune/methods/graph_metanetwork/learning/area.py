@@ -20,7 +20,9 @@ from metaprune.methods.graph_metanetwork.learning.goal import DataModel
 from metaprune.methods.graph_metanetwork.learning.objective import living, masked
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.train import randomness
-from metaprune.train.engine import Recipe, evaluate
+from metaprune.train.engine import evaluate
+from metaprune.train.recipe import Recipe
+from metaprune.train.stepping import asker
 from metaprune.train.task import First, Task, on
 
 __all__ = ["RATE", "SHARES", "STEPS", "area", "metrics", "tune"]
@@ -79,14 +81,13 @@ def tune(model: nn.Module, task: Task, steps: int) -> None:
     optimizer = torch.optim.SGD(parameters, RATE, momentum=0.9)
     device = parameters[0].device
     model.train()
+    asked = asker(model, task)
     with randomness.isolated():
         randomness.seed(0)
         passes = itertools.chain.from_iterable(itertools.repeat(task.train))
         for batch in itertools.islice(passes, steps if len(task.train) else 0):
-            moved = on(device, batch)
-            args, kwargs = task.inputs(moved)
             optimizer.zero_grad()
-            task.loss(model(*args, **kwargs), moved).backward()  # type: ignore[no-untyped-call]
+            asked({}, on(device, batch)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     model.eval()
 

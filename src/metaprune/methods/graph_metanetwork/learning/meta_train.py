@@ -36,9 +36,10 @@ from metaprune.methods.graph_metanetwork.learning.teach import Lesson
 from metaprune.surgery.trace import trace
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
-from metaprune.train.engine import Recipe, device_of
+from metaprune.train.engine import device_of
 from metaprune.train.folder import one_at_a_time
 from metaprune.train.progress import Bar
+from metaprune.train.recipe import Recipe
 from metaprune.train.run import TrainError
 from metaprune.train.task import Batch, Loader, Task, on
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
-from metaprune.graph.tensors import call_with
 from metaprune.methods.graph_metanetwork.criterion import Weights, importance
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited, Metanetwork
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph
+from metaprune.train.stepping import asker
 from metaprune.train.task import Batch, Task
 
 __all__ = [
@@ -74,11 +74,8 @@ def task_loss(model: nn.Module, task: Task, batch: Batch) -> Callable[[Weights],
         batch: One of the task's batches.
     """
 
-    def loss(weights: Weights) -> Tensor:
-        args, kwargs = task.inputs(batch)
-        return task.loss(call_with(model, weights, args, kwargs), batch)
-
-    return loss
+    asked = asker(model, task)
+    return lambda weights: asked(weights, batch)
 
 
 def group_penalty(graph: NetworkGraph, weights: Weights, spread: float = 4.0) -> Tensor:

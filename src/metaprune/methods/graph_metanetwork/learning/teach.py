@@ -25,9 +25,9 @@ from metaprune.methods.method import Method, Problem
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
 from metaprune.train.atomic import read_json, write_json
-from metaprune.train.engine import Recipe
 from metaprune.train.folder import one_at_a_time, sweep
 from metaprune.train.progress import Bar
+from metaprune.train.recipe import Recipe
 from metaprune.train.task import Task
 
 __all__ = ["LESSONS", "Lesson", "teach"]

@@ -30,9 +30,11 @@ from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import carve
 from metaprune.surgery.trace import trace
 from metaprune.train.atomic import FileError, read_json, read_tensors, write_json, write_weights
-from metaprune.train.engine import Recipe, evaluate, fit
+from metaprune.train.callbacks import Callback, Moment
+from metaprune.train.engine import evaluate, fit
 from metaprune.train.folder import sweep
 from metaprune.train.randomness import isolated, seed
+from metaprune.train.recipe import Recipe
 from metaprune.train.task import Task
 
 __all__ = ["Builders", "Entry", "Variant", "ZooError", "entries", "grow", "known", "networks", "variants"]
@@ -292,13 +294,9 @@ def _train(
         model, plan = cut.model, cut.plan
     files = dict.fromkeys((f"epoch-{epoch}.safetensors" for epoch in sorted(snapshots)), plan)
 
-    def store(step: int, _: int) -> None:
-        epoch, rest = divmod(step + 1, len(task.train))
-        if rest == 0 and epoch in snapshots:
-            write_weights(model, home / f"epoch-{epoch}.safetensors")
-
     working = home / WORKING
-    fit(model, task, recipe, name=variant.name, after_step=store, checkpoint=working / "training", progress=progress)
+    keeping = [_Snapshots(home, snapshots)]
+    fit(model, task, recipe, name=variant.name, callbacks=keeping, checkpoint=working / "training", progress=progress)
     if variant.cut < 1:
         graph = trace(model, args, kwargs)
         allocation = Allocation(graph, Budget(macs=variant.cut, multiple_of=1))
@@ -313,6 +311,19 @@ def _train(
         "files": {file: json.loads(made.to_json()) for file, made in (files | {"model.safetensors": plan}).items()},
     }
     write_json(home / ENTRY, entry)
+
+
+@dataclass(frozen=True)
+class _Snapshots(Callback):
+    """Stores the weights after some epochs."""
+
+    home: Path
+    epochs: Sequence[int]
+
+    def on_epoch(self, moment: Moment) -> None:
+        """After one of these."""
+        if moment.epoch in self.epochs:
+            write_weights(moment.network, self.home / f"epoch-{moment.epoch:g}.safetensors")
 
 
 def _built(variant: Variant, builders: Builders) -> nn.Module:

@@ -1,0 +1,50 @@
+"""A search that follows the training loop of `fit`, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from metaprune.train.recipe import Recipe
+
+__all__ = ["Following", "Stepped"]
+
+
+class Stepped(Protocol):
+    """A search under way, such as `DHP.start` gives."""
+
+    def step(self, lr: float) -> None:
+        """What follows each step of the optimizer, at the learning rate of then."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it that is not in the network's own state."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Go back to there."""
+
+
+@dataclass(frozen=True)
+class Following:
+    """The search as what happens `during` a `fit`.
+
+    Attributes:
+        search: The search.
+        recipe: Its schedule.
+        epochs: How many of them the search takes, from the first.
+    """
+
+    search: Stepped
+    recipe: Recipe
+    epochs: int
+
+    def after_step(self, step: int, steps: int) -> None:
+        """One step of the search, at the rate that the schedule has after it."""
+        self.search.step(self.recipe.lr_at(self.epochs * (step + 1) / steps))
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return self.search.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.search.load_state_dict(state)
