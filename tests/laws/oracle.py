@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import metaprune as mp
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.tensors import plain_tensors
-from metaprune.graph.term import channels
+from metaprune.graph.tensors import named_tensors, plain_tensors
+from metaprune.graph.term import channels, leaves
 from metaprune.surgery.attention import written_out
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "counted_macs",
     "counted_params",
     "distance",
+    "doubled",
     "fingerprint",
     "half",
     "permute",
@@ -162,4 +163,25 @@ def permute(model: nn.Module, graph: ChannelGraph, orders: Mapping[str, Sequence
         for name, tensor in tensors.items():
             for position, term in enumerate(terms[name]):
                 tensor.copy_(tensor.index_select(position, channels(term, orders)))
+    return model
+
+
+def doubled(model: nn.Module, graph: ChannelGraph, originals: Mapping[str, Tensor]) -> nn.Module:
+    """A copy in which channel c of an axis computes what channel originals[axis][c] does, though it is read otherwise.
+
+    All that makes or carries the channel is copied; the columns that read it are its own.
+    """
+    model = copy.deepcopy(written_out(model, graph.written_out))
+    tensors = plain_tensors(model, graph.tables) | named_tensors(model)
+    terms = {**graph.tables, **graph.tensors}
+    read = {(use.tensor, use.dim, use.axis) for use in graph.uses if use.role == "reads"}
+    seen: set[int] = set()
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            for dim, term in enumerate(terms[name] if id(tensor) not in seen else ()):
+                for axis, original in originals.items():
+                    for positions in leaves(term, axis) if (name, dim, axis) not in read else ():
+                        copies = tensor.index_select(dim, positions[original].flatten())
+                        tensor.index_copy_(dim, positions.flatten(), copies)
+            seen.add(id(tensor))
     return model

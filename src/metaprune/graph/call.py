@@ -95,6 +95,8 @@ class Call:
         sizes: Dimensions whose size stood in the call as a number, with where that number comes from (None: unknown).
         record: The call of the network's code that it is part of.
         scale: The dimension whose size the operator turns into a scale, 1 / sqrt(size), on its first argument.
+        sums: For each factor of its products, beyond what `reads` says, the dimensions that are summed over, with what
+            is summed of each: the columns of a weight; of the channels of a grouped convolution not its groups.
     """
 
     node: fx.Node
@@ -111,6 +113,7 @@ class Call:
     sizes: list[tuple[Shape, Number | None]] = field(default_factory=list)
     record: Record | None = None
     scale: Shape | None = None
+    sums: dict[str, dict[int, Shape]] = field(default_factory=dict)
 
     def __getitem__(self, argument: str) -> Any:
         return self.arguments[argument]
@@ -172,6 +175,23 @@ class Call:
         for argument in arguments:
             if (dims := self.optional(argument)) is not None and measure(dims[0]) == measure(channel):
                 unify(dims[0], channel)
+
+    @property
+    def summed(self) -> dict[str, dict[int, Shape]]:
+        """For each factor of its products the dimensions that are summed over, with what is summed of each."""
+        if not self.macs:
+            return {}
+        read = {name: {dim: self.argument(name)[dim] for dim in over} for name, over in self.reads.items() if over}
+        return {name: read.get(name, {}) | self.sums.get(name, {}) for name in {**read, **self.sums}}
+
+    def argument(self, name: str) -> Dims:
+        """The dimensions of a tensor argument, or of one in a list of tensors, as `params.2`."""
+        return self.of(self.given(name))
+
+    def given(self, name: str) -> Any:
+        """The value at an argument, or at a place of a list, as `params.2`."""
+        top, _, inner = name.partition(".")
+        return self.arguments[top][int(inner)] if inner else self.arguments[top]
 
     def number(self, argument: str | None, **attributes: Shape) -> None:
         """Attributes of the module that holds the tensor `argument` (or of the caller) that equal a dimension."""

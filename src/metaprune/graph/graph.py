@@ -18,6 +18,7 @@ from metaprune.graph.notebook import html_table
 from metaprune.graph.provenance import Number
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Axis, Term, axes_of, fold, size, width
+from metaprune.graph.uses import Use, conflicts
 
 __all__ = ["Branch", "ChannelGraph", "Operator", "Pass", "Size", "Tie", "WidthLimits"]
 
@@ -63,6 +64,8 @@ class Operator:
         sizes: The sizes it was given as numbers.
         scale: The dimension whose size it turns into a scale by itself (attention).
         statistics: The dimensions that it normalises or averages over.
+        uses: What it does with the network's tensors, along each axis of each dimension.
+        unabsorbed: Axes whose channels it mixes so that none can take over what another contributed, with the reason.
     """
 
     name: str
@@ -78,6 +81,8 @@ class Operator:
     sizes: tuple[Size, ...] = ()
     scale: Term | None = None
     statistics: tuple[Term, ...] = ()
+    uses: tuple[Use, ...] = ()
+    unabsorbed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,23 @@ class ChannelGraph:
     def free(self) -> dict[str, Axis]:
         """The axes that may be cut."""
         return {name: axis for name, axis in self.axes.items() if axis.fixed is None}
+
+    @cached_property
+    def uses(self) -> tuple[Use, ...]:
+        """What all calls together do with the network's tensors, each use once."""
+        return tuple(dict.fromkeys(use for operator in self.every_operator for use in operator.uses))
+
+    @cached_property
+    def unabsorbed(self) -> dict[str, str]:
+        """The free axes whose channels cannot take over what another of them contributed, each with the reason.
+
+        Along all others, a channel that computes the same as one that goes makes up for it by the sum of the weights
+        that read the two.
+        """
+        found = conflicts(self.uses)
+        for operator in self.every_operator:
+            found |= {axis: why for axis, why in operator.unabsorbed if axis not in found}
+        return {axis: why for axis, why in found.items() if axis in self.free}
 
     def is_free(self, axis: Axis) -> bool:
         """Whether the axis, met in a term, may be cut."""

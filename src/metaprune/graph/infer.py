@@ -30,7 +30,7 @@ from metaprune.graph.memory import over
 from metaprune.graph.provenance import Combined, Comparison, Extent, Number, Record, Tagged, call_of
 from metaprune.graph.rules import RULES
 from metaprune.graph.rules.elementwise import pointwise
-from metaprune.graph.tensors import named_tensors
+from metaprune.graph.tensors import named_tensors, plain_tensors
 from metaprune.graph.term import Axis, Concat, Product, Term, fold
 from metaprune.graph.unify import (
     UNIT,
@@ -45,6 +45,7 @@ from metaprune.graph.unify import (
     unify,
     variables,
 )
+from metaprune.graph.uses import Uses
 
 __all__ = ["Inference", "Tie", "infer", "read"]
 
@@ -161,6 +162,7 @@ class _Walk:
     given: dict[str, Dims] = field(default_factory=dict)
     tables: dict[fx.Node, str] = field(default_factory=dict)
     singles: dict[fx.Node, float] = field(default_factory=dict)
+    inside: dict[fx.Node, fx.Node] = field(default_factory=dict)
 
     @property
     def program(self) -> torch.export.ExportedProgram:
@@ -227,8 +229,11 @@ class _Walk:
             source = self.dims.get(node.args[0])  # type: ignore[arg-type]
             return source[node.args[1]] if source is not None else None
         if (body := wrapped(node)) is not None:
-            operands = [self.dims.get(a) for a in node.args[node.args.index(body) + 1 :] if isinstance(a, fx.Node)]
-            result = self.run(getattr(module, str(body.target)), operands)
+            given = [arg for arg in node.args[node.args.index(body) + 1 :] if isinstance(arg, fx.Node)]
+            inner = getattr(module, str(body.target))
+            placeholders = [step for step in inner.graph.nodes if step.op == "placeholder"]
+            self.inside |= dict(zip(placeholders, given, strict=False))
+            result = self.run(inner, [self.dims.get(arg) for arg in given])
             return list(result) if isinstance(node.meta.get("val"), list | tuple) else result
         if is_about_sizes(node):
             return None
@@ -303,7 +308,9 @@ class _Walk:
         steps = Counter(id(call.record) for call, _ in self.calls if call.record is not None)
         numbers: dict[tuple[str, str], Term] = {}
         result: list[Operator] = []
+        read = self.uses(frozen)
         for call, outputs in self.calls:
+            uses, unabsorbed = read.of(call)
             exact = {
                 (first.get(modules[path], path), name): dim
                 for (path, name), dim in call.numbers.items()
@@ -333,9 +340,30 @@ class _Walk:
                     else terms(
                         (*(call.tensor(a)[i] for a, over in call.reads.items() for i in over), *call.normalised)
                     ),
+                    uses=uses,
+                    unabsorbed=unabsorbed,
                 )
             )
         return result, numbers
+
+    def uses(self, frozen: _Frozen) -> Uses:
+        """What reads the uses of the calls."""
+        named = named_tensors(self.model) | plain_tensors(self.model, self.plain)
+        first: dict[int, str] = {}
+        for name, tensor in named.items():
+            first.setdefault(id(tensor), name)
+        lies = over(named)
+        specs = self.program.graph_signature.input_specs
+        placeholders = [node for node in self.program.graph.nodes if node.op == "placeholder"]
+        known = {**self.tables, **self.owner}
+        return Uses(
+            owner={node: first.get(id(named.get(name)), name) for node, name in known.items()},
+            shapes={name: frozen.terms(dims) for name, dims in {**self.plain, **self.shapes}.items()},
+            shared=frozenset({*lies, *(below.name for below in lies.values())}),
+            term=frozen.term,
+            given=self.inside,
+            inputs={n for n, s in zip(placeholders, specs, strict=True) if s.kind == InputKind.USER_INPUT},
+        )
 
     def inference(self, graph: ChannelGraph, place: int, frozen: _Frozen) -> Inference:
         """What was read, in terms."""

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Axis", "Concat", "Product", "Term", "axes_of", "channels", "fold", "places", "size", "width"]
+__all__ = ["Axis", "Concat", "Product", "Term", "axes_of", "channels", "fold", "leaves", "places", "size", "width"]
 
 T = TypeVar("T")
 
@@ -133,3 +133,35 @@ def places(term: Term, name: str) -> Tensor:
         return torch.arange(axis.size) if axis.name == name else torch.full((axis.size,), -1)
 
     return fold(term, leaf, product, lambda parts: torch.cat([torch.full((0,), -1), *parts]))
+
+
+def leaves(term: Term, name: str) -> list[Tensor]:
+    """Where axis `name` occurs along a dimension, left to right: for each time an int64 tensor (size, repeats).
+
+    Row c holds the positions that belong to channel c: of `a+a×b` the axis a has two, (a, 1) and (a, b).
+    """
+
+    def product(factors: Sequence[tuple[list[Tensor], int]]) -> tuple[list[Tensor], int]:
+        found: list[Tensor] = []
+        total = math.prod(count for _, count in factors)
+        before = 1
+        for inner, count in factors:
+            after = total // (before * count) if total else 0
+            outer = torch.arange(before, device="cpu").mul(count)[None, :, None, None]
+            last = torch.arange(after, device="cpu")
+            found += [((one[:, None, :, None] + outer) * after + last).reshape(len(one), -1) for one in inner]
+            before *= count
+        return found, total
+
+    def concat(parts: Sequence[tuple[list[Tensor], int]]) -> tuple[list[Tensor], int]:
+        found: list[Tensor] = []
+        total = 0
+        for inner, count in parts:
+            found += [one + total for one in inner]
+            total += count
+        return found, total
+
+    def leaf(axis: Axis) -> tuple[list[Tensor], int]:
+        return ([torch.arange(axis.size, device="cpu")[:, None]] if axis.name == name else []), axis.size
+
+    return fold(term, leaf, product, concat)[0]

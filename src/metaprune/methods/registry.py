@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from metaprune.methods.dhp.dhp import DHP as DHP
 from metaprune.methods.graph_metanetwork.graph_metanetwork import GraphMetanetwork as GraphMetanetwork
+from metaprune.methods.intra_fusion.intra_fusion import IntraFusion as IntraFusion
 from metaprune.methods.magnitude.magnitude import Magnitude as Magnitude
 from metaprune.methods.magnitude.magnitude import Random as Random
 from metaprune.methods.magnitude.magnitude import Uniform as Uniform

@@ -28,6 +28,7 @@ def linear(call: Call) -> Dims:
     unify(inner, columns)
     call.affine(outer, "bias")
     call.reads["input"] = (len(rest),)
+    call.sums["weight"] = {1: columns}
     call.number(_holder(call), in_features=columns, out_features=outer)
     return (*rest, resolve(outer))
 
@@ -42,6 +43,7 @@ def convolution(call: Call) -> Dims:
     space = _space(call, kernel)
     call.macs.append((batch, outer, columns, *kernel, *space))
     groups = call.get("groups", 1)
+    call.sums = {"input": {1: columns}, "weight": {1: columns}}
     if groups == 1:
         unify(inner, columns)
     else:
@@ -62,12 +64,14 @@ def transposed(call: Call) -> Dims:
     call.macs.append((batch, rows, columns, *kernel, *positions))
     groups = call.get("groups", 1)
     unify(inner, rows)
+    summed = rows
     if groups == 1:
         outer: Shape = columns
     else:
-        shared, _ = split_right(rows, measure(rows) // groups)
+        shared, summed = split_right(rows, measure(rows) // groups)
         outer = resolve(Factors((shared, columns)))
         call.number(_holder(call), groups=shared)
+    call.sums = {"input": {1: summed}, "weight": {0: summed}}
     return _convolved(call, batch, inner, outer, space)
 
 
@@ -275,6 +279,7 @@ def bilinear(call: Call) -> Dims:
     unify(second, columns)
     call.affine(outer, "bias")
     call.reads["input1"], call.reads["input2"] = (len(rest),), (len(other),)
+    call.sums["weight"] = {1: rows, 2: columns}
     call.number("weight", in1_features=rows, in2_features=columns, out_features=outer)
     lead = broadcast([tuple(rest), tuple(other)])
     call.macs.append((*lead, outer, rows, columns))

@@ -73,6 +73,7 @@ def _step(call: Call, state: Dims) -> Dims:
     _cell(call, weights, (*examples,), inner, units, units)
     call.reads["input"] = (len(examples),)
     call.reads["w_hh"] = (1,)
+    call.sums["w_ih"] = {1: inner}
     call.number("w_ih", input_size=inner, hidden_size=units)
     return (*examples, resolve(units))
 

@@ -1,0 +1,152 @@
+"""Uses: which dimensions of which tensors are read, written, carried or counted, and along which axes nothing is."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import metaprune as mp
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.term import Axis, Concat, Product, leaves
+
+
+def roles(graph: ChannelGraph) -> dict[str, set[str]]:
+    """`tensor:dim` -> the roles of the free axes there, as "axis role"."""
+    found: dict[str, set[str]] = {}
+    for use in graph.uses:
+        if use.axis in graph.free:
+            found.setdefault(f"{use.tensor}:{use.dim}", set()).add(f"{use.axis} {use.role}")
+    return found
+
+
+def traced(model: nn.Module, *shape: int) -> ChannelGraph:
+    return mp.trace(model.eval(), (torch.randn(*shape),))
+
+
+def test_layers() -> None:
+    """Rows write, columns read, a norm and a depthwise filter carry."""
+    layers = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(16, 2)
+    found = roles(traced(nn.Sequential(*layers), 2, 3, 4, 4))
+    assert found["0.weight:0"] == found["0.bias:0"] == {"0 writes"}
+    assert found["1.weight:0"] == found["1.running_var:0"] == {"0 carries"}
+    assert found["2.weight:0"] == {"0 carries"}
+    assert found["2.bias:0"] == {"0 writes"}
+    assert found["4.weight:1"] == {"0 reads"}
+    assert "0.weight:1" not in found
+
+
+def test_groups_of_a_transposed_convolution_read_and_carry_one_dimension() -> None:
+    graph = traced(
+        nn.Sequential(nn.Conv2d(3, 6, 1), nn.ConvTranspose2d(6, 8, 2, 2, groups=2), nn.Conv2d(8, 2, 1)), 1, 3, 4, 4
+    )
+    groups, inside = (name for name in graph.free if name.startswith("0["))
+    found = roles(graph)
+    assert found["1.weight:0"] == {f"{groups} carries", f"{inside} reads"}
+    assert found["2.weight:1"] == {f"{groups} reads", "1 reads"}
+    assert graph.unabsorbed == {}
+
+
+class Square(nn.Module):
+    """A square weight along a trunk, as it is and transposed: one axis in both of its dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(3, 6)
+        self.plain = nn.Parameter(torch.randn(6, 6))
+        self.turned = nn.Parameter(torch.randn(6, 6))
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + x @ self.plain + x @ self.turned.t()
+        return self.head(x)
+
+
+def test_a_square_weight_is_read_along_the_dimension_that_is_summed() -> None:
+    found = roles(traced(Square(), 4, 3))
+    [axis] = {one.partition(" ")[0] for one in found["stem.weight:0"]}
+    assert found["plain:0"] == found["turned:1"] == {f"{axis} reads"}
+    assert found["plain:1"] == found["turned:0"] == {f"{axis} writes"}
+
+
+class Recomputed(nn.Module):
+    """A body that is run again for gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(lambda x: self.last(F.relu(self.first(x))), x, use_reentrant=False)
+
+
+def test_bodies_that_are_run_in_another_mode() -> None:
+    graph = traced(Recomputed(), 4, 3)
+    assert roles(graph)["last.weight:1"] == {"first reads"}
+    assert graph.unabsorbed == {}
+
+
+class Products(nn.Module):
+    """Ways in which channels are mixed without a weight that could make up for one of them."""
+
+    def __init__(self, mixing: str) -> None:
+        super().__init__()
+        self.mixing = mixing
+        self.first, self.second, self.last = nn.Linear(3, 6), nn.Linear(3, 6), nn.Linear(6, 2)
+        self.norm = nn.LayerNorm(6)
+        self.tied = nn.Linear(6, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        if self.mixing == "product":
+            return (y @ self.second(x).mT).sum(-1, keepdim=True) * self.last.bias
+        if self.mixing == "computed":
+            return F.linear(y, self.last.weight.tanh())
+        if self.mixing == "sum":
+            return self.last(y) * y.sum(-1, keepdim=True)
+        if self.mixing == "softmax":
+            return self.last(y.softmax(-1))
+        if self.mixing == "spread":
+            return self.last(y / y.std(-1, keepdim=True))
+        if self.mixing == "tied":
+            return F.linear(F.linear(y, self.first.weight.t()), self.tied.weight.t()) @ self.tied.weight.t()
+        if self.mixing == "norm":
+            return self.last(self.norm(y) * y.mean(-1, keepdim=True))
+        raise ValueError(self.mixing)
+
+
+@pytest.mark.parametrize(
+    ("mixing", "why"),
+    [
+        ("product", "multiplies two activations"),
+        ("computed", "the weight that reads it is computed"),
+        ("sum", "aten.sum runs over it"),
+        ("softmax", "aten.softmax runs over it"),
+        ("spread", "aten.std runs over it"),
+        ("tied", "first.weight is read and written along it"),
+        ("norm", None),
+    ],
+)
+def test_unabsorbed(mixing: str, why: str | None) -> None:
+    """The reason, with the line; norms and means are the same of each channel twice."""
+    graph = traced(Products(mixing), 5, 3)
+    axis = next(name for name in graph.free if "first" in name)
+    if why is None:
+        assert axis not in graph.unabsorbed
+    else:
+        assert why in graph.unabsorbed[axis]
+        assert "test_uses.py:" in graph.unabsorbed[axis] or mixing == "tied"
+
+
+def test_leaves() -> None:
+    """Every place of an axis along a dimension, through products and concatenations, also more than once."""
+    a, b = Axis("a", 2), Axis("b", 3)
+    assert [one.tolist() for one in leaves(a, "a")] == [[[0], [1]]]
+    assert [one.tolist() for one in leaves(Product((b, a)), "a")] == [[[0, 2, 4], [1, 3, 5]]]
+    assert [one.tolist() for one in leaves(Concat((a, b, Product((a, b)))), "a")] == [
+        [[0], [1]],
+        [[5, 6, 7], [8, 9, 10]],
+    ]
+    assert [one.tolist() for one in leaves(Product((a, a)), "a")] == [[[0, 1], [2, 3]], [[0, 2], [1, 3]]]
+    assert leaves(b, "a") == []

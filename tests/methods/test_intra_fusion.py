@@ -1,0 +1,138 @@
+"""Intra-Fusion: transport against brute force, matrices by hand, options, and a pruning from end to end."""
+
+import importlib.util
+import itertools
+
+import pytest
+import torch
+
+import metaprune as mp
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.intra_fusion.features import features
+from metaprune.methods.intra_fusion.transport import distances, handed_on, nearest, transported
+from tests.methods import small
+
+
+def test_transport_is_the_best_of_all_matchings() -> None:
+    """With twice as many channels that go as stay, each takes two: the cheapest of all ways."""
+    cost = torch.rand(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    plan = transported(cost)
+    assert torch.allclose(plan.sum(1), torch.ones(6).double())
+    assert torch.allclose(plan.sum(0), torch.full((3,), 2.0).double())
+    ways = (way for way in itertools.product(range(3), repeat=6) if all(way.count(one) == 2 for one in range(3)))
+    least = min(sum(float(cost[i, j]) for i, j in enumerate(way)) for way in ways)
+    assert float((plan * cost).sum()) == pytest.approx(least)
+
+
+def test_nearest_sends_all_of_a_channel_to_one() -> None:
+    cost = torch.tensor([[0.2, 0.1], [0.3, 0.3]])
+    assert nearest(cost).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_distances_do_not_see_the_length(norm: int) -> None:
+    rows = torch.tensor([[3.0, 4.0], [0.0, 2.0]], dtype=torch.float64)
+    found = distances(rows, torch.tensor([[6.0, 8.0]], dtype=torch.float64), norm)
+    assert found[0, 0] == pytest.approx(0.0, abs=1e-9)
+    assert found[1, 0] == pytest.approx({1: 0.6 + 0.2, 2: (0.36 + 0.04) ** 0.5}[norm])
+
+
+def test_what_stays_takes_over_what_is_sent() -> None:
+    moved = torch.tensor([[1.0, 0.0], [0.25, 0.75]], dtype=torch.float64)
+    share = torch.tensor([[0.5, 9.0], [1.0, 2.0]], dtype=torch.float64)
+    found = handed_on(moved, torch.tensor([1, 3]), torch.tensor([0, 2]), share)
+    assert found.tolist() == [[1.0, 0.5, 0.0, 0.25], [0.0, 0.0, 1.0, 1.5]]
+
+
+def test_projection_hands_on_as_much_as_there_is() -> None:
+    """A channel that is half of another hands on half of its columns; one that has nothing of it, none."""
+    rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 5.0]], dtype=torch.float64)
+    fusion = mp.IntraFusion(matching="nearest").fusion(rows, (0,))
+    assert fusion.writes is None
+    assert fusion.reads is not None
+    assert fusion.reads.tolist() == [[1.0, 0.5, 0.0]]
+    assert mp.IntraFusion(recalibrate=False).fusion(rows, (0,)).reads.tolist() == [[1.0, 1.0, 1.0]]  # type: ignore[union-attr]
+    published = mp.IntraFusion.published().fusion(rows, (0,))
+    assert published.reads.tolist() == published.writes.tolist() == [[1.0, 1.0, 1.0]]  # type: ignore[union-attr]
+    assert published.carries.flatten().tolist() == pytest.approx([1 / 3] * 3)  # type: ignore[union-attr]
+
+
+def test_features_are_what_a_norm_shows() -> None:
+    """The scale of rows before a batch norm says nothing, nor does the convolution's bias; the norm's bias does."""
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    before = features(model, graph, "producers")
+    with torch.no_grad():
+        model.inner[0].weight.mul_(3.0)
+        model.inner[1].running_var.mul_(9.0)
+        model.inner[1].running_var.add_(8 * model.inner[1].eps)  # (v + eps) grows ninefold
+        model.wide[0].bias.add_(1.0)
+    after = features(model, graph, "producers")
+    for axis in graph.free:
+        assert torch.allclose(before[axis], after[axis], atol=1e-6)
+    with torch.no_grad():
+        model.inner[1].bias[3] += 1.0
+    moved = features(model, graph, "producers")
+    assert (moved["inner.0"] != after["inner.0"]).any(1).nonzero().flatten().tolist() == [3]
+    assert features(model, graph, "both")["inner.0"].shape[1] > moved["inner.0"].shape[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"producer": "sums"}, "expected producer as one of"),
+        ({"consumer": "all"}, "expected consumer as one of"),
+        ({"matching": "best"}, "expected matching as one of"),
+        ({"features": "columns"}, "expected features as one of"),
+        ({"norm": 3}, "expected norm as 1 or 2, got 3"),
+        ({"ranking": mp.DHP()}, "decides without training"),
+        ({"ranking": mp.Magnitude}, "decides without training"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], said: str) -> None:
+    with pytest.raises(MetapruneError, match=said):
+        mp.IntraFusion(**options)  # type: ignore[arg-type]
+
+
+def test_the_absence_of_pot_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MetapruneError, match=r"metaprune\[fusion\]"):
+        mp.IntraFusion()
+    mp.IntraFusion(matching="nearest")
+
+
+def test_a_ranking_decides_and_is_asked_what_it_asks() -> None:
+    model, task = small.network(), small.task()
+    graph, budget = mp.trace(model, small.EXAMPLE), mp.Budget(macs=0.5, multiple_of=1)
+    ranking = mp.Taylor(batches=2)
+    method = mp.IntraFusion(ranking)
+    assert method.asks_data
+    assert not mp.IntraFusion().asks_data
+    plans = [
+        mp.plan(model, small.EXAMPLE, method=one, budget=budget, task=task, graph=graph) for one in (method, ranking)
+    ]
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize("recalibrate", [True, False])
+def test_pruning(recalibrate: bool) -> None:
+    """From end to end: the figure before the cut is the dense network's; statistics are measured anew where asked."""
+    model = small.network()
+    method = mp.IntraFusion(recalibrate=recalibrate)
+    result = mp.prune(
+        model,
+        small.EXAMPLE,
+        method=method,
+        budget=mp.Budget(macs=0.5, multiple_of=1),
+        task=small.task(),
+        recipe=small.recipe(1),
+        progress=False,
+    )
+    report = result.report
+    assert report.pruned.macs <= 0.5 * report.dense.macs
+    assert report.before_cut == report.dense_val
+    assert (report.as_cut is not None) == recalibrate
+    graph = mp.trace(model, small.EXAMPLE)
+    assert result.plan == mp.plan(
+        model, small.EXAMPLE, method=mp.Magnitude(), budget=mp.Budget(macs=0.5, multiple_of=1), graph=graph
+    )
