@@ -1,6 +1,8 @@
 """What every test stands on: a fixed seed, no network, and GPU tests only where there is a GPU."""
 
+import gc
 import os
+import sys
 
 import pytest
 import torch
@@ -8,6 +10,10 @@ import torch
 import tests.shapes  # noqa: F401  so that --jaxtyping-packages finds it
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+
+# Workers, and the processes that tests start, import the same files: they are compiled once, whatever the shell says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         network = getattr(item, "callspec", None) and item.callspec.params.get("name")  # type: ignore[attr-defined]
         item.add_marker(pytest.mark.xdist_group(network if isinstance(network, str) else item.nodeid.split("::")[0]))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What is imported stays; to look through all of it for garbage, again and again, is a fifth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -16,7 +16,7 @@ MAIN = [sys.executable, "-m", "metaprune"]
 
 
 def run(*words: str, **given: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*MAIN, *words], stderr=subprocess.PIPE, text=True, check=False, **given)
+    return subprocess.run([*MAIN, *words], stderr=subprocess.PIPE, text=True, check=False, timeout=300, **given)
 
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
@@ -85,5 +85,6 @@ def test_any_locale() -> None:
         stdout=subprocess.PIPE,
         env=environment | {"LC_ALL": "C", "PYTHONUTF8": "0"},
         check=True,
+        timeout=300,
     )
     assert found.stdout.decode() == "½ × … \\udcff\n"

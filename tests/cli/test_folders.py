@@ -22,11 +22,11 @@ def test_the_second_run_in_a_folder_is_told(command: str, tmp_path: Path) -> Non
     def first() -> None:
         with alone_in(tmp_path, "first"):
             inside.set()
-            done.wait()
+            done.wait(300)
 
     thread = threading.Thread(target=first)
     thread.start()
-    inside.wait()
+    assert inside.wait(300)
     try:
         assert "another run works in" in refused(command.replace("OUT", str(tmp_path)))
         assert [path.name for path in tmp_path.iterdir()] == [".metaprune-lock"]

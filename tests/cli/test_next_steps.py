@@ -122,7 +122,7 @@ def test_a_missed_latency_is_the_exit_status(folder: Path, monkeypatch: pytest.M
 
 def test_a_module_is_found_from_the_folder_one_stands_in(folder: Path) -> None:
     call = [Path(sys.executable).with_name("metaprune"), "inspect", "own_nets:build", "--input", "1x8x8", "--json"]
-    done = subprocess.run(call, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(call, cwd=folder, env=os.environ, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["axes"][0]["size"] == 16

@@ -74,7 +74,8 @@ def convolutional() -> Report:
 
 def transformer() -> Report:
     """A language model's encoder, untrained at first: twelve blocks with long names, a vocabulary, positions."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     config = transformers.BertConfig(
         vocab_size=30_522,
         hidden_size=48,

@@ -2,12 +2,10 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
-import pytest
+import yaml
 
 from metaprune.report.card import model_card
 from metaprune.report.report import Report
-
-yaml = pytest.importorskip("yaml")
 
 
 def front_matter(card: str) -> dict[str, Any]:

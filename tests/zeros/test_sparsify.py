@@ -67,7 +67,8 @@ def test_two_of_four_along_the_inputs() -> None:
 
 def test_two_of_four_fits_the_format_of_semi_structured_kernels() -> None:
     """PyTorch's own format for them (half the values, two bits beside each) gives tuned weights back, bit for bit."""
-    conversions = pytest.importorskip("torch.sparse._semi_structured_conversions")
+    from torch.sparse import _semi_structured_conversions as conversions
+
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 3))
     sparse = mp.sparsify(model, n=2, m=4)
     mp.fit(sparse.model, small.task(), small.recipe(1), during=[sparse], progress=False)

@@ -1,0 +1,171 @@
+"""Sampled faults in the modules that decide, each judged by the tests that run its line. Run `make mutants`.
+
+Rows are kept under `runs/mutants`, so that a run that was stopped goes on; a row holds for as long as its file is the
+same. `--again` tries survivors anew, after tests have been written; `--count 800` goes on with the same sample. Faults
+that no test can see are named with the reason in `reasons.toml`. Tests of one fault take `--seconds` of processor time
+at most, cheapest and nearest first: what survives has survived those, not everything. One process, and one thread.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.mutants.cover import Cover
+from benchmarks.mutants.faults import faults
+from benchmarks.mutants.page import page
+from benchmarks.mutants.trying import ROOT, Place, Verdict, Warm, imported
+
+DECIDE = (
+    *("graph", "surgery", "cost", "train", "data", "methods/dhp", "methods/graph_metanetwork/reading"),
+    *("methods/graph_metanetwork/learning/goal.py", "saving.py", "session.py"),
+    *("report/report.py", "report/summary.py", "report/card.py", "report/drawing.py"),
+)
+"""Where a fault would be believed: what infers, cuts, prices, trains, keeps and says figures."""
+FOLDER = ROOT / "runs" / "mutants"
+
+
+def sampled(count: int, seed: int) -> list[Place]:
+    """So many faults of all, each as likely as any other; a larger count begins with the smaller one's."""
+    all_of_them = []
+    for part in DECIDE:
+        path = ROOT / "src" / "metaprune" / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            name = str(file.relative_to(ROOT))
+            all_of_them += [Place(name, fault) for fault in faults(file.read_text())]
+    random.Random(seed).shuffle(all_of_them)
+    return all_of_them[:count]
+
+
+def covered() -> Cover:
+    """The map of lines and tests, made by one run of the suite where there is none for the code as it is."""
+    files = sorted(file for part in ("src", "tests") for file in (ROOT / part).rglob("*.py"))
+    state = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    folder = FOLDER / f"cover-{state}"
+    if not (folder / "whole").exists():
+        print("which test runs which line: one run of the suite", flush=True)
+        environment = os.environ | {"COVER_INTO": str(folder)}
+        arguments = ["-q", "-p", "benchmarks.mutants.cover"]
+        subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=environment, check=False)
+        (folder / "whole").touch()
+    return Cover(folder)
+
+
+def ranked(place: Place, cover: Cover, most: float) -> list[str]:
+    """The tests to ask about a fault: those of the mirror first, then one of each file in turn, cheap ones first.
+
+    Tests that share what the first of them made (a traced network, a trained run) are asked, too.
+    """
+    lines = cover.lines[place.file]
+    near = set(lines.get(place.fault.line, ())) if place.fault.scope else set().union(*lines.values())
+    shared = {_group(test) for test in near}
+    asked = [(test not in near, test) for test in cover.seconds if test in near or _group(test) in shared]
+    by_file: dict[str, list[tuple[bool, float, str]]] = defaultdict(list)
+    for far, test in asked:
+        by_file[test.split("::")[0]].append((far, cover.seconds[test], test))
+    turns = [
+        (far, _distance(place.file, file), turn, seconds, test)
+        for file, tests in by_file.items()
+        for turn, (far, seconds, test) in enumerate(sorted(tests))
+    ]
+    mirror = sorted(each for each in turns if each[1] == 0)
+    others = sorted(((far, turn, distance, seconds, test) for far, distance, turn, seconds, test in turns if distance))
+    chosen, left = [], most
+    for *_, seconds, test in [*mirror, *others]:
+        left -= seconds + 0.02
+        if left < 0 and chosen:
+            break
+        chosen.append(test)
+    return chosen
+
+
+def _group(test: str) -> str:
+    """What tests share: the file, or there the network that they are about."""
+    file, _, name = test.partition("::")
+    return f"{file} {name.partition('[')[2].partition('-')[0]}"
+
+
+def _distance(source: str, test: str) -> int:
+    """0 for a test of the mirror: of the same name, or in the folder of that name."""
+    at = Path(source).relative_to("src/metaprune")
+    return int(
+        test != str(Path("tests", at.parent, f"test_{at.name}")) and Path(test).parent != Path("tests", at.parent)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Judge what has no row yet, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=40.0, help="of processor time that one fault's tests may take")
+    parser.add_argument("--only", default="", help="files with this in their path")
+    parser.add_argument("--again", action="store_true", help="try what survived once more")
+    parser.add_argument("--page", type=Path, default=ROOT / "benchmarks" / "mutants.md")
+    asked = parser.parse_args(arguments)
+    os.chdir(ROOT)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    places = [place for place in sampled(asked.count, asked.seed) if asked.only in place.file]
+    rows = _read()
+    again = ("survived",) if asked.again else ()
+    missing = [place for place in places if rows.get(_key(place), {"outcome": "survived"})["outcome"] in again]
+    missing += [place for place in places if _key(place) not in rows and place not in missing]
+    if missing:
+        _judge(missing, asked.seconds)
+    rows = _read()
+    asked.page.write_text(page([rows[_key(place)] for place in places if _key(place) in rows], asked.seed))
+
+
+def _judge(places: Sequence[Place], most: float) -> None:
+    cover = covered()
+    for name in ("torch.export", "numpy", "hypothesis", "beartype", "jaxtyping", "safetensors", "PIL", "transformers"):
+        __import__(name)
+
+    def tests(place: Place) -> list[str]:
+        return ranked(place, cover, most)
+
+    inside = [place for place in places if place.fault.scope and tests(place)]
+    warm = Warm(inside, tests, cover.seconds, _write)
+
+    if inside:
+        warm.serve()
+    done = _read()
+    for place in places:
+        row = done.get(_key(place))
+        if not tests(place):
+            _write(place, Verdict("survived", "", 0, 0.0))
+        elif not place.fault.scope or (row and row["outcome"] == "unplaced"):
+            _write(place, imported(place, tests(place), cover.seconds))
+
+
+def _key(place: Place) -> str:
+    return hashlib.sha256(f"{place.path.read_text()} {place.file} {place.fault.index}".encode()).hexdigest()[:16]
+
+
+def _read() -> dict[str, dict[str, object]]:
+    file = FOLDER / "rows.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return {row["key"]: row for row in rows}
+
+
+def _write(place: Place, verdict: Verdict) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    row = {"key": _key(place), "file": place.file} | asdict(place.fault) | asdict(verdict)
+    with (FOLDER / "rows.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(
+        f"{verdict.outcome:9} {verdict.seconds:6.1f} s  {place.file}:{place.fault.line}  {place.fault.old} → "
+        f"{place.fault.new}  {verdict.by}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Which test runs which line: a plugin of pytest's that notes it (`-p benchmarks.mutants.cover`, COVER_INTO=FOLDER).
+
+Each worker writes a file of its own. What runs in processes that a test starts is not seen.
+"""
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import coverage
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "metaprune"
+
+_watch = coverage.Coverage(data_file=None, config_file=False, source=[str(SOURCE)], messages=False)
+_watch.set_option("run:core", "ctrace")  # the one that knows contexts, whatever the version of Python
+_spent: dict[str, float] = defaultdict(float)
+_failed: set[str] = set()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    _watch.start()  # before the tests are collected, so that what runs at import is seen, too
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
+    _watch.switch_context(item.nodeid)
+    begun = time.process_time()
+    result = yield
+    _spent[item.nodeid] += time.process_time() - begun
+    _watch.switch_context("")
+    return result
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed:
+        _failed.add(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    _watch.stop()
+    if not _spent:  # what hands the tests out runs none
+        return
+    data = _watch.get_data()
+    number = {name: place for place, name in enumerate(_spent)}
+    lines = {
+        str(Path(file).relative_to(SOURCE.parents[1])): {
+            line: sorted(number[each] for each in contexts if each in number)
+            for line, contexts in data.contexts_by_lineno(file).items()
+        }
+        for file in data.measured_files()
+    }
+    tests = [(name, round(seconds, 3), name not in _failed) for name, seconds in _spent.items()]
+    into = Path(os.environ["COVER_INTO"])
+    into.mkdir(parents=True, exist_ok=True)
+    (into / f"{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}.json").write_text(
+        json.dumps({"tests": tests, "lines": lines})
+    )
+
+
+class Cover:
+    """The map that was written: tests with their seconds, and the tests of each line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seconds: dict[str, float] = {}
+        self.lines: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for file in sorted(folder.glob("*.json")):
+            part = json.loads(file.read_text())
+            names = [name for name, _, _ in part["tests"]]
+            self.seconds |= {name: seconds for name, seconds, passed in part["tests"] if passed}
+            for source, lines in part["lines"].items():
+                for line, tests in lines.items():
+                    self.lines[source][int(line)] += [names[test] for test in tests if names[test] in self.seconds]
