@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from metaprune.graph.limits import Limits as Limits
     from metaprune.graph.plan import Plan as Plan
     from metaprune.graph.term import Axis as Axis
+    from metaprune.methods.intra_fusion.fuse import fuse as fuse
     from metaprune.methods.registry import *  # noqa: F403
     from metaprune.saving import load as load
     from metaprune.saving import save as save
@@ -69,6 +70,7 @@ _HOME = {
     "evaluate": "train.engine",
     "export": "formats.export",
     "fit": "train.engine",
+    "fuse": "methods.intra_fusion.fuse",
     "latency": "cost.latency",
     "load": "saving",
     "macs": "cost.closed_form",

@@ -84,3 +84,14 @@ def test_the_cut_of_a_fused_copy_is_the_network() -> None:
         small = mp.slice(IntraFusion().fused(copies, one.graph, plan), one.graph, plan)
         assert oracle.distance(one.run(copies), one.run(small)) < 1e-9
         assert oracle.counted_params(small) < oracle.counted_params(copies)
+
+
+@pytest.mark.parametrize("name", networks(families=4))
+def test_two_networks_that_differ_by_the_order_of_their_channels_are_one(name: str) -> None:
+    """Averaged with a copy whose channels changed places, a network computes what it did; also by another share."""
+    one = case(name)
+    generator = torch.Generator().manual_seed(2)
+    orders = {axis: torch.randperm(found.size, generator=generator).tolist() for axis, found in one.graph.free.items()}
+    other = oracle.permute(one.model, one.graph, orders)
+    both = mp.fuse(one.model, other, one.args, one.kwargs, graph=one.graph, share=0.3)
+    assert oracle.distance(one.run(one.model), one.run(both)) < 1e-9

@@ -136,3 +136,32 @@ def test_pruning(recalibrate: bool) -> None:
     assert result.plan == mp.plan(
         model, small.EXAMPLE, method=mp.Magnitude(), budget=mp.Budget(macs=0.5, multiple_of=1), graph=graph
     )
+
+
+def test_two_networks_must_be_of_one_architecture() -> None:
+    one = small.network()
+    wider = small.Small()
+    wider.head = torch.nn.Linear(24, 4)
+    with pytest.raises(MetapruneError, match=r"head\.weight"):
+        mp.fuse(one, wider, small.EXAMPLE)
+    with pytest.raises(MetapruneError, match=r"share as a number inside \[0, 1\], got 2"):
+        mp.fuse(one, one, small.EXAMPLE, share=2)
+    with pytest.raises(MetapruneError, match=r"an nn\.Module"):
+        mp.fuse(one, "other", small.EXAMPLE)  # type: ignore[arg-type]
+
+
+def test_networks_pruned_to_equal_widths_are_fused() -> None:
+    """Each network's own channels stay, as many of both."""
+    networks = [small.network(), small.Small().eval()]
+    graph = mp.trace(networks[0], small.EXAMPLE)
+    method, budget = mp.IntraFusion(mp.Uniform()), mp.Budget(macs=0.5, multiple_of=1)
+    cut = []
+    for network in networks:
+        plan = mp.plan(network, small.EXAMPLE, method=method, budget=budget, graph=graph)
+        cut.append(mp.slice(method.fused(network, graph, plan), graph, plan))
+    both = mp.fuse(cut[0], cut[1], small.EXAMPLE)
+    assert [tensor.shape for tensor in both.state_dict().values()] == [t.shape for t in cut[0].state_dict().values()]
+    whole = mp.fuse(cut[0], cut[1], small.EXAMPLE, share=1.0)
+    assert all(
+        torch.allclose(a, b) for a, b in zip(whole.state_dict().values(), cut[0].state_dict().values(), strict=True)
+    )
