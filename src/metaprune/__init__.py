@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from metaprune.surgery.slice import slice as slice
     from metaprune.surgery.trace import trace as trace
     from metaprune.train.callbacks import Callback as Callback
+    from metaprune.train.distillation import distil as distil
     from metaprune.train.engine import evaluate as evaluate
     from metaprune.train.engine import fit as fit
     from metaprune.train.partners import Partner as Partner
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from metaprune.train.restoration import SuperResolution as SuperResolution
     from metaprune.train.task import Classification as Classification
     from metaprune.train.task import Task as Task
-    from metaprune.train.task import distil as distil
     from metaprune.zeros.sparsify import sparsify as sparsify
 
 __version__ = VERSION
@@ -66,7 +66,7 @@ _HOME = {
     "SuperResolution": "train.restoration",
     "Task": "train.task",
     "carry": "surgery.optimizer",
-    "distil": "train.task",
+    "distil": "train.distillation",
     "evaluate": "train.engine",
     "export": "formats.export",
     "fit": "train.engine",

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torchmetrics.classification import MulticlassF1Score
 
 import metaprune as mp
 from metaprune.methods.graph_metanetwork import Direct, Imitate, Metanetwork, meta_train, teach
@@ -282,7 +283,11 @@ def partners(device: torch.device) -> Any:
         result = mp.prune(model, EXAMPLE, method=method, budget=BUDGET, task=adversarial, recipe=given, progress=False)
         found += [result.model.state_dict(), *(module.state_dict() for module in result.partners.values())]
     assert {tensor.device.type for state in found for tensor in state.values()} == {"cpu"}
-    return found
+    whole = mp.Classification(task().train, task().val, weight=[1.0, 2.0, 3.0], metric=MulticlassF1Score(3))
+    taught = mp.distil(whole, convolutional(), features=["wide"])
+    model = convolutional()
+    mp.fit(model, taught, recipe(device, 1), progress=False)
+    return [*found, model.state_dict(), mp.evaluate(model, whole.val, whole, recipe(device))]
 
 
 class Breaks:

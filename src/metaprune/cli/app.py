@@ -312,8 +312,9 @@ def prune(
     from metaprune.saving import read_weights
     from metaprune.session.pruning import prune as run
     from metaprune.surgery.trace import trace
+    from metaprune.train.distillation import distil
     from metaprune.train.engine import evaluate as measure
-    from metaprune.train.task import distil, settings_of
+    from metaprune.train.task import settings_of
 
     set_threads(threads)
     purpose = Purpose.of(model, task, scale, sigma, {})

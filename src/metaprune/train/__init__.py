@@ -2,13 +2,14 @@
 
 from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
+from metaprune.train.distillation import distil
 from metaprune.train.engine import evaluate, fit
 from metaprune.train.partners import Partner
 from metaprune.train.recipe import Recipe
 from metaprune.train.restoration import Denoising, SuperResolution
 from metaprune.train.run import History, Projector, Row, TrainError
 from metaprune.train.stepping import Training
-from metaprune.train.task import Classification, Pictures, Task, TaskError, distil
+from metaprune.train.task import Classification, Pictures, Task, TaskError
 
 __all__ = [
     "Callback",

@@ -156,14 +156,14 @@ def scalar_loss(loss: Any, what: str, name: str) -> Tensor:
     return loss
 
 
-def metric_of(output: Any, batch: Batch, task: Task, what: str) -> tuple[float | Tensor, int]:
+def metric_of(output: Any, batch: Batch, metric: Callable[[Any, Batch], Any], what: str) -> tuple[float | Tensor, int]:
     """The metric of a batch: its sum over the examples, and their number.
 
     Raises:
         TaskError: it is something else.
     """
     with blaming(f"{what}: the metric"):
-        found: Any = task.metric(output, batch)
+        found: Any = metric(output, batch)
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise TaskError(
             f"{what}: expected the metric as (sum over the examples, their number), got {_shown(found)}; "

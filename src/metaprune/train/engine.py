@@ -6,7 +6,7 @@ killed goes on where it was: on the CPU it ends with bitwise the weights of an u
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -28,13 +28,12 @@ from metaprune.train.checks import (
     counted,
     examples_of,
     length,
-    mean,
-    metric_of,
     one_of,
     predicted,
     smallest,
 )
 from metaprune.train.loop import Loop, Window
+from metaprune.train.measure import Measure, begin
 from metaprune.train.optimizers import Groups, as_moved
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe, pick_precision
@@ -42,9 +41,10 @@ from metaprune.train.run import History, Projector, Run
 from metaprune.train.stepping import Training, step
 from metaprune.train.task import Batch, Loader, Task
 
-__all__ = ["device_of", "evaluate", "fit", "rehearse"]
+__all__ = ["device_of", "evaluate", "fit", "measured", "rehearse"]
 
 MEASURING = "evaluate"  # what it is called where data do not fit
+Look = Callable[[Any], object] | None
 LOOK = 20  # steps between two looks at the loss; each look waits for the device
 
 
@@ -201,9 +201,31 @@ def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:
 
 
 def evaluate(module: nn.Module, batches: Loader, task: Task, recipe: Recipe) -> float:
-    """The metric of the task: its mean over all examples, in evaluation mode.
+    """The metric of the task over all examples, in evaluation mode.
 
     The network stays on the device; everything else is given back as it was.
+
+    Raises:
+        TrainError: there are no batches.
+    """
+    _known(MEASURING, module, task, recipe)
+    measure = begin(task, task.metric, task.metric_name, MEASURING)
+    measured(module, batches, task, recipe, [measure])
+    return measure.value()
+
+
+def measured(
+    module: nn.Module, batches: Loader, task: Task, recipe: Recipe, measures: Sequence[Measure], look: Look = None
+) -> None:
+    """Take several measures of a network in one pass.
+
+    Args:
+        module: the network; given back as it was.
+        batches: what to measure on.
+        task: what the network is given, and what is measured of it.
+        recipe: the device and the precision.
+        measures: each is given all outputs.
+        look: called with each output, on the device.
 
     Raises:
         TrainError: there are no batches.
@@ -213,7 +235,7 @@ def evaluate(module: nn.Module, batches: Loader, task: Task, recipe: Recipe) -> 
     fabric = _fabric(recipe)
     with borrowed(module, fabric.device, recipe):
         randomness.seed(recipe.seed)
-        return _score(fabric, fabric.setup(module), batches, task, recipe)
+        _pass(fabric, fabric.setup(module), batches, task, recipe, measures, look)
 
 
 def device_of(recipe: Recipe) -> torch.device:
@@ -258,14 +280,28 @@ def _placed(fabric: Any, batch: Batch, recipe: Recipe) -> Batch:
 
 
 def _score(fabric: Any, network: Any, batches: Loader, task: Task, recipe: Recipe) -> float:
-    """The mean metric, in evaluation mode."""
+    """The metric, in evaluation mode."""
+    measure = begin(task, task.metric, task.metric_name, MEASURING)
+    _pass(fabric, network, batches, task, recipe, [measure])
+    return measure.value()
+
+
+def _pass(
+    fabric: Any,
+    network: Any,
+    batches: Loader,
+    task: Task,
+    recipe: Recipe,
+    measures: Sequence[Measure],
+    look: Look = None,
+) -> None:
+    """One pass in evaluation mode."""
     network.eval()
-    total: float | Tensor = 0.0
-    examples = 0
     with torch.no_grad():  # not inference mode: what a loader or a module caches here may be trained on later
         for batch in counted(batches, len(batches), f"{MEASURING}: the data"):
             batch = _placed(fabric, batch, recipe)
             output = predicted(network, batch, task, MEASURING)
-            value, count = metric_of(output, batch, task, MEASURING)
-            total, examples = total + value, examples + count
-    return mean(total, examples, task.metric_name, "evaluate: the data")
+            if look:
+                look(output)
+            for measure in measures:
+                measure.add(output, batch)

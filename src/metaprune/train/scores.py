@@ -1,13 +1,14 @@
 """All metrics of a task in one pass: the one that chooses and those beside it; also of the inputs as they come."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from metaprune.train.checks import counted, length, mean, metric_of
-from metaprune.train.engine import evaluate
+from metaprune.train.checks import counted, length
+from metaprune.train.engine import measured
+from metaprune.train.measure import Measure, begin
 from metaprune.train.recipe import Recipe
 from metaprune.train.task import Batch, Loader, Task
 
@@ -16,7 +17,7 @@ __all__ = ["Scores", "scores", "scores_of_outputs"]
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over all examples."""
+    """Over all examples."""
 
     metric: float
     further: dict[str, float]  # by name
@@ -42,14 +43,9 @@ def scores(
     Raises:
         TrainError: there are no batches.
     """
-    beside = _Further(task)
-
-    def metric(output: Any, batch: Batch) -> tuple[float | Tensor, int]:
-        if look:
-            look(output)
-        return beside.metric(output, batch)
-
-    return Scores(evaluate(model, batches, replace(task, metric=metric), recipe), beside.means)
+    first, *others = measures = _measures(task)
+    measured(model, batches, task, recipe, measures, look)
+    return _read(task, first, others)
 
 
 def scores_of_outputs(outputs: Callable[[Batch], Any], batches: Loader, task: Task) -> Scores:
@@ -58,29 +54,18 @@ def scores_of_outputs(outputs: Callable[[Batch], Any], batches: Loader, task: Ta
     Raises:
         TrainError: there are no examples.
     """
-    beside, total, examples = _Further(task), 0.0, 0
+    first, *others = measures = _measures(task)
     for batch in counted(batches, length(batches, "evaluate: the data"), "evaluate: the data"):
-        value, count = metric_of(outputs(batch), batch, replace(task, metric=beside.metric), "evaluate")
-        total, examples = total + float(value), examples + count
-    return Scores(mean(total, examples, task.metric_name, "evaluate: the data"), beside.means)
+        output = outputs(batch)
+        for measure in measures:
+            measure.add(output, batch)
+    return _read(task, first, others)
 
 
-class _Further:
-    """The sums of a task's further metrics, taken in the same pass as its metric."""
+def _measures(task: Task) -> list[Measure]:
+    further = [begin(task, metric, name, f"evaluate: {name}") for name, metric in task.further.items()]
+    return [begin(task, task.metric, task.metric_name, "evaluate"), *further]
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.sums: dict[str, tuple[float, int]] = dict.fromkeys(task.further, (0.0, 0))
 
-    def metric(self, output: Any, batch: Batch) -> tuple[float | Tensor, int]:
-        """The task's metric of a batch; the others are added up."""
-        for name, (total, examples) in self.sums.items():
-            further = replace(self.task, metric=self.task.further[name])
-            value, count = metric_of(output, batch, further, f"evaluate: {name}")
-            self.sums[name] = (total + float(value), examples + count)
-        return self.task.metric(output, batch)
-
-    @property
-    def means(self) -> dict[str, float]:
-        """The mean of each over all examples so far."""
-        return {name: mean(*sums, name, "evaluate: the data") for name, sums in self.sums.items()}
+def _read(task: Task, first: Measure, others: list[Measure]) -> Scores:
+    return Scores(first.value(), {name: measure.value() for name, measure in zip(task.further, others, strict=True)})

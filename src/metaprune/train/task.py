@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.arguments import is_number
 from metaprune.graph.errors import MetapruneError
-from metaprune.graph.tensors import clone, digest
+from metaprune.graph.tensors import clone
 from metaprune.train.partners import NETWORK, Partner
 
 __all__ = [
@@ -29,15 +28,27 @@ __all__ = [
     "Pictures",
     "Task",
     "TaskError",
-    "distil",
     "on",
     "settings_of",
 ]
 
 Batch = Any
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs
-Metric = Callable[[Any, Batch], tuple[float | Tensor, int]]
-"""(output of the network, batch) -> the sum over the examples, and their number."""
+
+
+@runtime_checkable
+class Whole(Protocol):
+    """A metric over a whole set, where no mean over examples will do: F1, mean IoU; torchmetrics' are of this kind."""
+
+    def update(self, *judged: Any) -> Any:
+        """One more batch: what `Task.judged` makes of the network's output and the batch."""
+
+    def compute(self) -> Any:
+        """Of all that were added: one number, or a dictionary with it (by its name, or first)."""
+
+
+Metric = Callable[[Any, Batch], tuple[float | Tensor, int]] | Whole
+"""(output of the network, batch) -> the sum over the examples, and their number; or a metric over the whole set."""
 
 
 class TaskError(MetapruneError):
@@ -99,6 +110,20 @@ def first(batch: Batch) -> Arguments:
     return (batch[0],), {}
 
 
+def second(output: Any, batch: Batch) -> tuple[Any, ...]:
+    """The output and the second element of a batch: what most metrics compare.
+
+    Raises:
+        TaskError: the batch has no second element.
+    """
+    if not isinstance(batch, Sequence) or len(batch) < 2:
+        raise TaskError(
+            f"task: expected batches (inputs, targets) for the metric, got {_kind(batch)}; say what it compares: "
+            "Task(…, judged=lambda output, batch: (output, batch['labels']))"
+        )
+    return output, batch[1]
+
+
 def _kind(thing: Any) -> str:
     """What a thing is, in words."""
     if isinstance(thing, Sequence) and not isinstance(thing, str) and not len(thing):
@@ -130,9 +155,12 @@ class Task:
         test: Batches that choose nothing and are reported; None where there are none.
         loss: (output of the network, batch) -> a scalar. Where a network computes its losses itself, in training mode
             alone, they are that output.
-        metric: (output, batch) -> the sum over the examples, and their number; it chooses.
-        metric_name: With its unit in brackets, if it has one: "accuracy (%)".
+        metric: (output, batch) -> the sum over the examples, and their number; or a metric over the whole set, any of
+            torchmetrics' or an object with `update` and `compute`, of which copies are used. It chooses.
+        metric_name: With its unit in brackets, if it has one: "accuracy (%)". By default the class of such an object.
         higher_is_better: Whether more of the metric is better.
+        judged: (output, batch) -> the arguments of `update` of such metrics; by default the output and the second
+            element of the batch.
         inputs: Batch -> positional and keyword arguments of the network; by default the first element of the batch.
         distance: (output, output of a teacher) -> a scalar, for `mp.distil`.
         further: Metrics that choose nothing and are reported, by name.
@@ -151,7 +179,7 @@ class Task:
     test: Loader | None
     loss: Callable[[Any, Batch], Tensor]
     metric: Metric
-    metric_name: str = "metric"
+    metric_name: str = ""
     higher_is_better: bool = True
     inputs: Callable[[Batch], Arguments] = first
     distance: Callable[[Any, Any], Tensor] | None = None
@@ -161,6 +189,7 @@ class Task:
     step: Callable[[Any, Batch], Tensor] | None = None
     predict: Callable[[nn.Module, Batch], Any] | None = None
     partners: Mapping[str, Partner] = field(default_factory=dict)
+    judged: Callable[[Any, Batch], tuple[Any, ...]] = second
 
     def __post_init__(self) -> None:
         """Refuse what cannot be gone through or called.
@@ -176,11 +205,26 @@ class Task:
                 raise TaskError(
                     f"task: expected {part} as batches to go through, such as a DataLoader, got {_kind(loader)}"
                 )
-        called = ("loss", "metric", "inputs", "distance", "step", "predict")
-        for name in called:
+        for name in ("loss", "metric", "inputs", "judged", "distance", "step", "predict"):
             function = getattr(self, name)
-            if not callable(function) and not (name in called[3:] and function is None):
+            optional = function is None and name in ("distance", "step", "predict")
+            if not (callable(function) or optional or (name == "metric" and isinstance(function, Whole))):
                 raise TaskError(f"task: expected {name} as a function, got {_kind(function)}")
+        for metric in (self.metric, *self.further.values()):
+            if isinstance(metric, type):
+                raise TaskError(
+                    f"task: expected a metric, got the class {metric.__name__}; make one: {metric.__name__}(…)"
+                )
+        if isinstance(self.metric, Whole):
+            better = getattr(self.metric, "higher_is_better", None)
+            if isinstance(better, bool) and better != self.higher_is_better:
+                raise TaskError(
+                    f"task: {type(self.metric).__name__} says that {'more' if better else 'less'} of it is better, and "
+                    f"the task the opposite; give higher_is_better={better}"
+                )
+        if self.metric_name == "":
+            named = type(self.metric).__name__ if isinstance(self.metric, Whole) else "metric"
+            object.__setattr__(self, "metric_name", named)
         if not isinstance(self.metric_name, str):
             raise TaskError(f"task: expected metric_name as words, got {_kind(self.metric_name)}")
         for name, partner in self.partners.items() if isinstance(self.partners, Mapping) else [("", self.partners)]:
@@ -203,8 +247,11 @@ def Classification(
     val: Loader,
     test: Loader | None = None,
     *,
+    weight: Tensor | Sequence[float] | None = None,
     label_smoothing: float = 0.0,
     temperature: float = 4.0,
+    metric: Metric | None = None,
+    metric_name: str = "",
 ) -> Task:
     """The task of telling classes apart: cross-entropy, and top-1 accuracy in percent.
 
@@ -215,12 +262,16 @@ def Classification(
         train: batches to learn from.
         val: batches to choose by, held out of the training set.
         test: batches to report.
+        weight: how much each class counts in the loss, (classes,); by default all alike.
         label_smoothing: the share of each target that is spread over all classes.
         temperature: T, how soft a teacher's answers are made where one is imitated (`distil`).
+        metric: in place of accuracy, such as `torchmetrics.classification.MulticlassF1Score(10)`; see `Task.metric`.
+        metric_name: of that one.
 
     Raises:
-        TaskError: a smoothing or a temperature out of range.
+        TaskError: weights, a smoothing or a temperature out of range.
     """
+    weights = None if weight is None else _weights(weight)
     if not (is_number(label_smoothing) and 0 <= label_smoothing < 1):
         raise TaskError(f"classification: expected label_smoothing inside [0, 1), got {label_smoothing!r}")
     if not (is_number(temperature) and 0 < temperature < math.inf):
@@ -229,15 +280,33 @@ def Classification(
         train,
         val,
         test,
-        loss=partial(_cross_entropy, label_smoothing=label_smoothing),
-        metric=_accuracy,
-        metric_name="accuracy (%)",
+        loss=partial(_cross_entropy, label_smoothing=label_smoothing, weight=weights),
+        metric=_accuracy if metric is None else metric,
+        metric_name="accuracy (%)" if metric is None else metric_name,
         distance=partial(_soft_divergence, temperature=temperature),
+        settings={} if weights is None else {"task.weight": ", ".join(f"{each:g}" for each in weights.tolist())},
     )
 
 
-def _cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
-    return F.cross_entropy(logits, _labels(logits, batch), label_smoothing=label_smoothing)
+def _weights(given: Tensor | Sequence[float]) -> Tensor:
+    try:
+        weights = torch.as_tensor(given, dtype=torch.float32).detach().cpu().clone()
+    except (TypeError, ValueError, RuntimeError):
+        weights = torch.empty(0)
+    if weights.dim() != 1 or not len(weights) or not bool((weights >= 0).all() and weights.isfinite().all()):
+        raise TaskError(f"classification: expected weight as numbers from 0, one for each class, got {given!r:.60}")
+    return weights
+
+
+def _cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float, weight: Tensor | None) -> Tensor:
+    labels = _labels(logits, batch)
+    if weight is None:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    if len(weight) != logits.shape[1]:
+        raise TaskError(
+            f"classification: expected a weight for each class, got {len(weight)} for {logits.shape[1]} outputs"
+        )
+    return F.cross_entropy(logits, labels, weight.to(logits), label_smoothing=label_smoothing)
 
 
 def _accuracy(logits: Tensor, batch: Batch) -> tuple[Tensor, int]:
@@ -285,39 +354,3 @@ def _soft_divergence(logits: Tensor, answers: Tensor, temperature: float) -> Ten
         reduction="batchmean",
     )
     return temperature**2 * soft
-
-
-def distil(task: Task, teacher: nn.Module, *, share: float = 0.5) -> Task:
-    """The same task, where the network also learns from the answers of a `teacher`.
-
-    Hinton et al. 2015, https://arxiv.org/abs/1503.02531: the loss becomes
-    (1 - share) · loss + share · distance between the outputs of the network and of the teacher. The task knows the
-    distance: for `Classification` it is T² · KL(softmax(teacher / T) ‖ softmax(network / T)), for `SuperResolution`
-    and `Denoising` the mean absolute difference.
-
-    Args:
-        task: the task; both networks take its batches and give outputs of the same shape.
-        teacher: the network to learn from; a copy is used, in evaluation mode.
-        share: how much the teacher counts, from 0 to 1.
-
-    Raises:
-        TaskError: the task has no distance, or the share is none.
-    """
-    if not isinstance(task, Task):
-        raise TaskError(f"distil: expected a task, such as mp.Classification(train, val), got {_kind(task)}")
-    if (distance := task.distance) is None:
-        raise TaskError("distil: the task cannot compare two outputs; give its field `distance`, as F.l1_loss")
-    if not isinstance(teacher, nn.Module):
-        raise TaskError(f"distil: expected the teacher as a network, an nn.Module, got {_kind(teacher)}")
-    if not (is_number(share) and 0 <= share <= 1):
-        raise TaskError(f"distil: expected a share from 0 to 1, got {share!r}")
-    wise = copy.deepcopy(teacher).eval().requires_grad_(False)
-
-    def loss(output: Any, batch: Batch) -> Tensor:
-        args, kwargs = task.inputs(batch)
-        with torch.no_grad():
-            answers = wise.to(output.device)(*args, **kwargs).float()
-        return (1 - share) * task.loss(output, batch) + share * distance(output, answers)
-
-    known = {"teacher.weights": digest(wise.state_dict())[:12], "teacher.share": f"{share:g}"}
-    return replace(task, loss=loss, settings={**task.settings, **known})

@@ -75,6 +75,7 @@ class Generated(nn.Module):
         self.network = network
         self.latents = latents
         self.hooked = has_hooks(network)
+        self.graph = graph
         self.programs = Programs(network, graph, recorded=self.hooked)
         self.kept: dict[str, tuple[int, ...]] = {}
         self.counted = counted_axes(graph) if silencing else frozenset()
@@ -142,6 +143,8 @@ class Generated(nn.Module):
         generated = self.parameters_generated()
         if not self.kept:
             return call_with(self.network, generated, args, kwargs)
+        if not self.hooked and has_hooks(self.network):  # registered since
+            self.hooked, self.programs = True, Programs(self.network, self.graph, recorded=True)
         if self.hooked:
             interpreter = self.programs.interpreter(self.kept, args, kwargs, self.terms.keys())
             with hiding_in(self.network, interpreter):

@@ -1,0 +1,223 @@
+"""Learning from a teacher: its answers, of any structure, and what its modules give."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.methods import small
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import metaprune as mp
+from metaprune.cost.latency import latencies
+from metaprune.session import measuring
+from metaprune.train import Classification, Recipe, Task, TaskError, TrainError, fit
+from metaprune.train.distillation import distil, likeness
+
+LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [2.0, 0.0, 0.0]])
+
+
+def test_a_teacher_alone_is_imitated(task: Task, recipe: Recipe) -> None:
+    """All labels are wrong, but only the teacher counts."""
+    torch.manual_seed(1)
+    teacher, student = nn.Linear(16, 3), nn.Linear(16, 3)
+    shaped = nn.Sequential(nn.Flatten(), teacher)
+    wrong = Classification([(x, (y + 1) % 3) for x, y in task.train], task.val)
+    before = teacher.weight.clone()
+    fit(
+        nn.Sequential(nn.Flatten(), student),
+        distil(wrong, shaped, share=1.0),
+        Recipe(epochs=60, lr=0.1, weight_decay=0.0, precision="32-true", device="cpu"),
+        progress=False,
+    )
+    x = torch.cat([images for images, _ in task.train]).flatten(1)
+    assert (F.softmax(student(x), 1) - F.softmax(teacher(x), 1)).abs().max() < 0.02
+    assert torch.equal(before, teacher.weight)
+    assert teacher.weight.requires_grad
+    assert shaped.training
+
+
+def test_a_teacher_that_agrees_adds_nothing(task: Task) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    batch = next(iter(task.train))
+    output = network(batch[0])
+    loss = distil(task, network, share=0.25).loss(output, batch)
+    torch.testing.assert_close(loss, 0.75 * task.loss(output, batch))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_answers_are_softened(temperature: float) -> None:
+    distance = Classification([], [], temperature=temperature).distance
+    assert distance
+    answers = LOGITS.flip(1)
+    soft, softer = (F.softmax(logits / temperature, 1) for logits in (LOGITS, answers))
+    divergence = (softer * (softer / soft).log()).sum(1).mean()
+    torch.testing.assert_close(distance(LOGITS, answers), temperature**2 * divergence)
+
+
+def test_a_task_that_cannot_compare_outputs_has_no_teacher() -> None:
+    own = Task([], [], None, loss=lambda output, _: output.sum(), metric=lambda output, _: (output.sum(), 1))
+    with pytest.raises(TaskError, match="distance"):
+        distil(own, nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_that_is_none(share: float) -> None:
+    with pytest.raises(TaskError, match="share from 0 to 1"):
+        distil(Classification([], []), nn.Linear(1, 1), share=share)
+
+
+def test_a_teacher_answers_in_evaluation_mode_whatever_mode_it_was_given_in(task: Task) -> None:
+    teacher = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3)).train()
+    alone = distil(task, teacher, share=1.0)
+    batch = next(iter(task.train))
+    output = torch.zeros(len(batch[1]), 3)
+    losses = {float(alone.loss(output, batch)) for _ in range(5)}
+    assert len(losses) == 1
+    assert teacher.training
+
+
+# Outputs of any structure.
+
+
+class Several(nn.Module):
+    """Classes and brightness, in a tuple or a dictionary."""
+
+    def __init__(self, kind: str, width: int = 12) -> None:
+        super().__init__()
+        self.kind = kind
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.ReLU())
+        self.classes, self.bright = nn.Linear(width, 3), nn.Linear(width, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        seen = self.body(x)
+        a, b = self.classes(seen), self.bright(seen)
+        return (a, b) if self.kind == "tuple" else {"classes": a, "bright": b, "count": len(x)}
+
+
+def parts(output: Any) -> tuple[Tensor, Tensor]:
+    return output if isinstance(output, tuple) else (output["classes"], output["bright"])
+
+
+def several(loader: DataLoader[Any]) -> Task:
+    def loss(output: Any, batch: Any) -> Tensor:
+        classes, bright = parts(output)
+        return F.cross_entropy(classes, batch[1]) + F.mse_loss(bright[:, 0], batch[0].mean((1, 2, 3)))
+
+    def distance(ours: Any, theirs: Any) -> Tensor:
+        return sum((F.mse_loss(a, b) for a, b in zip(parts(ours), parts(theirs), strict=True)), torch.zeros(()))
+
+    return Task(
+        loader,
+        loader,
+        None,
+        loss=loss,
+        metric=lambda output, batch: (100.0 * (parts(output)[0].argmax(1) == batch[1]).sum(), len(batch[1])),
+        distance=distance,
+    )
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict"])
+def test_answers_of_any_structure(kind: str, loader: DataLoader[Any], recipe: Recipe) -> None:
+    task, teacher, student = several(loader), Several(kind), Several(kind)
+    fit(teacher, task, replace(recipe, epochs=5), progress=False)
+    alone = distil(task, teacher, share=1.0)
+    batch = loader.dataset[:8]  # type: ignore[index]
+    before = alone.loss(student(batch[0]), batch).item()
+    fit(student, alone, replace(recipe, epochs=20), progress=False)
+    assert alone.loss(student(batch[0]), batch).item() < before / 4
+
+
+# Features.
+
+
+def test_likeness_is_the_paper_s() -> None:
+    ours, theirs = torch.randn(5, 4, 2, 2), torch.randn(5, 9)
+    one, other = (each.reshape(5, -1) @ each.reshape(5, -1).T for each in (ours, theirs))
+    one, other = (each / each.norm(dim=1, keepdim=True) for each in (one, other))
+    torch.testing.assert_close(likeness(ours, theirs), (one - other).square().sum() / 25)
+
+
+def test_features_alone_are_imitated(loader: DataLoader[Any], recipe: Recipe) -> None:
+    """Of a wider teacher, which calls its module otherwise; no hook stays, and labels do not matter."""
+    torch.manual_seed(1)
+    teacher = nn.ModuleDict({"trunk": Several("tuple", 20)})["trunk"]
+    student = Several("tuple", 6)
+    task = replace(several(loader), distance=None)
+    taught = distil(task, teacher, share=1.0, features={"body": "body.2"})
+    x = loader.dataset[:48][0]  # type: ignore[index]
+    before = likeness(student.body(x), teacher.body(x)).item()
+    fit(student, taught, replace(recipe, epochs=20, lr=1.0), progress=False)
+    assert likeness(student.body(x), teacher.body(x)).item() < before / 2
+    assert not any(module._forward_hooks for each in (student, teacher) for module in each.modules())
+
+
+class Averaging(nn.Module):
+    """A norm runs over what is cut, so the search runs a program in the place of the code once channels are gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm = nn.Linear(64, 16), nn.LayerNorm(16)
+        self.body, self.head = nn.Linear(16, 24), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.norm(self.up(x.flatten(1)))).relu())
+
+
+@pytest.mark.parametrize("method", [mp.DHP(search=1.0), mp.Taylor()], ids=lambda method: method.name)
+def test_features_are_heard_while_a_method_searches(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "latencies", partial(latencies, seconds=0.001))
+    torch.manual_seed(0)
+    model = Averaging()
+    heard: list[int] = []
+
+    def compare(ours: Tensor, theirs: Tensor) -> Tensor:
+        heard.append(ours.shape[1])
+        return likeness(ours, theirs)
+
+    task = distil(small.task(), copy.deepcopy(model), features=["norm", "body"], compare=compare)
+    result = mp.prune(
+        model,
+        small.EXAMPLE,
+        method=method,
+        budget=mp.Budget(macs=0.4, multiple_of=1),
+        task=task,
+        recipe=small.recipe(2),
+        progress=False,
+    )
+    assert result.report.settings["teacher.features"] == "norm, body"
+    assert len(heard) > 2 * 24
+    assert (min(heard) < 16) == isinstance(method, mp.Taylor)  # fine-tuning hears the cut network
+
+
+def test_what_cannot_be_taught(task: Task, recipe: Recipe, network: nn.Module) -> None:
+    teacher = copy.deepcopy(network)
+    with pytest.raises(TaskError, match="the teacher has no module 'trunk'; it has 0, 1, 2"):
+        distil(task, teacher, features=["trunk"])
+    with pytest.raises(TaskError, match="the network has no module '7'"):
+        fit(network, distil(task, teacher, features={"7": "0"}), recipe, progress=False)
+    with pytest.raises(TaskError, match="features as names"):
+        distil(task, teacher, features=[1])  # type: ignore[list-item]
+    with pytest.raises(TaskError, match="a step of its own is compared by features alone"):
+        distil(replace(task, step=lambda training, batch: training.loss(batch)), teacher)
+    other = nn.Sequential(*[nn.Conv2d(1, 5, 3), *network[1:]])
+    wider = distil(task, nn.Sequential(nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5)), features=["0"], compare=F.mse_loss)
+    with pytest.raises((TaskError, TrainError)):
+        fit(other, wider, recipe, progress=False)
+
+
+def test_a_step_of_its_own_learns_from_features(loader: DataLoader[Any], recipe: Recipe) -> None:
+    def step(training: Any, batch: Any) -> Tensor:
+        return training.loss(batch) + 0.0
+
+    task = replace(several(loader), distance=None, step=step)
+    teacher, student = Several("dict", 20), Several("dict", 6)
+    rows = fit(student, distil(task, teacher, features=["body"]), replace(recipe, epochs=4), progress=False).rows
+    assert rows[-1].loss < rows[0].loss
+    assert Classification(loader, loader).step is None
