@@ -60,6 +60,8 @@ ARMS: dict[str, mp.IntraFusion | None] = {
 }
 """None drops; the others fuse."""
 TUNE = ("drop", "fuse, projection")
+ORDERS = ("one half alone", "fuse and prune", "prune and fuse")
+HALVED = ("VGG",)
 
 
 def some_of(data: Any) -> mp.Task:
@@ -129,6 +131,45 @@ def after_tuning(out: Path, arm: str, network: str, share: float, seed: int, tas
     return {"network": network, "share": share, "seed": seed, "tuned": arm, "metric": metric}
 
 
+def halves(out: Path, order: str, network: str, share: float, seed: int, task: mp.Task) -> Mapping[str, Any]:
+    """Two networks trained on half of the images each, pruned and fused in one order or the other, tuned on all.
+
+    The control is the first of them alone, pruned and tuned as long.
+    """
+    count = len(task.train.labels) // 2
+    both = []
+    for place in range(2):
+        part = slice(place * count, (place + 1) * count)
+        half = replace(task.train, images=task.train.images[part], labels=task.train.labels[part])
+        own = recipe(network, DENSE, seed + place)
+        folder = out / f"half-{place}-{network}-{seed}"
+        both.append(dense_network(NETWORKS[network], mp.Classification(half, task.val), own, folder))
+    args = (torch.zeros(2, 3, 16, 16),)
+    graph = mp.trace(both[0], args)
+    method, budget = mp.IntraFusion(mp.Uniform()), mp.Budget(macs=share, multiple_of=1)
+
+    def pruned(one: nn.Module) -> nn.Module:
+        plan = mp.plan(one, args, method=method, budget=budget, graph=graph)
+        return mp.slice(method.fused(one, graph, plan), graph, plan)
+
+    if order == "fuse and prune":
+        small = pruned(mp.fuse(*both, args, graph=graph))
+    elif order == "prune and fuse":
+        small = mp.fuse(*map(pruned, both), args)
+    else:
+        small = pruned(both[0])
+    mp.recalibrate(small, task.train, most=16)
+    how = recipe(network, TUNED, seed)
+    before = evaluate(small, task.test, task, how)
+    fit(small, task, how, progress=False)
+    row = {"order": order, "network": network, "share": share, "seed": seed}
+    return row | {
+        "before": before,
+        "metric": evaluate(small, task.test, task, how),
+        "dense": [evaluate(one, task.test, task, how) for one in both],
+    }
+
+
 def page(rows: list[dict[str, Any]]) -> str:
     """What there is, in Markdown."""
     lines = [
@@ -145,7 +186,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "| network | share | " + " | ".join(ARMS) + " |",
         "|---|--:|" + "--:|" * len(ARMS),
     ]
-    cuts = [row for row in rows if "tuned" not in row]
+    cuts = [row for row in rows if "macs" in row]
     for network, share in itertools.product(NETWORKS, SHARES):
         found = [row for row in cuts if (row["network"], row["share"]) == (network, share)]
         if found:
@@ -173,6 +214,22 @@ def page(rows: list[dict[str, Any]]) -> str:
             lines.append(
                 f"| {network} | {share:g} | " + " | ".join(mean_and_spread(c) if c else "" for c in cells) + " |"
             )
+    if fused := [row for row in rows if "order" in row]:
+        lines += [
+            "",
+            "## Networks trained on halves of the images",
+            "",
+            "Pruned to equal widths (the same share of every axis) by Intra-Fusion, tuned on all images.",
+            "",
+            "| network | share | each half | order | before tuning | after |",
+            "|---|--:|--:|---|--:|--:|",
+        ]
+        for row in sorted(fused, key=lambda row: (row["network"], -row["share"], row["order"])):
+            dense = ", ".join(f"{100 * one:.2f}" for one in row["dense"])
+            lines.append(
+                f"| {row['network']} | {row['share']:g} | {dense} | {row['order']} | {100 * row['before']:.2f} | "
+                f"{100 * row['metric']:.2f} |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -196,6 +253,9 @@ def main() -> None:
                 for share, arm in itertools.product(SHARES, TUNE):
                     name = f"{network}-{share:g}-{seed}-{arm}"
                     carry_out(given.out / name, partial(after_tuning, given.out, arm, network, share, seed, task))
+                for order in ORDERS if network in HALVED else ():
+                    name = f"{network}-halves-{order}-{seed}"
+                    carry_out(given.out / name, partial(halves, given.out, order, network, 0.6, seed, task))
             except Busy as busy:
                 print(busy)  # noqa: T201
     PAGE.write_text(page(rows_in(given.out)), encoding="utf-8")

@@ -150,3 +150,20 @@ def test_leaves() -> None:
     ]
     assert [one.tolist() for one in leaves(Product((a, a)), "a")] == [[[0, 1], [2, 3]], [[0, 2], [1, 3]]]
     assert leaves(b, "a") == []
+
+
+class Picked(nn.Module):
+    """Each example goes through the matrix that it chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.bank = nn.Linear(3, 6), nn.Parameter(torch.randn(4, 6, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x)[:, None] @ self.bank[(x[:, 0] > 0).long()]
+
+
+def test_weights_that_are_picked_by_position_are_read() -> None:
+    graph = traced(Picked(), 5, 3)
+    assert roles(graph)["bank:1"] == {"first reads"}
+    assert graph.unabsorbed == {}

@@ -90,8 +90,9 @@ class Uses:
         stuck: dict[str, str] = {}
         operands = dict(_operands(call))
         held = {name: self.tensors(node) for name, node in operands.items()}
-        if self.passes_on(call, held):
-            self.same[call.node] = tuple(dict.fromkeys(tensor for tensors in held.values() for tensor in tensors))
+        moved = {name: tensors for name, tensors in held.items() if not _counts_places(operands[name])}
+        if self.passes_on(call, moved):
+            self.same[call.node] = tuple(dict.fromkeys(tensor for tensors in moved.values() for tensor in tensors))
             return (), ()
         summed = {
             name: {dim: list(axes_of(self.term(shape))) for dim, shape in over.items()}
@@ -102,7 +103,7 @@ class Uses:
         beside = {
             axis
             for name in summed
-            if not self.is_weight(operands[name])
+            if not held[name] and not self.is_weight(operands[name])
             for dim, axes in self.axes(call, name)
             for axis in {one.name for one in axes} - {one.name for one in summed[name].get(dim, ())}
         }
@@ -240,6 +241,12 @@ def _operands(call: Call) -> Iterator[tuple[str, fx.Node]]:
         for place, one in enumerate(value) if isinstance(value, list | tuple) else [(None, value)]:
             if isinstance(one, fx.Node) and isinstance(call.dims.get(one), tuple):
                 yield (name if place is None else f"{name}.{place}"), one
+
+
+def _counts_places(node: fx.Node) -> bool:
+    """Whether a value is of whole numbers or of yes and no, as positions and masks are."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
 
 
 def _plain_spread(call: Call) -> bool:
