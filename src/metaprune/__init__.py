@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from metaprune.graph.plan import Plan as Plan
     from metaprune.graph.term import Axis as Axis
     from metaprune.methods.intra_fusion.fuse import fuse as fuse
+    from metaprune.methods.metapruning.rewarded import rewarded as rewarded
     from metaprune.methods.registry import *  # noqa: F403
     from metaprune.saving import load as load
     from metaprune.saving import save as save
@@ -79,6 +80,7 @@ _HOME = {
     "plan": "deciding",
     "prune": "session.pruning",
     "recalibrate": "surgery.recalibrate",
+    "rewarded": "methods.metapruning.rewarded",
     "save": "saving",
     "scores": "deciding",
     "slice": "surgery.slice",

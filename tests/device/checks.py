@@ -172,6 +172,15 @@ def graph_metanetwork_with_tuning(device: torch.device) -> Any:
 
 
 @check
+def metapruning(device: torch.device) -> Any:
+    """Of a network that lives on the device, from its own weights; and from fresh ones."""
+    model, args = on(device, convolutional())
+    quick: dict[str, Any] = {"search": 0.5, "population": 3, "generations": 2, "parents": 2, "calibration": 2}
+    kept = pruned(device, mp.MetaPruning(generator="film", fresh=False, **quick), model, args=args)
+    return kept, pruned(device, mp.MetaPruning(generator="mlp", **quick), convolutional())[0]
+
+
+@check
 def a_network_that_comes_back(device: torch.device) -> Any:
     """It lives on the device and is trained on the CPU."""
     model, args = on(device, convolutional())

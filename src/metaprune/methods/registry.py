@@ -21,6 +21,7 @@ from metaprune.methods.intra_fusion.intra_fusion import IntraFusion as IntraFusi
 from metaprune.methods.magnitude.magnitude import Magnitude as Magnitude
 from metaprune.methods.magnitude.magnitude import Random as Random
 from metaprune.methods.magnitude.magnitude import Uniform as Uniform
+from metaprune.methods.metapruning.metapruning import MetaPruning as MetaPruning
 from metaprune.methods.method import Method
 from metaprune.methods.taylor.taylor import Taylor as Taylor
 

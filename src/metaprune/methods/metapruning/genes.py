@@ -1,0 +1,111 @@
+"""What MetaPruning searches: a width for each lane of axes, and the channels that stay at each width."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from metaprune.cost.budget import Allocation
+from metaprune.graph.plan import Plan
+
+__all__ = ["Genes", "Widths"]
+
+Widths = tuple[int, ...]
+"""A width for each lane, in the order of `Allocation.lanes`: the paper's network encoding vector."""
+
+
+@dataclass(frozen=True)
+class Genes:
+    """All vectors of widths that a graph, limits and alignment allow.
+
+    Attributes:
+        allocation: The graph and the budget.
+        scores: For each free axis the channels' scores, of which the highest stay, shape (size,); None for the first
+            channels. Either way narrower widths lie inside wider ones.
+        spend: Whether widths grow until the budget is used up.
+    """
+
+    allocation: Allocation
+    scores: Mapping[str, Tensor] | None = None
+    spend: bool = True
+
+    @cached_property
+    def order(self) -> dict[str, list[int]]:
+        """For each free axis its channels, the last to leave first."""
+        given = self.scores or {}
+        sizes = self.allocation.sizes
+        return {
+            name: torch.argsort(given[name].cpu(), stable=True).flip(0).tolist() if name in given else list(range(size))
+            for name, size in sizes.items()
+        }
+
+    def plan(self, widths: Widths) -> Plan:
+        """The plan of these widths, whatever it costs."""
+        lanes = self.allocation.lanes.values()
+        return Plan(
+            {
+                axis: sorted(self.order[axis][:width])
+                for lane, width in zip(lanes, widths, strict=True)
+                for axis in lane.axes
+                if width < lane.size
+            }
+        )
+
+    def of(self, plan: Plan) -> Widths:
+        """The widths of a plan."""
+        return tuple(plan.widths.get(name, lane.size) for name, lane in self.allocation.lanes.items())
+
+    def within(self, widths: Widths) -> Widths:
+        """The nearest widths within the budget: a projection, in place of the paper's rejection."""
+        lanes = self.allocation.lanes.values()
+        ratios = {axis: width / lane.size for lane, width in zip(lanes, widths, strict=True) for axis in lane.axes}
+        return self.of(self.allocation.nearest(ratios, spend=self.spend))
+
+    def whole(self) -> Widths:
+        """The widest of each lane; within the budget, that is uniform widths."""
+        return tuple(lane.most for lane in self.allocation.lanes.values())
+
+    def drawn(self) -> Widths:
+        """Each width by itself, uniformly; from PyTorch's random numbers, as dropout, so that checkpoints know them."""
+        ladders = [lane.widths for lane in self.allocation.lanes.values()]
+        return tuple(ladder[int(torch.randint(len(ladder), (), device="cpu"))] for ladder in ladders)
+
+    def anywhere(self, numbers: random.Random) -> Widths:
+        """Each width by itself, uniformly, then within the budget."""
+        return self.within(tuple(numbers.choice(lane.widths) for lane in self.allocation.lanes.values()))
+
+    def mutated(self, parent: Widths, rate: float, numbers: random.Random) -> Widths:
+        """Each width becomes another with probability `rate`, then within the budget."""
+        lanes = self.allocation.lanes.values()
+        return self.within(
+            tuple(
+                numbers.choice([other for other in lane.widths if other != width] or [width])
+                if numbers.random() < rate
+                else width
+                for lane, width in zip(lanes, parent, strict=True)
+            )
+        )
+
+    def crossed(self, parents: Sequence[Widths], numbers: random.Random) -> Widths:
+        """Each width from one of the parents, by chance, then within the budget."""
+        return self.within(tuple(numbers.choice(theirs) for theirs in zip(*parents, strict=True)))
+
+    def share(self, widths: Widths) -> float:
+        """The share of the cost that the budget bounds (first) which these widths leave."""
+        return self.allocation.form.at(self.plan(widths).widths) / self.allocation.dense
+
+    def shrinking(self, widths: Widths) -> dict[str, Tensor]:
+        """For each free axis scores that say these widths: 1 for the last channel that stays, falling as 1 / rank."""
+        lanes = self.allocation.lanes.values()
+        found: dict[str, Tensor] = {}
+        for lane, width in zip(lanes, widths, strict=True):
+            for axis in lane.axes:
+                ranks = torch.empty(lane.size, dtype=torch.float64)
+                ranks[torch.tensor(self.order[axis])] = torch.arange(1, lane.size + 1, dtype=torch.float64)
+                found[axis] = width / ranks
+        return found
