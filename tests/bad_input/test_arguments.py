@@ -59,6 +59,7 @@ RECIPES = fields(
 METHODS = {
     **fields(mp.DHP, search=[0, 1.5, -0.1, math.nan, "much", None], form=["square", None]),
     **fields(mp.DHP, embedding=[0, -1, "a", None]),
+    **fields(mp.Transportation, search=[0, 1.5, math.nan, "much", None], sharpness=[0, math.inf, "a"], solver=[None]),
     **fields(mp.Taylor, batches=[0, -1, "a", None, 1.5]),
     **fields(mp.GraphMetanetwork, trial=[-1, "a", None, 1.5], tuning=[-1, "a", None]),
 }

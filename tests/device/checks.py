@@ -146,6 +146,24 @@ def dhp_where_a_norm_counts_channels(device: torch.device) -> Any:
 
 
 @check
+def transportation(device: torch.device) -> Any:
+    return pruned(device, mp.Transportation(), convolutional())
+
+
+@check
+def transportation_by_sweeps(device: torch.device) -> Any:
+    return pruned(device, mp.Transportation(solver="sinkhorn"), convolutional())
+
+
+@check
+def transportation_where_a_norm_counts_channels(device: torch.device) -> Any:
+    """The network and its example inputs are on the device before anybody trains."""
+    model, args = on(device, attentive())
+    budget = mp.Budget(params=0.6, multiple_of=1)
+    return pruned(device, mp.Transportation(), model, args=args, budget=budget)
+
+
+@check
 def decisions(device: torch.device) -> Any:
     """Of a network that lives on the device."""
     model, args = on(device, convolutional())

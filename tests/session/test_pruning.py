@@ -32,7 +32,7 @@ from metaprune.train.restoration import bicubic
 from tests.laws import oracle
 from tests.methods import small
 
-METHODS = (mp.Magnitude(), mp.Uniform(), mp.Random(), mp.DHP(), mp.DHP(form="hypernetwork"))
+METHODS = (mp.Magnitude(), mp.Uniform(), mp.Random(), mp.DHP(), mp.DHP(form="hypernetwork"), mp.Transportation())
 BUDGET = mp.Budget(macs=0.5, multiple_of=4)
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: getattr(method, "form", method.name))
 

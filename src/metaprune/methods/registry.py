@@ -24,6 +24,7 @@ from metaprune.methods.magnitude.magnitude import Uniform as Uniform
 from metaprune.methods.metapruning.metapruning import MetaPruning as MetaPruning
 from metaprune.methods.method import Method
 from metaprune.methods.taylor.taylor import Taylor as Taylor
+from metaprune.methods.transportation.transportation import Transportation as Transportation
 
 GROUP = "metaprune.methods"
 """The group of entry points in which other packages offer methods."""

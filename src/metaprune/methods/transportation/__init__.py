@@ -1,0 +1,1 @@
+"""Differentiable transportation pruning: a soft mask that costs the budget exactly and anneals by itself."""

@@ -1,0 +1,87 @@
+"""What happens to masks after each step of the optimizer: they anneal, and at the end become a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from metaprune.cost.budget import Allocation
+from metaprune.graph.plan import Plan
+from metaprune.methods.transportation.masks import Masks
+
+__all__ = ["Annealing"]
+
+LOOKS = 100
+"""How often in a search channels that are as good as gone are left out of averages."""
+
+SILENT = 1e-3
+"""A mask below is as good as zero."""
+
+
+@dataclass
+class Annealing:
+    """Steers the masks of a search; goes into checkpoints.
+
+    Attributes:
+        masks: The masks, changed in place.
+        allocation: The budget.
+        hide: Told which channels stay whenever that may have changed.
+        hidden: What it was told last.
+        hardness: The mean of m (1 - m) before the masks became 0 and 1.
+    """
+
+    masks: Masks
+    allocation: Allocation
+    hide: Callable[[Plan], None] = lambda plan: None
+    hidden: Plan = field(default_factory=lambda: Plan({}))
+    hardness: float | None = None
+
+    def after(self, done: int, steps: int, lr: float) -> None:
+        """What follows an optimizer step; at the last one the masks harden.
+
+        Args:
+            done: Steps taken so far.
+            steps: Their number in the whole search.
+            lr: The learning rate then.
+        """
+        if done == steps:
+            self.hardness = self.masks.hardness()
+            self.harden(self.plan())
+            return
+        self.masks.advance()
+        if done % max(1, steps // LOOKS) == 0:
+            self.tell(self.living())
+
+    def harden(self, plan: Plan) -> None:
+        """Masks of 0 and 1 from now on."""
+        self.masks.plan = plan
+        self.tell(plan)
+
+    def tell(self, plan: Plan) -> None:
+        """Leave channels out of averages."""
+        self.hidden = plan
+        self.hide(plan)
+
+    @torch.no_grad()
+    def living(self) -> Plan:
+        """The channels whose masks are not as good as zero."""
+        alive = {name: (mask > SILENT).cpu() for name, mask in self.masks.named().items()}
+        return Plan({name: torch.nonzero(mask)[:, 0].tolist() for name, mask in alive.items() if not mask.all()})
+
+    def plan(self) -> Plan:
+        """The channels that stay: those of the highest logits, within the budget."""
+        return self.masks.plan or self.allocation.plan(self.masks.ranking())
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints; scores and logits are in the network's."""
+        hard = self.masks.plan is not None
+        return {"hidden": dict(self.hidden.kept), "hard": hard, "hardness": self.hardness}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """From a checkpoint."""
+        self.hardness = state["hardness"]
+        self.tell(Plan(state["hidden"]))
+        self.masks.plan = self.hidden if state["hard"] else None
