@@ -26,21 +26,21 @@ def gated(model: nn.Module, graph: mp.ChannelGraph) -> Generated:
     """With gates of 1, on what reads."""
     network = clone(written_out(model, graph.written_out))
     ones = Latents({name: torch.ones(axis.size) for name, axis in graph.free.items()})
-    return Generated(network, graph, ones, terms=reading_terms(graph, network), divide=False)
+    return Generated(network, graph, ones, terms=reading_terms(graph), divide=False)
 
 
-def gates_of(model: nn.Module, graph: mp.ChannelGraph) -> dict[str, list[set[str]]]:
+def gates_of(graph: mp.ChannelGraph) -> dict[str, list[set[str]]]:
     """The axes gated along each dimension of each parameter."""
     return {
         name: [{axis.name for axis in axes_of(term)} & graph.free.keys() for term in terms]
-        for name, terms in reading_terms(graph, model).items()
+        for name, terms in reading_terms(graph).items()
         if name in graph.parameters
     }
 
 
 def test_only_what_reads_is_gated() -> None:
     model = Small()
-    found = gates_of(model, mp.trace(model, EXAMPLE))
+    found = gates_of(mp.trace(model, EXAMPLE))
     gates = {name: dims for name, dims in found.items() if any(dims)}
     none: list[set[str]] = [set(), set()]
     assert gates == {

@@ -31,6 +31,7 @@ from metaprune.graph.arguments import is_number
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import clone
+from metaprune.methods.following import Following
 from metaprune.methods.gates.generated import Generated
 from metaprune.methods.gates.running import Running
 from metaprune.methods.gates.terms import reading_terms
@@ -40,7 +41,6 @@ from metaprune.methods.transportation.annealing import Annealing
 from metaprune.methods.transportation.masks import Masks, Sweep, Threshold
 from metaprune.surgery.attention import written_out
 from metaprune.train.checks import length
-from metaprune.train.engine import fit
 
 __all__ = ["Transportation", "standardised"]
 
@@ -81,19 +81,14 @@ class Transportation:
         """Train weights and scores together through the mask; harden and fold it, and read the plan."""
         recipe = problem.recipe
         epochs = min(max(1, round(self.search * recipe.epochs)), recipe.epochs)
-        steps = epochs * length(problem.task.train, "search: the training data")
+        steps = recipe.steps(length(problem.task.train, "search: the training data"), epochs)
         running = self.start(problem.model, problem.graph, problem.budget, steps=steps, seed=recipe.seed)
-        history = fit(
+        history = problem.fit(
             running.model,
-            problem.task,
-            recipe,
             stop=epochs,
             name="search",
-            after_step=lambda step, steps: running.step(recipe.lr_at(epochs * (step + 1) / steps)),
-            state=running,
+            during=[Following(running, recipe, epochs)],
             parameters=running.groups(recipe.lr),
-            checkpoint=problem.checkpoint,
-            progress=problem.progress,
         )
         hardness = running.search.hardness
         return Found(
@@ -135,7 +130,7 @@ class Transportation:
         exact = self.solver == "threshold"
         transport = Threshold(allocation, flat, temperature) if exact else Sweep(allocation, flat, temperature)
         masks = Masks(start, transport).to(device)
-        gated = Generated(network, graph, masks, who=self.name, terms=reading_terms(graph, network), divide=False)
+        gated = Generated(network, graph, masks, who=self.name, terms=reading_terms(graph), divide=False)
         search = Annealing(masks, allocation, gated.hide)
         return Running(self.name, gated, search, steps, rate=self.score_lr)
 
