@@ -55,11 +55,13 @@ class Square(nn.Module):
         self.stem = nn.Linear(3, 6)
         self.plain = nn.Parameter(torch.randn(6, 6))
         self.turned = nn.Parameter(torch.randn(6, 6))
+        self.both = nn.Parameter(torch.randn(12, 6))
         self.head = nn.Linear(6, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        x = x + x @ self.plain + x @ self.turned.t()
+        first, second = self.both.chunk(2)
+        x = x + x @ self.plain + x @ self.turned.t() + F.linear(x @ first, second)
         return self.head(x)
 
 
@@ -167,3 +169,22 @@ def test_weights_that_are_picked_by_position_are_read() -> None:
     graph = traced(Picked(), 5, 3)
     assert roles(graph)["bank:1"] == {"first reads"}
     assert graph.unabsorbed == {}
+
+
+class Laid(nn.Module):
+    """A square weight whose transpose is written to memory: nothing tells which of its dimensions is which."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.square, self.head = nn.Linear(3, 6), nn.Parameter(torch.randn(6, 6)), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(x + x @ self.square.t().contiguous())
+
+
+def test_a_square_weight_of_which_it_is_unclear_leaves_its_axis_unabsorbed() -> None:
+    graph = traced(Laid(), 4, 3)
+    [(axis, why)] = graph.unabsorbed.items()
+    assert "computed" in why or "any of two dimensions of square" in why
+    assert axis in graph.free

@@ -7,6 +7,7 @@ weight of the network's own: its entries are added up. Where that is not so, the
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -50,6 +51,13 @@ _UNCHANGED = {
 _SCALED = {"aten.mul", "aten.div"}
 """The same, where the other operand is a number."""
 
+_VIEWS = {
+    *("aten.t", "aten.transpose", "aten.swapaxes", "aten.swapdims", "aten.permute", "aten.movedim", "aten.mT"),
+    *("aten.numpy_T", "aten.squeeze", "aten.unsqueeze", "aten.select", "aten.slice", "aten.narrow", "aten.view"),
+    *("aten.chunk", "aten.split", "aten.split_with_sizes", "aten.unbind", "aten.alias", "aten.detach"),
+}
+"""Operators whose result lies in the memory of what they are given, as its strides tell."""
+
 _ADDED = {"aten.add", "aten.sub", "aten.rsub", "aten.embedding", "aten.embedding_bag", "aten.cat", "aten.stack"}
 """Operators that write what they are given, besides contractions."""
 
@@ -83,6 +91,7 @@ class Uses:
     inputs: Set[fx.Node]
     same: dict[fx.Node, tuple[str, ...]] = field(default_factory=dict)
     computed: dict[fx.Node, bool] = field(default_factory=dict)
+    views: set[fx.Node] = field(default_factory=set)
 
     def of(self, call: Call) -> tuple[tuple[Use, ...], tuple[tuple[str, str], ...]]:
         """The uses of one call, and the axes that it leaves unabsorbed, each with the reason."""
@@ -93,6 +102,8 @@ class Uses:
         moved = {name: tensors for name, tensors in held.items() if not _counts_places(operands[name])}
         if self.passes_on(call, moved):
             self.same[call.node] = tuple(dict.fromkeys(tensor for tensors in moved.values() for tensor in tensors))
+            if self.in_its_memory(call, [operands[name] for name in moved]):
+                self.views.add(call.node)
             return (), ()
         summed = {
             name: {dim: list(axes_of(self.term(shape))) for dim, shape in over.items()}
@@ -113,20 +124,19 @@ class Uses:
             for dim, axes in self.axes(call, name) if held[name] else ():
                 over = {one.name for one in summed.get(name, {}).get(dim, ())}
                 for axis in dict.fromkeys(one.name for one in axes if one.name):
-                    role: Role = "carries"
                     if axis in over:
-                        role = "reads" if reader.get(axis) == (name, dim) else "writes"
+                        role: Role = "reads" if reader.get(axis) == (name, dim) else "writes"
                     elif call.macs:
                         role = "carries" if name in summed and axis in beside else "writes"
-                    elif dim in call.reads.get(name, ()):
-                        role = "counts"
-                    elif call.name in _ADDED:
-                        role = "writes"
+                    else:
+                        role = _role(call, name, dim)
                     for tensor in held[name]:
-                        for place in self.dims(tensor, axis, operands[name], dim):
-                            found[Use(tensor, place, axis, role)] = None
+                        places = self.dims(tensor, axis, operands[name], dim)
+                        found |= dict.fromkeys(Use(tensor, place, axis, role) for place in places)
                         if tensor in self.shared:
                             stuck.setdefault(axis, f"{call.where}: {tensor} shares its memory with another tensor")
+                        elif not places:
+                            stuck.setdefault(axis, f"{call.where}: it may be any of two dimensions of {tensor}")
         return tuple(found), tuple((axis, why) for axis, why in stuck.items() if axis)
 
     def axes(self, call: Call, name: str) -> Iterator[tuple[int, list[Axis]]]:
@@ -136,7 +146,7 @@ class Uses:
 
     def tensors(self, node: fx.Node) -> tuple[str, ...]:
         """The network's tensors whose entries a value holds, moved about at most; none where it is computed."""
-        node = self.outside(node)
+        node = self.source(node)
         return (self.owner[node],) if node in self.owner else self.same.get(node, ())
 
     def outside(self, node: fx.Node) -> fx.Node:
@@ -144,6 +154,12 @@ class Uses:
         while node in self.given:
             node = self.given[node]
         return node
+
+    def source(self, node: fx.Node) -> fx.Node:
+        """What a value is, or is one of several results of."""
+        node = self.outside(node)
+        is_one_of_several = node.target is operator.getitem and isinstance(node.args[0], fx.Node)
+        return self.outside(node.args[0]) if is_one_of_several else node  # type: ignore[arg-type]
 
     def is_weight(self, node: fx.Node) -> bool:
         """Whether a value is the same whatever the inputs are."""
@@ -165,6 +181,12 @@ class Uses:
         alone = len(held) == 1
         scaled = call.name in _SCALED and isinstance(call.get("other"), int | float)
         return is_layout(call.name) or (alone and (call.name in _UNCHANGED or scaled))
+
+    def in_its_memory(self, call: Call, sources: Sequence[fx.Node]) -> bool:
+        """Whether the strides of the result are those of the tensor that it holds: it is a view, or laid out alike."""
+        if len(sources) > 1 or self.source(sources[0]) not in self.owner.keys() | self.views:
+            return False
+        return call.name in _VIEWS or call.node.meta["val"].stride() == self.outside(sources[0]).meta["val"].stride()
 
     def readers(
         self,
@@ -215,10 +237,11 @@ class Uses:
         held = [place for place, term in enumerate(terms) if any(one.name == axis for one in axes_of(term))]
         if len(held) < 2:
             return held
-        source = next((one for one, name in self.owner.items() if name == tensor), None)
-        value, whole = node.meta.get("val"), source.meta.get("val") if source is not None else None
-        if not isinstance(value, Tensor) or not isinstance(whole, Tensor):
+        if self.source(node) not in self.owner.keys() | self.views:
             return []
+        node = self.outside(node)
+        whole: Tensor = next(one for one, name in self.owner.items() if name == tensor).meta["val"]
+        value: Tensor = node.meta["val"]
         same = [place for place in held if whole.stride(place) == value.stride(dim)]
         return same if len(same) == 1 and len({whole.stride(place) for place in held}) == len(held) else []
 
@@ -241,6 +264,13 @@ def _operands(call: Call) -> Iterator[tuple[str, fx.Node]]:
         for place, one in enumerate(value) if isinstance(value, list | tuple) else [(None, value)]:
             if isinstance(one, fx.Node) and isinstance(call.dims.get(one), tuple):
                 yield (name if place is None else f"{name}.{place}"), one
+
+
+def _role(call: Call, name: str, dim: int) -> Role:
+    """What an operator that is no product does along a dimension of an operand."""
+    if dim in call.reads.get(name, ()):
+        return "counts"
+    return "writes" if call.name in _ADDED else "carries"
 
 
 def _counts_places(node: fx.Node) -> bool:
