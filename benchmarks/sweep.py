@@ -274,7 +274,7 @@ def left_whole(graph: ChannelGraph) -> tuple[dict[str, float], float]:
 
 def accepted(reason: str) -> bool:
     """Whether a reader accepts a reason."""
-    return reason.startswith(ACCEPTED)
+    return _PLACE.sub("", reason, count=1).removeprefix(": ").startswith(ACCEPTED)
 
 
 def product(terms: tuple[Term, ...], widths: Mapping[str, int]) -> int:

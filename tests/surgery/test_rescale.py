@@ -136,3 +136,34 @@ def test_it_needs_no_gradients_of_the_caller() -> None:
         masked = mp.mask(model, graph, plan)
     assert oracle.distance(oracle.call(small, args, {}), oracle.call(masked, args, {})) < 1e-10
     assert all(parameter.requires_grad for parameter in small.parameters())
+
+
+class Summed(nn.Module):
+    """Heads by einsum, with the scale before it, behind it, or on the keys; queries, keys and values of one layer."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.heads = kind, 2
+        self.qkv, self.out = nn.Linear(8, 36, bias=False), nn.Linear(12, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        scale = q.shape[-1] ** -0.5
+        if self.kind == "before":
+            scores = torch.einsum("bhid,bhjd->bhij", q * scale, k)
+        elif self.kind == "keys":
+            scores = torch.einsum("b h i d, b h j d -> b h i j", q, k * scale)
+        else:
+            scores = torch.einsum("bhid,bhjd->bhij", q, k) * scale
+        return self.out(torch.einsum("bhij,bhjd->bhid", scores.softmax(-1), v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("kind", ["before", "keys", "behind"])
+def test_a_scale_beside_an_einsum_is_made_up_for(kind: str) -> None:
+    torch.manual_seed(0)
+    model = Summed(kind).double().eval()
+    graph = mp.trace(model, EXAMPLE)
+    assert sorted(axis.size for axis in graph.free.values()) == [2, 6]
+    plan = mp.Plan({name: range(1, axis.size) for name, axis in graph.free.items()})
+    small, masked = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
+    assert oracle.distance(masked(*EXAMPLE), small(*EXAMPLE)) < 1e-10

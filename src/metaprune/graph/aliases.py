@@ -24,6 +24,8 @@ _SAME = {
     "multiply": "mul",
     "negative": "neg",
     "not_equal": "ne",
+    "matrix_H": "mH",
+    "native_channel_shuffle": "channel_shuffle",
     "special_erf": "erf",
     "special_exp2": "exp2",
     "special_expit": "sigmoid",
@@ -35,10 +37,33 @@ _SAME = {
     "true_divide": "div",
 }
 
+_COPIES = {
+    f"{name}_copy"
+    for name in (
+        *(
+            "alias",
+            "detach",
+            "diagonal",
+            "expand",
+            "permute",
+            "select",
+            "slice",
+            "split",
+            "split_with_sizes",
+            "squeeze",
+        ),
+        *("t", "transpose", "unbind", "unfold", "unsqueeze", "view_as_complex", "view_as_real"),
+    )
+}
+"""Views that PyTorch makes copies of where nothing may be written in place."""
+
 
 def one_name(name: str) -> str:
     """The name that rules know: `aten.mul` for `aten.multiply`; others are returned as they are."""
     package, _, operator = name.partition(".")
+    if package == "aten" and operator in _COPIES:
+        operator = operator.removesuffix("_copy")
+        name = f"aten.{operator}"
     return f"aten.{_SAME[operator]}" if package == "aten" and operator in _SAME else name
 
 

@@ -87,6 +87,7 @@ class Call:
         dims: The dimensions of every value so far.
         path: The module that called, as `layer1.0`.
         owner: For each parameter or buffer node, its qualified name.
+        values: For each node that is a tensor of one entry made of constants alone, that entry.
         macs: Products of dimensions whose sizes, multiplied and summed, are its multiply-accumulates.
         reads: For each tensor argument, the dimensions read across channels (summed or normalised over).
         numbers: (qualified name of the tensor's module or the caller's, attribute) -> the dimension it must equal.
@@ -105,6 +106,7 @@ class Call:
     dims: dict[fx.Node, Any]
     path: str
     owner: dict[fx.Node, str]
+    values: Mapping[fx.Node, float] = field(default_factory=dict)
     macs: list[Dims] = field(default_factory=list)
     reads: dict[str, tuple[int, ...]] = field(default_factory=dict)
     numbers: dict[tuple[str, str], Shape] = field(default_factory=dict)

@@ -39,6 +39,7 @@ from metaprune.graph.unify import (
     Parts,
     Shape,
     Variable,
+    at,
     fix,
     measure,
     resolve,
@@ -244,10 +245,13 @@ class _Walk:
         rule = RULES.get(call.name)
         if rule is None and is_pointwise(node.target):
             rule = pointwise
+        line = at.set(lambda: call.where)
         try:
             result = rule(call) if rule else call.unknown(f"the operator {call.name} is not understood")
         except (Irreconcilable, LookupError, ValueError, TypeError) as error:
             result = call.unknown(f"{call.name} is not understood: {error}")
+        finally:
+            at.reset(line)
         if not _fits(result, node.meta.get("val")):
             raise TraceError(f"trace: the rule of {call.name} does not fit its output at {call.where}; report this")
         self.calls.append((call, _tensors(result)))
@@ -260,7 +264,7 @@ class _Walk:
         name = getattr(node.target, "overloadpacket", node.target)
         stack = node.meta.get("nn_module_stack") or {}
         path = next(reversed(stack.values()))[0] if stack else ""
-        return Call(node, one_name(str(name).rstrip("_")), arguments, self.dims, path, self.owner)
+        return Call(node, one_name(str(name).rstrip("_")), arguments, self.dims, path, self.owner, self.singles)
 
     def as_the_example(self, terms: tuple[Term, ...]) -> tuple[Term, ...]:
         """Terms whose sizes that depend on the data are what they were on the example inputs."""

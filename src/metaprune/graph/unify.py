@@ -7,7 +7,8 @@ concatenation of smaller ones. `unify` is the whole of the theory; the rules of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Parts",
     "Shape",
     "Variable",
+    "at",
     "cut",
     "factor",
     "fix",
@@ -66,6 +68,15 @@ UNIT = Factors(())
 """The dimension of size 1: it has no channels to cut, and broadcasts."""
 EMPTY = Parts(())
 """The dimension of size 0, as an empty slice has: it has no channels, and adds nothing to a concatenation."""
+
+at: ContextVar[Callable[[], str]] = ContextVar("at")
+"""What tells the line of code whose operator is being read, for the reasons that are given here."""
+
+
+def _said(reason: str) -> str:
+    line = at.get(None)
+    return reason if line is None else f"{line()}: {reason}"
+
 
 _MOST_COPIES = 64  # a fixed leading factor is written out as a concatenation up to this many times
 
@@ -217,11 +228,11 @@ def _split_parts(shape: Parts, size: int) -> tuple[Shape, Shape]:
             unify(tails[0], tail)
         if any(measure(head) > 1 for head in heads):
             return resolve(Parts(heads)), resolve(tails[0])
-        return Variable(len(heads), "it counts the parts of a concatenation"), resolve(tails[0])
+        return Variable(len(heads), _said("it counts the parts of a concatenation")), resolve(tails[0])
     pieces = cut(shape, list(range(size, measure(shape), size)))
     for piece in pieces[1:]:
         unify(pieces[0], piece)
-    return Variable(len(pieces), "it counts the parts of a concatenation"), resolve(pieces[0])
+    return Variable(len(pieces), _said("it counts the parts of a concatenation")), resolve(pieces[0])
 
 
 def cut(shape: Shape, bounds: Sequence[int]) -> list[Shape]:
@@ -256,7 +267,7 @@ def cut(shape: Shape, bounds: Sequence[int]) -> list[Shape]:
         return [resolve(Factors((head, *rest))) for head in heads]
     if measure(lead) > _MOST_COPIES:
         raise Irreconcilable(f"a boundary falls inside a block of {block} channels")
-    fix(lead, f"a slice falls inside its blocks of {block} channels")
+    fix(lead, _said(f"a slice falls inside its blocks of {block} channels"))
     return _cut_parts(Parts((resolve(Factors(tuple(rest))),) * measure(lead)), ends)
 
 

@@ -33,7 +33,7 @@ from metaprune.surgery.translate import translated
 
 __all__ = ["AnotherWay", "HidingInterpreter", "Masked", "Programs", "mask"]
 
-_NORMALISING = {"aten.batch_norm", "aten.instance_norm", "aten.fused_moving_avg_obs_fake_quant"}
+_NORMALISING = {"aten.batch_norm", "aten.instance_norm", "aten.renorm", "aten.fused_moving_avg_obs_fake_quant"}
 """Operators that read across dimensions which their result has, too."""
 _DECIDING = {"aten._assert_scalar", "aten._assert_async"}
 """What a decision of the code by values became in its program."""

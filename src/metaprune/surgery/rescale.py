@@ -66,6 +66,7 @@ _FIRST = {
         "aten.bmm",
         "aten._unsafe_view",
         "aten.swapaxes",
+        "aten.einsum",
     ),
     *("aten.alias", "aten.detach", "aten.repeat", "aten.movedim", "aten.mT", "aten.narrow", "aten.roll", "aten.flip"),
     *("aten.view_as", "aten.reshape_as", "aten.broadcast_to", "aten.view_as_complex", "aten.view_as_real"),
@@ -222,7 +223,10 @@ def _collect(node: fx.Node, region: list[fx.Node], producers: list[fx.Node], inf
 
 def _once(step: fx.Node, path: set[fx.Node]) -> bool:
     """Whether what comes along the path enters a product on one side only."""
-    operands = [arg for arg in step.args if isinstance(arg, fx.Node) and arg in path]
+    given = step.all_input_nodes if _name(step) == "aten.einsum" else step.args
+    operands = [arg for arg in given if isinstance(arg, fx.Node) and arg in path]
+    if _name(step) == "aten.einsum" and list(step.args[1]).count(operands[0] if operands else None) > 1:  # type: ignore[arg-type]
+        return False
     between = 1 if _name(step) in {"aten.addmm", "aten.baddbmm"} else 0
     both = _name(step) in {*_PRODUCERS, "aten.addmm", "aten.baddbmm"} and step.args[between] not in path
     return _name(step) in _ALL or both or len(operands) <= 1

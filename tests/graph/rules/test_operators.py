@@ -28,6 +28,11 @@ class Two(nn.Module):
         return self.last(F.relu(self.after(self.function(self.one(x), self.two(x)))))
 
 
+def _matrices(x: Tensor) -> Tensor:
+    """A matrix of two rows and columns, invertible, for each row."""
+    return x.mean(1)[:, None, None] + torch.tensor([[2.0, 0.3], [0.1, 3.0]], dtype=x.dtype)
+
+
 FREE: dict[str, Function] = {
     "vstack": lambda x, y: torch.vstack([x, y]),
     "hstack": lambda x, y: torch.hstack([x, y]),
@@ -53,6 +58,32 @@ FREE: dict[str, Function] = {
     "min": lambda x, y: x / y.min(),
     "aminmax": lambda x, y: x - y.aminmax(dim=1, keepdim=True)[0],
     "eye": lambda x, y: x @ (torch.eye(x.shape[1], dtype=x.dtype) * 2) + y,
+    "rsub": lambda x, y: torch.rsub(x, y, alpha=2),
+    "floor_divide": lambda x, y: torch.floor_divide(x * 9, 2) + y,
+    "special": lambda x, y: torch.special.ndtr(x) + torch.special.i0(y),
+    "filled_in_place": lambda x, y: torch.empty_like(x).normal_() * 0 + torch.empty_like(x).fill_(2) * y,
+    "quantile": lambda x, y: x / torch.quantile(y, 0.5, dim=1, keepdim=True),
+    "quantiles": lambda x, y: x - torch.nanquantile(y, torch.tensor([0.2, 0.7], dtype=y.dtype), dim=1).sum(0)[:, None],
+    "median": lambda x, y: x - y.median(1, keepdim=True)[0] + y.median(),
+    "renorm": lambda x, y: torch.renorm(x, 2, 0, 0.5) + y,
+    "cdist": lambda x, y: torch.cdist(x, y) @ x,
+    "multi_dot": lambda x, y: torch.linalg.multi_dot([x, y.t(), x]) + y,
+    "diff_of_the_batch": lambda x, y: torch.diff(x, dim=0) + y[:1],
+    "rot90_of_others": lambda x, y: torch.rot90(x.expand(2, 2, -1), 1, (0, 1)).sum(0) + y,
+    "inverse_of_others": lambda x, y: torch.einsum("bij,bc->bc", torch.linalg.inv(_matrices(x)), x) * 0 + y,
+    "svdvals": lambda x, y: x * torch.linalg.svdvals(_matrices(x))[:, :1] + y,
+    "solve": lambda x, y: torch.linalg.solve(_matrices(x)[0], x) + y,
+    "trace": lambda x, y: x * torch.trace(_matrices(x)[0]) + y,
+    "diagonal": lambda x, y: torch.diagonal(x.expand(2, 2, -1), 0, 0, 1).t() + y,
+    "diagflat": lambda x, y: torch.diagflat(x).sum(0).reshape(2, -1) + y,
+    "atleast": lambda x, y: torch.atleast_3d(x).squeeze(-1) + torch.atleast_2d(y),
+    "searchsorted": lambda x, y: x + torch.searchsorted(torch.tensor([0.0, 1.0], dtype=y.dtype), y),
+    "slice_scatter": lambda x, y: torch.slice_scatter(x, y[:1], 0, 0, 1),
+    "select_scatter": lambda x, y: torch.select_scatter(x, y[0], 0, 1),
+    "permute_copy": lambda x, y: torch.permute_copy(x, (1, 0)).t() + y,
+    "ranking": lambda x, y: x * F.margin_ranking_loss(x, y, torch.ones_like(x)),
+    "triplet": lambda x, y: x * F.triplet_margin_loss(x, y, x + y),
+    "poisson": lambda x, y: x * F.poisson_nll_loss(x, y.exp()),
     "unused": lambda x, y: x.reshape(2, y[0].numel()) + (x[:, 0] * 0).shape[0] * y,
 }
 
@@ -61,7 +92,14 @@ FIXED: dict[str, tuple[Function, str]] = {
     "argmax": (lambda x, y: x + y + x.argmax(1, keepdim=True), "aten.argmax runs over it"),
     "max_positions": (lambda x, y: x + y + x.max(1, keepdim=True)[1], "aten.max runs over it"),
     "table": (lambda x, y: x * torch.arange(x.shape[1]) + y, "the code makes a table of this size"),
-    "quantile": (lambda x, y: x / torch.quantile(x, 0.5, dim=1, keepdim=True) + y, "not understood"),
+    "median_positions": (lambda x, y: x + y + x.median(1, keepdim=True)[1], "aten.median runs over it"),
+    "diff": (lambda x, y: torch.diff(x, dim=1)[:, :1] + y, "aten.diff depends on the order"),
+    "rot90": (lambda x, y: torch.rot90(x.expand(2, 2, -1), 2, (1, 2))[0] + y, "aten.rot90 depends on the order"),
+    "fftshift": (lambda x, y: torch.fft.fftshift(x, 1) + y, "aten.fft_fftshift depends on the order"),
+    "matrix": (lambda x, y: torch.linalg.inv(x.t() @ x + torch.eye(8, dtype=x.dtype))[:2] + y, "matrix as a whole"),
+    "classes": (lambda x, y: F.cross_entropy(x, torch.tensor([0, 3])) + x + y, "targets name its entries"),
+    "searched": (lambda x, y: x + y + torch.searchsorted(x.detach().sort()[0], y), "order of its entries"),
+    "multinomial": (lambda x, y: x + y + 0 * torch.multinomial(x.abs() + 1, 1), "not understood"),
 }
 
 
@@ -90,3 +128,50 @@ def test_channels_stay_with_the_reason_and_its_line(name: str) -> None:
     assert axis.fixed is not None
     assert reason in axis.fixed
     assert "test_operators.py:" in axis.fixed
+
+
+class ManyQueries(nn.Module):
+    """Heads of queries, then one of keys and one of values, laid out together: the last two are picked by position."""
+
+    def __init__(self, listed: bool) -> None:
+        super().__init__()
+        self.heads, self.size, self.listed = 4, 6, listed
+        self.qkv, self.out = nn.Linear(6, 36), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(-1, (self.heads + 2, self.size))
+        q = qkv[..., :-2, :]
+        if self.listed:
+            k, v = qkv[..., [-2], :], qkv[..., [-1], :]
+        else:
+            k, v = qkv[..., -2, :].unsqueeze(-2), qkv[..., -1, :].unsqueeze(-2)
+        return self.out((q * k * v).flatten(-2))
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_is_picked_from_the_end_stays_and_the_rest_is_free(listed: bool) -> None:
+    torch.manual_seed(0)
+    model, x = ManyQueries(listed).double(), torch.rand(2, 6, dtype=torch.float64)
+    graph = mp.trace(model, (x,))
+    assert sorted(axis.size for axis in graph.free.values()) == [4, 6]
+    for width in (1, 3):
+        plan = mp.Plan({name: range(width) for name in graph.free})
+        small, masked = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
+        assert small.heads == small.size == width
+        assert oracle.distance(small(x), masked(x)) < 1e-10
+
+
+def test_a_reason_of_the_theory_has_the_line() -> None:
+    class Across(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x).unflatten(-1, (4, 2)).flatten(-2)
+            return self.b(y[..., 1:4])
+
+    graph = mp.trace(Across(), (torch.rand(2, 6),))
+    told = [str(axis.fixed) for axis in graph.axes.values() if "falls inside" in str(axis.fixed)]
+    assert told
+    assert all("test_operators.py:" in reason for reason in told)

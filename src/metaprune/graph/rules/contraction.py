@@ -171,6 +171,30 @@ def added(call: Call) -> Dims:
     return broadcast([call.tensor("self"), (rows, *columns)])
 
 
+@rule("aten.linalg_multi_dot", "aten.chain_matmul")
+def chain(call: Call) -> Dims:
+    """A product of matrices, the first and the last of which may be vectors; multiplied from the left for the cost."""
+    argument = "tensors" if "tensors" in call.arguments else "matrices"
+    first, *rest = (call.of(node) for node in call[argument])
+    left = first
+    for place, right in enumerate(rest, 1):
+        unify(left[-1], right[0])
+        call.macs.append((*left[:-1], *right))
+        call.reads[f"{argument}.{place}"] = (0,)
+        left = (*left[:-1], *right[1:])
+    return left
+
+
+@rule("aten.cdist")
+def distances(call: Call) -> Dims:
+    """|x1_i - x2_j| over the last dimension, for each pair of rows."""
+    *lead, rows, ours = call.tensor("x1")
+    *others, columns, theirs = call.tensor("x2")
+    unify(ours, theirs)
+    call.reads["x1"], call.reads["x2"] = (len(lead) + 1,), (len(others) + 1,)
+    return (*broadcast([tuple(lead), tuple(others)]), rows, columns)
+
+
 @rule("aten.kron")
 def kronecker(call: Call) -> Dims:
     """Each entry of the one times each of the other: dimensions are products."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import fx
+
 from metaprune.graph.call import Call, Dims, constants, rule
 from metaprune.graph.unify import UNIT, Shape, Variable, measure, resolve, unify
 
@@ -38,6 +40,11 @@ def broadcast(operands: Sequence[Dims], rank: int | None = None) -> Dims:
     *("aten.celu", "aten.mish", "aten.silu", "aten.log_sigmoid", "aten.threshold", "aten.real", "aten.imag"),
     *("aten.complex", "aten.polar", "aten._conj", "aten.conj", "aten.resolve_conj", "aten.resolve_neg"),
     *("aten.lift_fresh", "aten._assert_tensor_metadata", "aten.bernoulli", "aten.detach_"),
+    *("aten.rsub", "aten.floor_divide", "aten.isclose", "aten.isreal", "aten.poisson", "aten.binomial", "aten.data"),
+    *(
+        f"aten.special_{name}"
+        for name in ("ndtr", "log1p", "erfc", "erfinv", "digamma", "psi", "gammaln", "i0", "xlogy", "logit", "sinc")
+    ),
 )
 def pointwise(call: Call) -> Dims | None:
     """Also the rule of every operator that carries PyTorch's `pointwise` tag."""
@@ -47,6 +54,7 @@ def pointwise(call: Call) -> Dims | None:
 @rule(
     *("aten.to", "aten.type_as", "aten.zeros_like", "aten.ones_like", "aten.full_like", "aten.empty_like"),
     *("aten.rand_like", "aten.randn_like", "aten.randint_like", "aten.exponential", "aten.uniform"),
+    *("aten.random", "aten.cauchy", "aten.geometric", "aten.log_normal", "aten.fill", "aten.zero", "aten.pin_memory"),
 )
 def like_the_first(call: Call) -> Dims:
     """The dimensions of the first operand; a second one only lends its type, or a number to fill with."""
@@ -95,7 +103,9 @@ def factory(call: Call) -> Dims:
     *("aten.normal", "aten.hann_window", "aten.hamming_window", "aten.tril_indices", "aten.triu_indices"),
 )
 def factory_ordered(call: Call) -> Dims:
-    """Tensors made by the code whose entries differ: their sizes are fixed."""
+    """Tensors made by the code whose entries differ: their sizes are fixed. What is filled in place is like itself."""
+    if call.name == "aten.normal" and isinstance(call.get("self"), fx.Node):
+        return call.tensor("self")
     return constants(call.shape, f"{call.where}: the code makes a table of this size ({call.name})")
 
 

@@ -25,7 +25,7 @@ from metaprune.graph.unify import (
     variables,
 )
 
-__all__ = ["equal_pieces"]
+__all__ = ["entry", "equal_pieces"]
 
 _LAST = 2**62  # slices that run to the end carry a huge stop
 
@@ -226,6 +226,53 @@ def diagonal_matrix(call: Call) -> object:
     return (*lead, entries, entries)
 
 
+@rule("aten.diagflat")
+def diagonal_of_all(call: Call) -> object:
+    """All entries, in order, on the diagonal of a square."""
+    if call.get("offset", 0):
+        return call.unknown(f"{call.name} of another diagonal is not understood")
+    entries = resolve(Factors(call.tensor("self")))
+    return (entries, entries)
+
+
+@rule("aten.atleast_1d", "aten.atleast_2d", "aten.atleast_3d")
+def at_least(call: Call) -> object:
+    """Dimensions of size 1 are put before (of three, for a vector one is put behind, for a matrix too)."""
+    rank = int(call.name[-2])
+
+    def raised(dims: Dims) -> Dims:
+        if rank == 3 and len(dims) in {1, 2}:
+            dims = (*dims, UNIT)
+        return (*[UNIT] * (rank - len(dims)), *dims)
+
+    if "tensors" in call.arguments:
+        return [raised(call.of(node)) for node in call["tensors"]]
+    return raised(call.tensor("self"))
+
+
+@rule("aten.slice_scatter")
+def slice_scatter(call: Call) -> Dims:
+    """A piece of a dimension is written over: the others, and the piece, are equal."""
+    dims, source = call.tensor("self"), call.tensor("src")
+    dim = call.dim("dim", len(dims), 0)
+    piece = slice_(call)
+    for ours, theirs in zip(piece, source, strict=True):
+        unify(ours, theirs)
+    return tuple(resolve(given) if place == dim else given for place, given in enumerate(dims))
+
+
+@rule("aten.select_scatter")
+def select_scatter(call: Call) -> Dims:
+    """One entry of a dimension is written over."""
+    dims = list(call.tensor("self"))
+    dim = call.dim("dim", len(dims))
+    whole = _entry(call, dims[dim])
+    for ours, theirs in zip((*dims[:dim], *dims[dim + 1 :]), call.tensor("src"), strict=True):
+        unify(ours, theirs)
+    dims[dim] = resolve(whole)
+    return tuple(dims)
+
+
 @rule("aten.view_as_complex")
 def view_as_complex(call: Call) -> Dims:
     """The last dimension holds real and imaginary parts."""
@@ -360,11 +407,51 @@ def _every(call: Call, step: int, dim: Shape) -> Shape:
 
 @rule("aten.select")
 def select(call: Call) -> Dims:
-    """One entry of a dimension, which is fixed."""
+    """One entry of a dimension stays; the others are fixed but where it is counted from an end that has it."""
     dims = call.tensor("self")
     dim = call.dim("dim", len(dims))
-    call.fix(dims[dim], "single entries of it are picked by position")
+    _entry(call, dims[dim])
     return (*dims[:dim], *dims[dim + 1 :])
+
+
+def _entry(call: Call, dim: Shape) -> Shape:
+    place = int(call["index"])
+    return entry(call, dim, place, isinstance(call.number_at("index", None, place), int | None))
+
+
+def entry(call: Call, dim: Shape, place: int, written: bool) -> Shape:
+    """A dimension of which one entry is picked; of a concatenation it is taken out, if what lies between it and the
+    end that it is counted from stays whole. The rest of it, and what is no concatenation, is fixed.
+
+    Args:
+        call: The call that picks it.
+        dim: The dimension.
+        place: Its position, from the end if negative.
+        written: Whether the code holds that position as a plain number.
+    """
+    total = measure(dim)
+    if written and isinstance(resolve(dim), Parts):
+        bounds = [place, place + 1] if place >= 0 else [total + place, total + place + 1]
+        between = (0, place) if place >= 0 else (total + place + 1, total)
+        if all(variable.fixed or variable.size < 2 for variable in _within(resolve(dim), *between)):
+            cut(dim, [bound for bound in bounds if 0 < bound < total])
+            return dim
+    call.fix(dim, "single entries of it are picked by position")
+    return dim
+
+
+def _within(dim: Shape, start: int, stop: int) -> Iterator[Variable]:
+    """Variables of which entries lie between two positions; those that would be cut there in pieces of that size."""
+    position = 0
+    for part in dim.of if isinstance(dim, Parts) else (dim,):
+        first, last = max(start, position), min(stop, position + measure(part))
+        if first < last:
+            whole = first == position and last == position + measure(part)
+            if isinstance(part, Variable) and not whole and not part.fixed:
+                yield Variable(last - first)
+            else:
+                yield from variables(part)
+        position += measure(part)
 
 
 @rule("aten.unbind")

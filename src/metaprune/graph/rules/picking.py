@@ -7,6 +7,7 @@ from torch import fx
 
 from metaprune.graph.call import Call, Dims, constants, rule
 from metaprune.graph.rules.elementwise import broadcast, pointwise
+from metaprune.graph.rules.layout import entry
 from metaprune.graph.unify import (
     UNIT,
     Factors,
@@ -75,6 +76,9 @@ def _picked(call: Call) -> Dims:
         places = list(range(places[0], places[0] + len(mask)))
         broadcast([tuple(dims[place] for place in places), mask])
         picked: Dims = (UNIT,)
+    elif len(places) == 1 and given[places[0]] in call.values:
+        entry(call, dims[places[0]], int(call.values[given[places[0]]]), written=True)
+        picked = call.of(given[places[0]])
     else:
         for place in places:
             call.fix(dims[place], "single entries of it are picked by position")
@@ -213,7 +217,22 @@ def col2im(call: Call) -> Dims:
     return (*batch, resolve(left), *constants(call.shape[-2:]))
 
 
-@rule("aten.diagonal")
-def diagonal(call: Call) -> object:
-    """A view that mixes two dimensions."""
-    return call.unknown(f"{call.name} is not understood")
+@rule("aten.diagonal", "aten.linalg_diagonal")
+def diagonal(call: Call) -> Dims:
+    """Entries of two dimensions with one position in both; the others pass on."""
+    argument = "A" if "A" in call.arguments else "self"
+    dims = call.tensor(argument)
+    default = (-2, -1) if argument == "A" else (0, 1)
+    over = {call.dim(name, len(dims), usual) for name, usual in zip(("dim1", "dim2"), default, strict=True)}
+    for dim in over:
+        call.fix(dims[dim], "entries of it are picked by position")
+    reason = f"{call.where}: entries are picked by position"
+    return (*(dim for place, dim in enumerate(dims) if place not in over), *constants(call.shape[-1:], reason))
+
+
+@rule("aten.trace")
+def trace(call: Call) -> Dims:
+    """The sum of a diagonal: both dimensions are fixed."""
+    for dim in call.tensor("self"):
+        call.fix(dim, "entries of it are picked by position")
+    return ()
