@@ -8,7 +8,10 @@ passed before. Then every step ends with a checkpoint. Or it is "event 7", the s
 """
 
 import atexit
+import gc
+import importlib
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -18,11 +21,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning_fabric  # noqa: F401  (once here is quicker than once a start)
+import lightning_fabric  # noqa: F401
 import sklearn.datasets  # noqa: F401
-import torch.export  # noqa: F401
+import torch
+import torch._dynamo
+from torch import nn
+from typer.testing import CliRunner
 
+import metaprune
 from metaprune.cli import app
+from metaprune.report import page
 from metaprune.session import measuring
 from metaprune.train.run import Run
 
@@ -34,16 +42,16 @@ def arm(place: str) -> None:
     countdown, current = int(times), ""
 
     def passing(here: str, method: Callable[..., Any], first: bool) -> Callable[..., Any]:
-        def passed(self: Any, *args: Any) -> Any:
+        def passed(self: Any, *args: Any, **kwargs: Any) -> Any:
             nonlocal countdown, current
             current = self.name if isinstance(self, Run) else current
-            result = None if first else method(self, *args)
+            result = None if first else method(self, *args, **kwargs)
             newest = here != "between the renames" or self.name == ".checkpoint.safetensors.metaprune-unfinished"
             if (current, here) == (phase, what) and newest:
                 if countdown == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
                 countdown -= 1
-            return method(self, *args) if first else result
+            return method(self, *args, **kwargs) if first else result
 
         return passed
 
@@ -83,6 +91,22 @@ def arm_any(place: str) -> None:
         arm(place)
 
 
+def warm() -> None:
+    """What each start would import and make for itself, once; nothing is trained here, as autograd does not fork."""
+    torch.set_num_threads(1)
+    for module in pkgutil.walk_packages(metaprune.__path__, "metaprune."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    CliRunner().invoke(app, ["--help"])
+    page._page()
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    metaprune.trace(nn.Sequential(*layers), (torch.zeros(2, 1, 5, 5),))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+warm()
 measuring.latencies = partial(measuring.latencies, seconds=0.01)  # type: ignore[attr-defined]
 for line in sys.stdin:
     out, _, place = line.strip().partition(" ")

@@ -10,11 +10,11 @@ from tests.cli.starter import Starter, starting
 
 from metaprune.models import MODELS
 
-SEARCH = ["search, after step 6", "search, between the renames 9", "search, evaluating 1"]
-TUNING = ["fine-tuning, after step 0", "fine-tuning, between the renames 23", "fine-tuning, after step 7"]
+SEARCH = ["search, after step 2", "search, between the renames 1", "search, evaluating 1"]
+TUNING = ["fine-tuning, after step 0", "fine-tuning, between the renames 5", "fine-tuning, after step 3"]
 COMMAND = (
     "prune resnet8 --data digits --method dhp --macs 0.6 --weights dense.safetensors --epochs 4 "
-    "--batch-size 64 --seed 1 --precision 32-true --device cpu --threads 1 --out OUT"
+    "--val-share 0.7 --batch-size 64 --seed 1 --precision 32-true --device cpu --threads 1 --out OUT"
 )
 
 
@@ -46,7 +46,7 @@ def test_killed_again_and_again(places: list[str], starter: Starter) -> None:
 
 
 def test_the_newest_checkpoint_is_cut_in_half(starter: Starter) -> None:
-    assert starter.start("cut", "search, after step 25") == -9, starter.said("cut")
+    assert starter.start("cut", "search, after step 9") == -9, starter.said("cut")
     newest = starter.folder / "cut" / "checkpoints" / "search" / "checkpoint.safetensors"
     os.truncate(newest, newest.stat().st_size // 2)
     assert starter.start("cut") == 0, starter.said("cut")

@@ -128,7 +128,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     expected = {}
-    for optimizer in ("sgd", "adamw"):
+    for optimizer in {name.split(", ")[0] for name in sys.argv[2:]}:
         forked(folder / optimizer, optimizer)  # this process trains nothing: autograd's threads do not survive a fork
         expected[optimizer] = flat(Checkpoint(folder / optimizer).load())
     outcomes = {}

@@ -1,42 +1,39 @@
 """The report as one self-contained HTML page: it loads nothing, so that it works offline and for years."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from metaprune.report import picture, words
 from metaprune.report.drawing import draw_report
 from metaprune.report.paths import apart, spans
 from metaprune.report.report import AxisRow, Report
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 __all__ = ["render"]
 
 FEW_AXES, FEW_LAYERS, MOST_CELLS = 24, 32, 128
 WIDE, NARROW = 846, 358
 """Room for the graph, in pixels, on a desk and in a hand."""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(report: Report) -> str:
     """Write the page. Every string of the report is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    templates = Path(__file__).parent / "templates"
-    jinja = Environment(
-        loader=FileSystemLoader(templates),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     free = [axis for axis in report.axes if axis.fixed is None]
     cells = len(free) <= FEW_AXES and all(axis.before <= MOST_CELLS for axis in free)
     shares = picture.shares(report)
-    script = (templates / "page.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return jinja.get_template("page.html.j2").render(
+    return _page().render(
         report=report,
         words=words,
         script=script,
@@ -64,6 +61,21 @@ def render(report: Report) -> str:
         fixed=_by_reason(report.axes),
         whole=[axis for axis in free if axis.after == axis.before],
     )
+
+
+@cache
+def _page() -> Template:
+    """The template, compiled once: that takes longer than to write a page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    jinja = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return jinja.get_template("page.html.j2")
 
 
 class Lot(NamedTuple):
