@@ -34,7 +34,8 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uniform(pruned: Path) -> Path:
     """What a control made of the same network."""
     out, weights = pruned.with_name("uniform"), pruned / "dense" / "model.safetensors"
-    metaprune("prune", "resnet8", *RUN.split(), "--method", "uniform", "--weights", weights, "--out", out)
+    trained = ["--accumulate", "2", "--max-steps", "12", "--keep-best", "--schedule", "linear", "--log", "csv"]
+    metaprune("prune", "resnet8", *RUN.split(), *trained, "--method", "uniform", "--weights", weights, "--out", out)
     return out
 
 
@@ -104,6 +105,16 @@ def test_prune_writes_all_it_should(method: str, request: pytest.FixtureRequest)
     assert 0.4 * report["dense"]["macs"] < report["pruned"]["macs"] <= 0.6 * report["dense"]["macs"]
     assert (out / "model.safetensors").stat().st_size < 0.9 * report["dense"]["bytes"]
     assert [row["epoch"] for row in report["history"]] == [1, 2]
+
+
+def test_prune_trains_and_logs_as_it_was_told(uniform: Path) -> None:
+    settings = json.loads((uniform / "report.json").read_text())["settings"]
+    given = {"accumulate": "2", "max_steps": "12", "keep": "best", "schedule": "linear"}
+    assert {name: settings[f"recipe.{name}"] for name in given} == given
+    [log] = (uniform / "logs").rglob("metrics.csv")
+    first, *rows = log.read_text().splitlines()
+    assert {"step", "lr", "fine-tuning/loss", "fine-tuning/accuracy (%)"} < set(first.split(","))
+    assert len(rows) == 2  # an epoch of six steps each
 
 
 @pytest.mark.parametrize("which", ["dense", "pruned"])

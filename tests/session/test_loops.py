@@ -6,6 +6,7 @@ The comment before each call says what the lines beside the user's own are.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -55,6 +56,26 @@ def loaders(classes: int = 3) -> Iterator[DataLoader[Any]]:
         labels = torch.randint(0, classes, (count,), generator=generator)
         pictures = torch.randn(count, 1, 8, 8, generator=generator) + labels.view(-1, 1, 1, 1)
         yield DataLoader(TensorDataset(pictures, labels), 8, shuffle=not seed)
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_the_best_epoch_is_not_lost(keep: Any) -> None:
+    """A rate that is far too high: the last epoch is seldom the best; the report says so, and one word keeps it."""
+    train, val, test = loaders()
+    torch.manual_seed(0)
+    wild = replace(RECIPE, epochs=4, lr=6.0, schedule="constant", momentum=0.0, keep=keep)
+    task = mp.Classification(train, val, test)
+    result = pruned(Net(), EXAMPLE, method=mp.Magnitude(), task=task, recipe=wild)
+    history = result.report.history
+    best = max(history, key=lambda epoch: (epoch.metric, epoch.epoch))
+    assert best.metric > history[-1].metric + 1
+    got = mp.evaluate(result.model, val, task, wild)
+    assert got == pytest.approx(best.metric if keep == "best" else history[-1].metric)
+    said = {
+        "best": f"the weights are those of epoch {best.epoch:g}, the best of fine-tuning on the validation data",
+        "last": f"epoch {best.epoch:g} of fine-tuning was better on the validation data than the last",
+    }
+    assert any(note.startswith(said[keep]) for note in result.report.notes)
 
 
 class Detector(nn.Module):

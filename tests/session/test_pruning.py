@@ -605,3 +605,44 @@ def test_a_budget_holds_where_gradients_are_accumulated(accumulate: int) -> None
     for method in (mp.DHP(), mp.DHP(search=1.0, steering="threshold")):
         result = prune(method=method, recipe=small.recipe(2, accumulate=accumulate), budget=tight)
         assert mp.macs(result.graph, result.plan) <= 0.3 * mp.macs(result.graph)
+
+
+# What the user adds to the training.
+
+
+@pytest.mark.parametrize("method", [mp.DHP(), mp.Magnitude()], ids=lambda method: method.name)
+def test_search_and_fine_tuning_train_as_the_user_says(method: Method) -> None:
+    seen: dict[str, list[int]] = {}
+
+    class Told(mp.Callback):
+        def on_step(self, moment: Any) -> None:
+            seen.setdefault(moment.phase, []).append(moment.at)
+
+    class Logger:
+        logged: list[tuple[set[str], int]] = []  # noqa: RUF012
+        ended = ""
+
+        def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+            self.logged.append((set(metrics), step))
+
+        def finalize(self, status: str) -> None:
+            self.ended = status
+
+    logger, made = Logger(), []
+
+    def factory(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        made.append(groups)
+        return torch.optim.RAdam(groups)
+
+    result = prune(method=method, optimizer=factory, loggers=[logger], callbacks=[Told()])
+    searches = isinstance(method, mp.DHP)
+    assert seen == ({"search": list(range(1, 13))} if searches else {}) | {
+        "fine-tuning": list(range(1 + 12 * searches, 25))
+    }
+    assert len(made) == 2 + searches  # a probe, and one for each phase
+    assert result.report.settings["recipe.optimizer"].startswith("RAdam(betas=")
+    assert {step for _, step in logger.logged} == {12, 20, 24}
+    assert logger.ended == "success"
+    for odd in ({"optimizer": "adam"}, {"loggers": [3]}, {"callbacks": [3]}, {"optimizer": lambda groups: 3}):
+        with pytest.raises(MetapruneError, match="expected"):
+            prune(**odd)

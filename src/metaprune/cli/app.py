@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from metaprune.cli.limiting import Alike, AlikeChannels, Keep, Least, Most, limits_of
+from metaprune.cli.logs import Log, loggers_of
 from metaprune.cli.options import (
     Augment,
     BatchSize,
@@ -256,6 +257,12 @@ def prune(
         str | None, typer.Option(help="For --schedule steps: epochs at which it falls to a tenth, as 5,8.")
     ] = None,
     warmup: Annotated[float | None, typer.Option(help="Of those epochs, those in which it rises from 0.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Batches that make one step, in those epochs.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="At most so many steps in them: epochs get shorter.")] = None,
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="End with the best epoch of the fine-tuning on the validation data.")
+    ] = False,
+    log: Log = None,
     teacher: Annotated[
         str | None, typer.Option(help="Learn from this network too: dense (as it was before), or named as MODEL.")
     ] = None,
@@ -329,10 +336,13 @@ def prune(
             )
     budget = Budget(macs=_number(macs), params=_number(params), latency=latency, multiple_of=multiple_of)
     limits = limits_of(keep, least, most, alike, alike_channels)
-    after = scheduled(schedule, milestones, warmup)
+    after = scheduled(
+        schedule, milestones, warmup, accumulate=accumulate, max_steps=max_steps, keep="best" if keep_best else None
+    )
     common = {"seed": seed, "precision": precision, "device": device}
     dense, recipe = purpose.recipes(epochs, dense_epochs, optimizer, lr, weight_decay, after=after, **common)
     check_teacher(teacher, teacher_weights, teacher_share)
+    loggers_of(log, out)
     find(model)
     given = read_weights(weights)[0] if weights else None
     writable(out)
@@ -384,6 +394,7 @@ def prune(
         data=ready.label,
         commands=(command_line(),),
         calls=calls_of(net, args, {}),
+        loggers=loggers_of(log, out),
     )
     known = {name: str(value) for name, value in ready.builds.items() if name == "classes"} | purpose.settings
     report = remembering(result.report, args[0].shape[1:], **known)

@@ -36,19 +36,22 @@ class Schedule(StrEnum):
     """Schedules of a recipe."""
 
     cosine = "cosine"
+    linear = "linear"
     constant = "constant"
     steps = "steps"
 
 
-def scheduled(schedule: Schedule | None, milestones: str | None, warmup: float | None) -> dict[str, Any]:
-    """The fields of a recipe that say how the learning rate rises and falls, as far as they were given.
+def scheduled(schedule: Schedule | None, milestones: str | None, warmup: float | None, **fields: Any) -> dict[str, Any]:
+    """The fields of a recipe that say how the learning rate rises and falls, and others, as far as they were given.
 
     Raises:
         UsageError: the milestones are no numbers.
     """
     from metaprune.cli.errors import UsageError
 
-    fields: dict[str, Any] = {} if schedule is None else {"schedule": schedule.value}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if schedule is not None:
+        fields["schedule"] = schedule.value
     if milestones is not None:
         try:
             fields["milestones"] = tuple(float(word) for word in milestones.split(","))

@@ -13,6 +13,7 @@ from metaprune.cost.budget import Budget
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.train.engine import fit
+from metaprune.train.extras import Extras
 from metaprune.train.optimizers import Groups
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import History, Projector, Row
@@ -34,6 +35,7 @@ class Problem:
         checkpoint: The folder for the method's own checkpoints, or None.
         progress: Whether to show progress.
         at_once: Whether a decision without any training is asked for.
+        extras: The optimizer, loggers and callbacks of the user.
     """
 
     model: nn.Module
@@ -44,6 +46,7 @@ class Problem:
     checkpoint: Path | None = None
     progress: bool = True
     at_once: bool = False
+    extras: Extras = field(default_factory=Extras)
 
     def fit(
         self,
@@ -55,6 +58,7 @@ class Problem:
         during: Sequence[Projector] = (),
         parameters: Groups | None = None,
         checkpoint: Path | None = None,
+        keep: Literal["last", "best"] = "last",
     ) -> History:
         """Train as the user asked for it: `mp.fit` with the problem's task and recipe; a method trains by nothing else.
 
@@ -66,6 +70,7 @@ class Problem:
             during: What changes the network after steps, such as a search.
             parameters: Groups for the optimizer.
             checkpoint: A folder of its own; by default the problem's.
+            keep: Which epoch's weights the network ends with.
         """
         return fit(
             model,
@@ -76,6 +81,10 @@ class Problem:
             name=name,
             during=during,
             parameters=parameters,
+            optimizer=self.extras.optimizer,
+            loggers=self.extras.loggers,
+            callbacks=self.extras.callbacks,
+            keep=keep,
             checkpoint=self.checkpoint if checkpoint is None else checkpoint,
             progress=self.progress,
         )

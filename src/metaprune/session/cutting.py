@@ -12,9 +12,9 @@ from metaprune.session.measuring import moved
 from metaprune.surgery.anew import begin_anew
 from metaprune.surgery.recalibrate import keeps_statistics, recalibrate
 from metaprune.surgery.slice import Cut, carve
-from metaprune.train.engine import evaluate, fit
+from metaprune.train.engine import evaluate
 from metaprune.train.randomness import isolated, seed
-from metaprune.train.run import Row
+from metaprune.train.run import History
 
 __all__ = ["SILENT", "Shrunk", "shrink"]
 
@@ -41,7 +41,7 @@ class Shrunk:
     before: float | None
     as_cut: float | None
     after: float | None
-    history: tuple[Row, ...]
+    history: History
     kept: tuple[str, ...] = ()
 
     @property
@@ -51,7 +51,7 @@ class Shrunk:
 
 
 def shrink(found: Found, problem: Problem, dense_val: float | None, checkpoint: Path | None) -> Shrunk:
-    """Cut what a method found, and train what is left of the schedule.
+    """Cut what a method found, and train what is left of the schedule, as the user asked for it.
 
     Args:
         found: What the method found.
@@ -84,10 +84,10 @@ def shrink(found: Found, problem: Problem, dense_val: float | None, checkpoint: 
                 recalibrate(small, task.train, task.inputs)
         after = metric(small)
     start = 0 if found.fresh else found.epochs
-    tuned: list[Row] = []
+    tuned = History()
     if start < recipe.epochs:
-        tuned = fit(small, task, recipe, start=start, checkpoint=checkpoint, progress=problem.progress).rows
-    return Shrunk(cut, jump, before, as_cut, after, tuple(tuned), kept)
+        tuned = problem.fit(small, start=start, name="fine-tuning", checkpoint=checkpoint, keep=recipe.keep)
+    return Shrunk(cut, jump, before, as_cut, after, tuned, kept)
 
 
 def _to_recalibrate(found: Found, cut: Cut, jump: float) -> bool:

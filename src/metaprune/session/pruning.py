@@ -26,8 +26,11 @@ from metaprune.session.result import Result
 from metaprune.session.translating import translated
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
+from metaprune.train.callbacks import Callback
 from metaprune.train.engine import evaluate, rehearse
+from metaprune.train.extras import Extras
 from metaprune.train.folder import one_at_a_time
+from metaprune.train.optimizers import Factory, described
 from metaprune.train.recipe import Recipe
 from metaprune.train.task import Task
 
@@ -52,6 +55,9 @@ def prune(
     data: str = "user's data",
     commands: tuple[str, ...] = (),
     progress: bool = True,
+    optimizer: Factory | None = None,
+    loggers: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Cut a trained network down to a budget with a learned method, fine-tune it, and measure what was won.
 
@@ -71,6 +77,10 @@ def prune(
         data: The name of the data in the report.
         commands: What reproduces the run, for the report.
         progress: Whether to show progress.
+        optimizer: Makes the optimizer of search and fine-tuning from groups of parameters, each with its "lr" and
+            "weight_decay", in the recipe's place: `torch.optim.RAdam`, `partial(torch.optim.SGD, momentum=0.8)`.
+        loggers: Those of Lightning or Fabric (CSV, TensorBoard …), told of losses, the rate and the metric.
+        callbacks: Who is told of each step and epoch: see `mp.Callback`.
 
     Returns:
         The smaller network, its plan and the report; `Result.save` writes them.
@@ -81,6 +91,9 @@ def prune(
     """
     recipe = recipe or Recipe(lr=0.05)
     _known(budget, task, recipe, method, limits)
+    extras = Extras(optimizer, loggers, callbacks)
+    extras.check("prune")
+    of_training = {} if optimizer is None else {"recipe.optimizer": described(optimizer, recipe)}
     graph = limited(trace(model, args, kwargs, calls, outputs), limits)
     bounded, translation = remembered(out, budget) or translated(model, graph, budget, recipe)
     allocation = Allocation(graph, bounded)
@@ -88,7 +101,7 @@ def prune(
     task = task.cloned()  # search and fine-tuning train the same partners, and not the user's
 
     name = network or type(model).__name__
-    asked = Asked(model, graph, method, budget, task, recipe, name, data, commands, of_data(task))
+    asked = Asked(model, graph, method, budget, task, recipe, name, data, commands, of_data(task), of_training)
     dense = figures(model, graph, None, task, recipe, asked.split)
     dense_val = dense.metric if asked.split == "val" else evaluate(model, task.val, task, recipe)
     folder = None if out is None else RunFolder.claim(out, model, graph, method, budget, recipe, data, asked.of_data)
@@ -99,7 +112,7 @@ def prune(
         return folder.stage(name) if folder else None
 
     plain = written_out(model, graph.written_out)
-    problem = Problem(plain, graph, bounded, task, recipe, stage("search"), progress)
+    problem = Problem(plain, graph, bounded, task, recipe, stage("search"), progress, extras=extras)
     found = method.find(problem)
     allocation.check(found.plan, method.name)
     shrunk = shrink(found, problem, dense_val, stage("fine-tuning"))
@@ -114,6 +127,8 @@ def prune(
         alignment=None if rough is None else Alignment(bounded.multiple_of, macs(graph, rough.plan), times["rough"]),
         translation=translation,
     )
+    for logger in loggers:
+        getattr(logger, "finalize", lambda status: None)("success")
     partners = {name: partner.module for name, partner in task.partners.items()}
     return Result(small, plan, report_of(asked, found, shrunk, measured), graph, partners)
 

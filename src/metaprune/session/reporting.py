@@ -23,7 +23,7 @@ from metaprune.session.measuring import environment, floor, part
 from metaprune.session.translating import Measured
 from metaprune.surgery.slice import Cut, carve
 from metaprune.train.recipe import Recipe
-from metaprune.train.run import Row
+from metaprune.train.run import History, Row
 from metaprune.train.task import Task, settings_of
 
 __all__ = ["Asked", "Compared", "of_data", "report_of", "unaligned"]
@@ -44,6 +44,7 @@ class Asked:
         data: The name of the data.
         commands: What reproduces the run.
         of_data: From `of_data`, before anything trained.
+        of_training: What the user added to the recipe.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class Asked:
     data: str
     commands: tuple[str, ...]
     of_data: dict[str, str]
+    of_training: dict[str, str]
 
     @property
     def split(self) -> str:
@@ -100,7 +102,7 @@ def report_of(asked: Asked, found: Found, shrunk: Shrunk, measured: Compared) ->
         data=asked.data,
         method=asked.method.name,
         reference=asked.method.reference,
-        settings=_settings(asked.method, asked.recipe) | asked.of_data,
+        settings=_settings(asked.method, asked.recipe) | asked.of_training | asked.of_data,
         budget=str(asked.budget),
         metric_name=task.metric_name,
         higher_is_better=task.higher_is_better,
@@ -175,8 +177,30 @@ def _history(found: Found, shrunk: Shrunk) -> tuple[Epoch, ...]:
         before = [left for epoch, left in found.shares if epoch <= row.epoch + 1e-9]
         return before[-1] if before and row.epoch <= found.epochs else None
 
-    rows = [*found.history, *(replace(row, epoch=row.epoch + searched) for row in shrunk.history)]
+    rows = [*found.history, *(replace(row, epoch=row.epoch + searched) for row in shrunk.history.rows)]
     return tuple(Epoch(row.epoch, row.phase, row.loss, row.metric, share(row)) for row in rows)
+
+
+POINT = 0.01
+"""How much better an epoch must be than the last to be mentioned: one point of a percentage, else this share."""
+
+
+def _of_epochs(tuned: History, asked: Asked) -> list[str]:
+    """Which epoch of fine-tuning the weights are of, or that another was better."""
+    name = asked.task.metric_name
+    if tuned.kept is not None:
+        return [f"the weights are those of epoch {tuned.kept:g}, the best of fine-tuning on the validation data"]
+    if not tuned.rows:
+        return []
+    sign, last = 1 if asked.task.higher_is_better else -1, tuned.rows[-1]
+    best = max(tuned.rows, key=lambda row: sign * row.metric)
+    point = 1.0 if name.endswith("(%)") else POINT * abs(best.metric)
+    if sign * (best.metric - last.metric) <= point:
+        return []
+    return [
+        f"epoch {best.epoch:g} of fine-tuning was better on the validation data than the last, which these weights are "
+        f"of: {name} {best.metric:.4g} against {last.metric:.4g}; Recipe(keep='best') keeps the best"
+    ]
 
 
 def _example(graph: ChannelGraph) -> str:
@@ -199,6 +223,7 @@ def _notes(asked: Asked, found: Found, shrunk: Shrunk, translation: Measured) ->
         notes.append("the weights of the cut network were drawn anew, and its schedule began at 0")
     if shrunk.kept:
         notes.append("no module could draw these anew, and they are what they were: " + ", ".join(shrunk.kept))
+    notes += _of_epochs(shrunk.history, asked)
     notes += [f"{axis} was left whole by the method: {reason}" for axis, reason in found.whole.items()]
     notes += [f"{axis} was left whole, its cut could not be verified: {reason}" for axis, reason in cut.undone.items()]
     if cut.unjudged is not None:

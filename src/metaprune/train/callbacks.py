@@ -20,6 +20,7 @@ class Moment:
         epoch: Epochs done of the one schedule.
         step: Steps of the optimizer done in this phase.
         steps: Their number in the phase.
+        at: Steps done of the one schedule.
         lr: The learning rate of the last step.
         loss: Of the last batch; to read its number waits for the device.
         network: What trains; while a method searches, its gated or resized form.
@@ -30,6 +31,7 @@ class Moment:
     epoch: float
     step: int
     steps: int
+    at: int
     lr: float
     loss: Tensor
     network: nn.Module

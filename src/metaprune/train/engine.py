@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +32,16 @@ from metaprune.train.checks import (
     predicted,
     smallest,
 )
+from metaprune.train.extras import Extras
+from metaprune.train.logs import Logging
 from metaprune.train.loop import Loop, Window
 from metaprune.train.measure import Measure, begin
-from metaprune.train.optimizers import Groups, as_moved
+from metaprune.train.optimizers import Factory, Groups, as_moved
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe, pick_precision
-from metaprune.train.run import History, Projector, Run
+from metaprune.train.run import Best, History, Projector, Run
 from metaprune.train.stepping import Training, step
-from metaprune.train.task import Batch, Loader, Task
+from metaprune.train.task import Batch, First, Loader, Task
 
 __all__ = ["device_of", "evaluate", "fit", "measured", "rehearse"]
 
@@ -57,8 +59,11 @@ def fit(
     stop: int | None = None,
     name: str = "fine-tuning",
     during: Sequence[Projector] = (),
-    callbacks: Sequence[Callback] = (),
     parameters: Groups | None = None,
+    optimizer: Factory | None = None,
+    loggers: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
+    keep: Literal["last", "best"] | None = None,
     checkpoint: Checkpoint | Path | str | None = None,
     progress: bool = True,
 ) -> History:
@@ -75,10 +80,13 @@ def fit(
         stop: the epoch after the last one; by default the end of the schedule.
         name: what this phase is called in the history and on the screen.
         during: what changes the network after each step of the optimizer, such as a search; its state survives a kill.
-        callbacks: who is told of each step and epoch.
         parameters: groups for the optimizer, as torch takes them; a learning rate of their own follows the
             schedule in proportion. By default all parameters, with weight decay on those of two and more
             dimensions only.
+        optimizer: makes the optimizer of such groups, each with its "lr" and "weight_decay", in the recipe's place.
+        loggers: those of Lightning or Fabric, told of losses, the rate and the metric.
+        callbacks: who is told of each step and epoch.
+        keep: which epoch's weights the network ends with, as the recipe says by default.
         checkpoint: where to keep the state, after each epoch and every `seconds` inside it; a folder belongs
             to one run. If a state of this run is there, the training goes on from it; if the run had come to
             its end, the network gets its weights back at once.
@@ -98,10 +106,13 @@ def fit(
         raise TrainError(f"{name}: expected 0 <= start <= stop <= {recipe.epochs} (epochs), got {start!r} and {stop!r}")
     for projector in during:
         wanted(name, "projector", projector, Projector, "an object with after_step and a state_dict", TrainError)
-    for callback in callbacks:
-        wanted(name, "callback", callback, Callback, "an object of a class derived from mp.Callback", TrainError)
+    Extras(optimizer, loggers, callbacks).check(name)
+    if loggers:
+        callbacks = [*callbacks, Logging(loggers, task.metric_name)]
     told_of_steps = [callback for callback in callbacks if type(callback).on_step is not Callback.on_step]
-    batches = length(task.train, f"{name}: the training data")
+    given = length(task.train, f"{name}: the training data")
+    batches = recipe.batches(given)
+    train = task.train if batches == given else First(task.train, batches)
     length(task.val, f"{name}: the validation data")
     if isinstance(checkpoint, Path | str):
         checkpoint = Checkpoint(checkpoint)
@@ -110,13 +121,14 @@ def fit(
     if checkpoint:
         checkpoint.prepare()
     total, steps = (stop - start) * batches, recipe.steps(batches, stop - start)
+    before = recipe.steps(batches, start)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
 
     with ExitStack() as stack:
         for trained in (module, *(partner.module for partner in task.partners.values())):
             stack.enter_context(borrowed(trained, fabric.device, recipe))
         bar = stack.enter_context(Bar(name, total, shown=progress))
-        loop = Loop(fabric, module, task, recipe, as_moved(parameters, names, module), name)
+        loop = Loop(fabric, module, task, recipe, as_moved(parameters, names, module), name, optimizer)
         identity = asdict(recipe) | {
             "device": None,  # a run may move to another
             "name": name,
@@ -124,14 +136,16 @@ def fit(
             "stop": stop,
             "batches": batches,
             "groups": loop.sizes,
+            "optimizer": [type(each).__name__ for each in loop.optimizers.values()],
         }
         run = Run(loop.modules, loop.optimizers, during, identity)
+        best = Best(run, task.higher_is_better) if (keep or recipe.keep) == "best" else None
         if checkpoint:
             run.resume(checkpoint)
         while run.epoch < stop:
             bar.at((run.epoch - start) * batches + run.batch)
             loop.train()
-            for batch in run.rest_of_epoch(task.train):
+            for batch in run.rest_of_epoch(train):
                 done = (run.epoch - start) * batches + run.batch
                 window = Window.at(done, total, recipe.accumulate)
                 lr = recipe.lr_at(run.epoch + (run.batch + window.middle) / batches)
@@ -146,7 +160,9 @@ def fit(
                 run.count(loss, lr, half=not window.closes)
                 if told_of_steps and window.closes:
                     epoch = run.epoch + run.batch / batches
-                    now = Moment(name, epoch, window.place + 1, steps, lr, loss.detach(), module)
+                    now = Moment(
+                        name, epoch, window.place + 1, steps, before + window.place + 1, lr, loss.detach(), module
+                    )
                     for callback in told_of_steps:
                         callback.on_step(now)
                 if run.batch % LOOK == 0:
@@ -154,17 +170,19 @@ def fit(
                 if checkpoint and run.batch < batches:
                     run.save_every(checkpoint)
             row = run.end_epoch(_score(fabric, loop.training.network, task.val, task, recipe))
+            if best:
+                best.look(row)
             bar.line(
                 f"{name}: epoch {row.epoch} of {recipe.epochs}, loss {row.loss:.3f}, "
                 f"{task.metric_name} {row.metric:.4g}, {row.seconds:.1f} s"
             )
             for callback in callbacks:
                 done = recipe.steps(batches, run.epoch - start)
-                callback.on_epoch(Moment(name, row.epoch, done, steps, lr, loss.detach(), module, row))
+                callback.on_epoch(Moment(name, row.epoch, done, steps, before + done, lr, loss.detach(), module, row))
             if checkpoint:
                 run.save(checkpoint)
         loop.forget_gradients()
-        return History(run.rows)
+        return History(run.rows, best.back() if best else None)
 
 
 def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from metaprune.train.checks import TrainError, said
 from metaprune.train.recipe import Recipe
 
-__all__ = ["Factory", "Groups", "as_moved", "learning", "optimizer_of"]
+__all__ = ["Factory", "Groups", "as_moved", "by_default", "described", "learning", "optimizer_of"]
 
 Groups = list[dict[str, Any]]
 """As torch's optimizers take them."""
@@ -65,6 +65,20 @@ def optimizer_of(
         return torch.optim.AdamW(groups, betas=(recipe.momentum, 0.999), **common)
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=nesterov, **common)
+
+
+def described(factory: Factory, recipe: Recipe) -> str:
+    """What optimizer a factory makes, in words: "AdamW(betas=(0.9, 0.999), …)", but for rate and weight decay.
+
+    Raises:
+        TrainError: it makes none.
+    """
+    probe = {"params": [nn.Parameter(torch.zeros(1))], "lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    made = _made([probe], factory)
+    known = made.param_groups[0].items()
+    said_already = ("params", "lr", "weight_decay")
+    shown = ", ".join(f"{name}={value}" for name, value in known if name not in said_already and value is not None)
+    return f"{type(made).__name__}({shown})"
 
 
 def _made(groups: Groups, factory: Factory) -> torch.optim.Optimizer:

@@ -30,6 +30,9 @@ class Recipe:
         warmup: Epochs in which the rate rises from 0, step by step.
         clip_norm: The largest norm of the gradient; None clips nothing.
         accumulate: Batches whose gradients make one step of the optimizer; the last batch of a phase always steps.
+        max_steps: At most so many steps of the optimizer in all: epochs get shorter, each ends after an equal part of
+            them. None trains on all batches.
+        keep: Which weights fine-tuning ends with: those of its "last" epoch, or of the "best" on the validation data.
         seed: Of the order of the data, of dropout and of whatever else is drawn.
         precision: "32-true", "bf16-mixed", … as in Lightning Fabric; "auto": see `pick_precision`.
         device: "cpu", "cuda", "cuda:1", …; "auto" takes an accelerator where there is one.
@@ -47,6 +50,8 @@ class Recipe:
     warmup: float = 0.0
     clip_norm: float | None = None
     accumulate: int = 1
+    max_steps: int | None = None
+    keep: Literal["last", "best"] = "last"
     seed: int = 0
     precision: str = "auto"
     device: str = "auto"
@@ -82,6 +87,11 @@ class Recipe:
             "warmup": (real["warmup"] and 0 <= self.warmup < last, "epochs inside [0, epochs)"),
             "clip_norm": (clip is None or (is_number(clip) and clip > 0), "None or above 0"),
             "accumulate": (whole["accumulate"] and self.accumulate >= 1, "a whole number from 1"),
+            "max_steps": (
+                self.max_steps is None or (type(self.max_steps) is int and self.max_steps >= last),
+                "None, or a whole number of steps, at least one for each epoch",
+            ),
+            "keep": (self.keep in ("last", "best"), "'last' or 'best'"),
             "seed": (whole["seed"] and 0 <= self.seed < 2**63, "a whole number inside [0, 2^63)"),
             "precision": (isinstance(self.precision, str), "words such as '32-true'"),
             "device": (isinstance(self.device, str), "words such as 'cpu' or 'cuda:0'"),
@@ -100,9 +110,15 @@ class Recipe:
             return self.lr * (self.epochs - epoch) / (self.epochs - self.warmup)
         return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / (self.epochs - self.warmup)))
 
+    def batches(self, given: int) -> int:
+        """The batches of an epoch, of so many that the loader gives."""
+        if self.max_steps is None:
+            return given
+        return min(given, self.max_steps * self.accumulate // self.epochs)
+
     def steps(self, batches: int, epochs: int | None = None) -> int:
-        """Steps of the optimizer in a phase of so many epochs (by default all) of so many batches each."""
-        return -(-batches * (self.epochs if epochs is None else epochs) // self.accumulate)
+        """Steps of the optimizer in a phase of so many epochs, by default all; the loader gives so many batches."""
+        return -(-self.batches(batches) * (self.epochs if epochs is None else epochs) // self.accumulate)
 
 
 def pick_precision(device: torch.device) -> str:

@@ -32,9 +32,15 @@ class Row:
 
 @dataclass
 class History:
-    """One row an epoch."""
+    """One row an epoch.
+
+    Attributes:
+        rows: Of all epochs.
+        kept: The epoch whose weights the network has, where that was the best; None where it is the last.
+    """
 
     rows: list[Row] = field(default_factory=list)
+    kept: float | None = None
 
     def __repr__(self) -> str:
         """How many epochs, and from where to where."""
@@ -91,6 +97,7 @@ class Run:
         self.half = False  # whether gradients of batches wait for others before the optimizer steps
         self.loss = 0.0  # sum over the batches of this epoch
         self.rows: list[Row] = []
+        self.best: dict[str, Any] | None = None  # the epoch that `Best` keeps
         self._pending: list[tuple[Tensor, float]] = []  # losses and rates that nobody has looked at yet
         self._random: dict[str, Any] | None = None  # where this epoch was interrupted
         self._begun = self._saved = time.monotonic()
@@ -156,6 +163,7 @@ class Run:
                 "during": [projector.state_dict() for projector in self.during],
                 "random": randomness.capture(),
                 "rows": [asdict(row) for row in self.rows],
+                "best": self.best,
                 "epoch": self.epoch,
                 "batch": self.batch,
                 "loss": self.loss,
@@ -208,6 +216,7 @@ class Run:
         self.half = tree["gradients"] is not None
         self._back(tree["gradients"] or {})
         self.rows = [Row(**row) for row in tree["rows"]]
+        self.best = tree["best"]
         self.epoch, self.batch, self.loss = tree["epoch"], tree["batch"], tree["loss"]
         self._random = tree["random"] if self.batch else None
         self._begun -= tree["seconds"]
@@ -226,6 +235,32 @@ class Run:
             for path, gradient in of_module.items():
                 waits = torch.empty_like(parameters[path], dtype=gradient.dtype, requires_grad=False)
                 parameters[path].grad = waits.copy_(gradient)
+
+
+class Best:
+    """Keeps the weights of the best epoch of a run, on the CPU; they are in its checkpoints."""
+
+    def __init__(self, run: Run, higher_is_better: bool) -> None:
+        """Of this run."""
+        self.run, self.sign = run, 1 if higher_is_better else -1
+
+    def look(self, row: Row) -> None:
+        """At an epoch that just ended; of two as good, the later one counts."""
+        best = self.run.best
+        if best is None or self.sign * row.metric >= self.sign * best["metric"]:
+            states = {
+                name: {key: value.detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
+                for name, module in self.run.modules.items()
+            }
+            self.run.best = {"epoch": row.epoch, "metric": row.metric, "modules": states}
+
+    def back(self) -> float | None:
+        """Give the modules the weights of the best epoch, and say which it was; None where there was none."""
+        if self.run.best is None:
+            return None
+        for name, module in self.run.modules.items():
+            module.load_state_dict(self.run.best["modules"][name])
+        return float(self.run.best["epoch"])
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
