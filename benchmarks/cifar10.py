@@ -25,7 +25,7 @@ from experiment import Run, carry_out, dense_network, mean_and_spread, pyplot, r
 from torch import nn
 
 import metaprune as mp
-from metaprune.cli.resolve import chosen_method
+from metaprune.cli.choosing import chosen_method
 from metaprune.data import load
 from metaprune.graph.tensors import named_tensors
 from metaprune.methods.method import Found, Problem

@@ -22,7 +22,7 @@ from experiment import carry_out, dense_network, mean_and_spread, rows_in
 from torch import nn
 
 import metaprune as mp
-from metaprune.cli.resolve import chosen_method
+from metaprune.cli.choosing import chosen_method
 from metaprune.data import load
 from metaprune.methods.dhp import dhp, search
 from metaprune.models import ResNet

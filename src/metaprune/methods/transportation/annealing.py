@@ -1,4 +1,4 @@
-"""What happens to masks after each step of the optimizer: they anneal, and at the end become a plan."""
+"""What happens to masks after each step of the optimizer: they anneal, and in the end become a plan."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ __all__ = ["Annealing"]
 
 LOOKS = 100
 """How often in a search channels that are as good as gone are left out of averages."""
+
+LANDED = 0.9
+"""Share of the search after which the masks are 0 and 1: the rest lets weights and statistics of norms settle."""
 
 SILENT = 1e-3
 """A mask below is as good as zero."""
@@ -40,14 +43,16 @@ class Annealing:
     hardness: float | None = None
 
     def after(self, done: int, steps: int, lr: float) -> None:
-        """What follows an optimizer step; at the last one the masks harden.
+        """What follows an optimizer step; towards the end the masks harden.
 
         Args:
             done: Steps taken so far.
             steps: Their number in the whole search.
             lr: The learning rate then.
         """
-        if done == steps:
+        if self.masks.plan is not None:
+            return
+        if done == max(1, int(LANDED * steps)):
             self.hardness = self.masks.hardness()
             self.harden(self.plan())
             return
