@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from metaprune.train.distillation import distil as distil
     from metaprune.train.engine import evaluate as evaluate
     from metaprune.train.engine import fit as fit
+    from metaprune.train.few_shot import FewShot as FewShot
     from metaprune.train.partners import Partner as Partner
     from metaprune.train.recipe import Recipe as Recipe
     from metaprune.train.restoration import Denoising as Denoising
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from metaprune.train.task import Classification as Classification
     from metaprune.train.task import Task as Task
     from metaprune.zeros.sparsify import sparsify as sparsify
+    from metaprune.zeros.sparsity import Sparsity as Sparsity
 
 __version__ = VERSION
 
@@ -58,12 +60,14 @@ _HOME = {
     "ChannelGraph": "graph.graph",
     "Classification": "train.task",
     "Denoising": "train.restoration",
+    "FewShot": "train.few_shot",
     "Limits": "graph.limits",
     "MetapruneError": "graph.errors",
     "Partner": "train.partners",
     "Plan": "graph.plan",
     "Recipe": "train.recipe",
     "Result": "session.result",
+    "Sparsity": "zeros.sparsity",
     "SuperResolution": "train.restoration",
     "Task": "train.task",
     "carry": "surgery.optimizer",

@@ -27,12 +27,14 @@ from torch.utils import _pytree as pytree
 from torchmetrics.classification import MulticlassF1Score
 
 import metaprune as mp
+from metaprune.data import Characters
 from metaprune.methods.graph_metanetwork import Direct, Imitate, Metanetwork, meta_train, teach
 from metaprune.methods.graph_metanetwork.learning.area import metrics
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks
 from metaprune.methods.method import Method, Problem
 from metaprune.session import measuring
 from metaprune.train import Recipe, Task, Training, engine
+from metaprune.train.few_shot import Inner
 from metaprune.train.task import First
 from tests.device import second
 from tests.methods import small
@@ -196,6 +198,22 @@ def metapruning(device: torch.device) -> Any:
     quick: dict[str, Any] = {"search": 0.5, "population": 3, "generations": 2, "parents": 2, "calibration": 2}
     kept = pruned(device, mp.MetaPruning(generator="film", fresh=False, **quick), model, args=args)
     return kept, pruned(device, mp.MetaPruning(generator="mlp", **quick), convolutional())[0]
+
+
+@check
+def few_shot_with_zeros(device: torch.device) -> Any:
+    """Reptile, with channels that are zero in its inner steps too, and episodes after it."""
+    model, args = on(device, convolutional())
+    generator = torch.Generator().manual_seed(0)
+    classes = [torch.randn(6, 1, 8, 8, generator=generator) for _ in range(4)]
+    zeros = mp.Sparsity(0.5, "dsd", mp.trace(model, args), begin=0.0).on(model)
+    inner = Inner(2, 4, 0.01)
+    whose = Characters(classes, classes, classes)
+    fields: dict[str, Any] = {"tasks": 2, "steps": 2, "queries": 2, "episodes": 2, "val_episodes": 2}
+    few = mp.FewShot(whose, 3, 2, inner=inner, testing=inner, project=zeros.project, **fields)
+    plain = recipe(device, momentum=0.0, nesterov=False, weight_decay=0.0)
+    rows = mp.fit(model, few, plain, during=[zeros], progress=False).rows
+    return model.state_dict(), [row.metric for row in rows], zeros.plan.kept, zeros.masks
 
 
 @check

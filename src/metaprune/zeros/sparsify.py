@@ -21,7 +21,7 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import clone
 from metaprune.zeros.contractions import Weight, contractions
 
-__all__ = ["Sparse", "sparsify"]
+__all__ = ["Sparse", "named_like", "sparsify"]
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,9 @@ def sparsify(
         raise MetapruneError(f"sparsify: expected skip as a list of patterns, got {skip!r}; write [{skip!r}]")
     copy = clone(model)
     found, dense = contractions(copy, graph)
-    for pattern in skip:
-        names = [name for name in (*found, *dense) if _fits(name, pattern)]
-        if not names:
-            raise MetapruneError(
-                f"sparsify: {pattern!r} in skip fits no weight; names are as {next(iter(found), '')!r}"
-            )
-        dense |= dict.fromkeys(names, f"skipped, as {pattern!r} says")
-        found = {name: weight for name, weight in found.items() if name not in names}
+    skipped = named_like("sparsify", [*found, *dense], skip)
+    dense |= {name: f"skipped, as {pattern!r} says" for name, pattern in skipped.items()}
+    found = {name: weight for name, weight in found.items() if name not in skipped}
     if not found:
         raise MetapruneError(
             f"sparsify: expected a {type(model).__name__} with linear layers or convolutions, got none"
@@ -140,6 +135,21 @@ def sparsify(
     sparse = Sparse(copy, masks, dense)
     sparse.keep()
     return sparse
+
+
+def named_like(who: str, names: Sequence[str], patterns: Sequence[str]) -> dict[str, str]:
+    """The weights that patterns fit, each with the last that does.
+
+    Raises:
+        MetapruneError: A pattern fits none.
+    """
+    fitting: dict[str, str] = {}
+    for pattern in patterns:
+        like = [name for name in names if _fits(name, pattern)]
+        if not like:
+            raise MetapruneError(f"{who}: {pattern!r} in skip fits no weight; names are as {next(iter(names), '')!r}")
+        fitting |= dict.fromkeys(like, pattern)
+    return fitting
 
 
 def _fits(name: str, pattern: str) -> bool:
