@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from metaprune.methods.intra_fusion.fuse import fuse as fuse
     from metaprune.methods.metapruning.rewarded import rewarded as rewarded
     from metaprune.methods.registry import *  # noqa: F403
+    from metaprune.pretrained.folder import from_pretrained as from_pretrained
     from metaprune.saving import load as load
     from metaprune.saving import save as save
     from metaprune.session.pruning import prune as prune
@@ -75,6 +76,7 @@ _HOME = {
     "evaluate": "train.engine",
     "export": "formats.export",
     "fit": "train.engine",
+    "from_pretrained": "pretrained.folder",
     "fuse": "methods.intra_fusion.fuse",
     "latency": "cost.latency",
     "load": "saving",

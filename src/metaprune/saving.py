@@ -24,10 +24,11 @@ from metaprune.graph.term import Term, fold, size
 from metaprune.report.report import Report
 from metaprune.report.texts import CARDS, card_name, is_ours, texts
 from metaprune.surgery.attention import checked_calls, written_out
+from metaprune.surgery.unsaid import warning_when_saved
 from metaprune.train.atomic import FileError, read_json, read_safetensors, read_tensors, write_tensors, write_text
 from metaprune.train.folder import FolderError, alone_in, draft, sweep_drafts
 
-__all__ = ["SavingError", "load", "read_weights", "save", "save_report", "taken"]
+__all__ = ["SavingError", "load", "ours", "read_weights", "save", "save_report", "taken"]
 
 PLAN, WEIGHTS, RUN = "plan.json", "model.safetensors", "run.json"
 WRITTEN = (WEIGHTS, PLAN, "report.json", "report.html")
@@ -131,12 +132,12 @@ def taken(folder: Path) -> str | None:
         if path.is_dir():
             return f"cannot write to {folder} ({path.name} is a folder); name a folder that can be written"
     for path in (folder / name for name in (*WRITTEN, card_name(folder))):
-        if path.exists() and not _ours(path):
+        if path.exists() and not ours(path):
             return f"{path} was not written by metaprune, or was changed since; move it away, or name another folder"
     return None
 
 
-def _ours(path: Path) -> bool:
+def ours(path: Path) -> bool:
     """Whether metaprune wrote a file; a plan says nothing of that, so it is ours beside weights or a run of ours."""
     try:
         if path.name == WEIGHTS:
@@ -152,7 +153,7 @@ def _ours(path: Path) -> bool:
 
 def _marked(path: Path) -> bool:
     try:
-        return _ours(path) if path.name == WEIGHTS else "method" in read_json(path)
+        return ours(path) if path.name == WEIGHTS else "method" in read_json(path)
     except MetapruneError:
         return False
 
@@ -161,12 +162,14 @@ def _where(who: str, folder: object) -> None:
     wanted(who, "folder", folder, str | Path, "a path", SavingError)
 
 
-def load(folder: str | Path, model: nn.Module) -> nn.Module:
+def load(folder: str | Path, model: nn.Module, *, device: str | torch.device | None = None) -> nn.Module:
     """The pruned network that `Result.save` wrote, as a copy of the user's own `model` with fewer channels.
 
     Args:
         folder: What `Result.save` was given.
-        model: A dense network of the class that was pruned; its weights do not matter. Left untouched.
+        model: A dense network of the class that was pruned; its weights do not matter, and it may lie on the meta
+            device. Left untouched.
+        device: Where the tensors of the pruned network go; by default where those of the dense one are.
 
     Raises:
         SavingError: A file is missing or damaged, or they are of another network.
@@ -183,7 +186,7 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
     try:
         if about.get("format", 1) not in (1, FORMAT):
             raise ValueError(f"its format is {about['format']!r}, of another version of metaprune")
-        small = _small(model, kept, about, _plan(Path(folder) / PLAN))
+        small = _small(model, kept, about, _plan(Path(folder) / PLAN), device)
     except SavingError:
         raise
     except _Misfit as error:
@@ -212,7 +215,13 @@ def _plan(path: Path) -> Plan:
         raise SavingError(f"load: {path} is damaged ({' '.join(str(error).split())[:200]})") from error
 
 
-def _small(model: nn.Module, kept: dict[str, Tensor], about: Mapping[str, Any], plan: Plan) -> nn.Module:
+def _small(
+    model: nn.Module,
+    kept: dict[str, Tensor],
+    about: Mapping[str, Any],
+    plan: Plan,
+    device: str | torch.device | None,
+) -> nn.Module:
     """The network with fewer channels, after every check.
 
     Raises:
@@ -238,9 +247,9 @@ def _small(model: nn.Module, kept: dict[str, Tensor], about: Mapping[str, Any], 
         wanted = None if first else tuple(_width(layout, plan.widths) for layout in dense[name])
         _check(name, tensor, known[name], wanted)
     numbers = _numbers(about["numbers"], model)
-    small = with_tensors(model, {name: tensor.to(known[name].device) for name, tensor in kept.items()})
+    small = with_tensors(model, {name: tensor.to(device or known[name].device) for name, tensor in kept.items()})
     write_numbers(small, numbers)
-    return small
+    return warning_when_saved(small)
 
 
 def _agree(plan: Plan, said: Any, axes: Mapping[str, int]) -> None:
@@ -332,7 +341,7 @@ def _width(layout: Any, widths: Mapping[str, int]) -> int:
     """
     if isinstance(layout, str):
         return widths[layout]
-    if isinstance(layout, list) and len(layout) > 1 and layout[0] in ("*", "+"):
+    if isinstance(layout, list) and layout and layout[0] in ("*", "+"):
         result = 1 if layout[0] == "*" else 0
         for inner in layout[1:]:
             count = _width(inner, widths)

@@ -1,4 +1,4 @@
-"""Networks of the library transformers: the ways in which `generate` calls them.
+"""Networks of the library transformers: the ways in which `generate` calls them, and how they are written.
 
 `generate` calls a network in other ways than its users do: once on the prompt, which fills a cache, then token by token
 with that cache, and where there is an encoder, with what the encoder gave.
@@ -18,8 +18,9 @@ from metaprune.graph.errors import TraceError
 from metaprune.graph.quiet import quiet
 from metaprune.graph.reach import reached
 from metaprune.graph.rehearsal import rehearsal
+from metaprune.pretrained.folder import from_pretrained, save_pretrained
 
-__all__ = ["can_generate", "generation_calls"]
+__all__ = ["can_generate", "from_pretrained", "generation_calls", "save_pretrained"]
 
 _NOT_FOR_GENERATE = ("labels", "use_cache", "return_dict", "past_key_values", "encoder_outputs")
 

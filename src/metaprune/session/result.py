@@ -49,3 +49,17 @@ class Result:
         from metaprune.saving import save
 
         return save(folder, self.model, self.plan, self.graph, self.report)
+
+    def save_pretrained(self, folder: str | Path) -> str | None:
+        """Write a network of transformers, with the report and a model card.
+
+        Returns:
+            None where plain `from_pretrained` loads the folder; else why no configuration of its class can say what the
+            network is: then `mp.from_pretrained` loads it, and nothing else does.
+
+        Raises:
+            PretrainedError: It is no network of transformers, or the folder cannot be written.
+        """
+        from metaprune.pretrained.folder import save_pretrained
+
+        return save_pretrained(folder, self.model, self.plan, self.graph, self.report)

@@ -24,10 +24,11 @@ from metaprune.surgery.culprits import Culprits
 from metaprune.surgery.rescale import factors, rescale
 from metaprune.surgery.resized import cropped
 from metaprune.surgery.shapes import failure
+from metaprune.surgery.unsaid import warning_when_saved
 from metaprune.surgery.values import Judge, moved, with_states_cut
 from metaprune.surgery.verify import distinct, mismatch, scale_changes
 
-__all__ = ["Cut", "CutWarning", "carve", "crashes", "slice"]
+__all__ = ["Cut", "CutWarning", "carve", "crashes", "make_up", "slice"]
 
 
 class CutWarning(UserWarning):
@@ -95,7 +96,7 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     if isinstance(result, str):
         raise TraceError(f"slice: the network does not trace to the same graph twice ({result}); is its code random?")
     plan = Plan({name: stays for name, stays in plan.kept.items() if name not in undone})
-    return Cut(result, plan, undone, carving.judge.silent)
+    return Cut(warning_when_saved(result), plan, undone, carving.judge.silent)
 
 
 def crashes(model: nn.Module, graph: ChannelGraph, plan: Plan) -> bool:
@@ -151,12 +152,21 @@ class _Carving:
                 found = blame(error, small)
                 return Failure(f"{found} (in the call {call})", found.paths) if seen else found
         cut = read(small, seen, outputs=self.graph.outputs)
-        problem = mismatch(self.graph, cut[0].graph, widths) or _make_up(small, self.graph, cut)
+        problem = mismatch(self.graph, cut[0].graph, widths) or make_up(small, self.graph, cut)
         return problem or self.judge.objection(small, kept) or small
 
 
-def _make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> str | None:
-    """Multiply the weights of the cut network where a scale that hangs on a size has changed."""
+def make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> str | None:
+    """Multiply the weights of a network, in place, where a number that it computes with is other than in the graph.
+
+    Args:
+        small: Of the same code as the network of the graph, as far as it runs.
+        graph: What it shall compute.
+        cut: What was read from it, for each pass of the graph that runs operators of its own.
+
+    Returns:
+        Why it cannot be done, in words, or None where it was.
+    """
     wanted: list[dict[str, Tensor]] = []
     for one, inference in zip(distinct(graph), cut, strict=True):
         changes = scale_changes(one, inference.graph.passes[inference.place])

@@ -32,6 +32,15 @@ _MEMORY = {
 }
 """Operators that only move memory: PyTorch leaves them out where there is nothing to move."""
 
+_SCALED = {
+    "aten.mul": 0,
+    "aten.div": 0,
+    "aten.scaled_dot_product_attention": 0,
+    "aten.baddbmm": 1,
+    "aten.addmm": 1,
+}
+"""Operators that multiply one of their arguments by the first of their numbers (or divide by it) -> which."""
+
 
 @dataclass(frozen=True)
 class ScaleChange:
@@ -167,16 +176,18 @@ def scale_changes(old: Pass, new: Pass) -> list[ScaleChange] | str:
     if isinstance(pairs, str):
         return pairs
     for one, other in pairs:
-        factor = 1.0
+        factor, argument = 1.0, 0
         if one.scale is not None and other.scale is not None:
             factor = _ratio(one.scale, other.scale) ** 0.5
         elif one.scalars != other.scalars:
-            if one.name not in {"aten.mul", "aten.div", "aten.scaled_dot_product_attention"} or 0 in other.scalars:
+            argument = _SCALED.get(one.name, -1)
+            only_the_first = one.scalars[1:] == other.scalars[1:] or argument == 0
+            if argument < 0 or 0 in other.scalars[:1] or not only_the_first:
                 return f"{one.where} ({one.name}) computes a number from a size"
             factor = one.scalars[0] / other.scalars[0]
             factor = 1 / factor if one.name == "aten.div" else factor
         if factor != 1.0:
-            changes.append(ScaleChange(place[id(other)], 0, factor, one.where))
+            changes.append(ScaleChange(place[id(other)], argument, factor, one.where))
     return changes
 
 
