@@ -16,13 +16,15 @@ from metaprune.graph.calling import Call
 from metaprune.graph.counting import Outputs
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.limits import Limits, limited
+from metaprune.graph.plan import Plan
 from metaprune.methods.method import Method, Problem
-from metaprune.report.report import Alignment
+from metaprune.report.report import Alignment, Report
 from metaprune.run_folder import RunFolder, remembered
 from metaprune.session.cutting import shrink
 from metaprune.session.measuring import figures, in_turns
 from metaprune.session.reporting import Asked, Compared, of_data, report_of, unaligned
 from metaprune.session.result import Result
+from metaprune.session.rounds import Round, Standing, absolute, budgets, parts
 from metaprune.session.translating import translated
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
@@ -39,14 +41,15 @@ __all__ = ["prune"]
 
 @one_at_a_time
 def prune(
-    model: nn.Module,
-    args: tuple[Any, ...],
+    model: nn.Module | Result,
+    args: tuple[Any, ...] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     method: Method,
     budget: Budget,
     task: Task,
     recipe: Recipe | None = None,
+    steps: int = 1,
     limits: Limits | None = None,
     calls: Sequence[Call] = (),
     outputs: Outputs = None,
@@ -62,13 +65,17 @@ def prune(
     """Cut a trained network down to a budget with a learned method, fine-tune it, and measure what was won.
 
     Args:
-        model: The network; left untouched.
-        args: Example inputs; the first dimension of the first tensor is the batch that latency is measured at.
+        model: The network; left untouched. Or a result, to prune further: its network is cut once more, plans compose,
+            and budget and report are against the first dense network; what limited the first cut still holds.
+        args: Example inputs; the first dimension of the first tensor is the batch that latency is measured at. A result
+            knows them.
         kwargs: Example keyword inputs.
         method: Who decides: `mp.DHP()`, `mp.Magnitude()` …
         budget: What may stay.
         task: Data, loss and metric. The validation data are evaluated after each epoch; the test data once, at the end.
         recipe: How to train; its schedule spans search and fine-tuning together.
+        steps: In how many goes to cut: costs fall by the same factor each time, and the one schedule is divided between
+            them, so that the network is trained between the cuts.
         limits: Layers that stay, least and largest widths, equal widths in equal blocks: every method obeys them.
         calls: Other ways in which the network is called, as for `mp.trace`: the cut is verified in them too.
         outputs: Which outputs count, as for `mp.trace`.
@@ -94,43 +101,87 @@ def prune(
     extras = Extras(optimizer, loggers, callbacks)
     extras.check("prune")
     of_training = {} if optimizer is None else {"recipe.optimizer": described(optimizer, recipe)}
-    graph = limited(trace(model, args, kwargs, calls, outputs), limits)
-    bounded, translation = remembered(out, budget) or translated(model, graph, budget, recipe)
-    allocation = Allocation(graph, bounded)
-    rehearse(model, task, recipe)
+    dense, now, former = _begun(model, args, kwargs, calls, outputs, limits)
+    asked_for = budget if former is None else absolute(budget, now.first)
+    bounded, translation = remembered(out, budget) or translated(now.model, now.graph, asked_for, recipe)
+    rounds = list(zip(budgets(bounded, now.graph, steps), parts(recipe, steps), strict=True))
+    for bound, _ in rounds:
+        Allocation(now.graph, bound)
+    rehearse(now.model, task, recipe)
     task = task.cloned()  # search and fine-tuning train the same partners, and not the user's
 
-    name = network or type(model).__name__
-    asked = Asked(model, graph, method, budget, task, recipe, name, data, commands, of_data(task), of_training)
-    dense = figures(model, graph, None, task, recipe, asked.split)
-    dense_val = dense.metric if asked.split == "val" else evaluate(model, task.val, task, recipe)
-    folder = None if out is None else RunFolder.claim(out, model, graph, method, budget, recipe, data, asked.of_data)
+    name = network or type(dense).__name__
+    stepwise = {} if steps == 1 else {"steps": f"{steps}"}
+    of_the_data = of_data(task) | stepwise
+    asked = Asked(
+        dense, now.first, method, budget, task, recipe, name, data, commands, of_the_data, of_training, former
+    )
+    whole = figures(dense, now.first, None, task, recipe, asked.split)
+    dense_val = whole.metric if asked.split == "val" else evaluate(dense, task.val, task, recipe)
+    folder = (
+        None if out is None else RunFolder.claim(out, now.model, now.graph, method, budget, recipe, data, of_the_data)
+    )
     if folder and translation:
         folder.remember(budget, bounded, translation)
 
-    def stage(name: str) -> Path | None:
-        return folder.stage(name) if folder else None
+    def stage(name: str, place: int) -> Path | None:
+        return folder.stage(name if steps == 1 else f"{name}-{place}") if folder else None
 
-    plain = written_out(model, graph.written_out)
-    problem = Problem(plain, graph, bounded, task, recipe, stage("search"), progress, extras=extras)
-    found = method.find(problem)
-    allocation.check(found.plan, method.name)
-    shrunk = shrink(found, problem, dense_val, stage("fine-tuning"))
+    done: list[Round] = []
+    val = dense_val if former is None else evaluate(now.model, task.val, task, recipe)
+    for place, (bound, part) in enumerate(rounds, start=1):
+        if done:
+            now = now.cut(done[-1].shrunk.model, done[-1].shrunk.cut.plan)
+            val = evaluate(now.model, task.val, task, recipe)
+        plain = written_out(now.model, now.graph.written_out)
+        problem = Problem(plain, now.graph, bound, task, part, stage("search", place), progress, extras=extras)
+        found = method.find(problem)
+        Allocation(now.graph, bound).check(found.plan, method.name)
+        done.append(Round(found, shrink(found, problem, val, stage("fine-tuning", place)), problem, now.first))
 
-    small, plan = shrunk.model, shrunk.cut.plan
-    rough = unaligned(found, graph, bounded)
-    times = in_turns({"dense": model, "pruned": small} | ({"rough": rough.model} if rough else {}), graph, recipe)
+    last = done[-1]
+    small, plan = last.shrunk.model, now.plan.then(last.shrunk.cut.plan)
+    rough = unaligned(last.found, now.graph, bounded)
+    times = in_turns({"dense": dense, "pruned": small} | ({"rough": rough.model} if rough else {}), now.first, recipe)
+    alignment = None
+    if rough is not None:
+        alignment = Alignment(bounded.multiple_of, macs(now.graph, rough.plan), times["rough"])
     measured = Compared(
-        dense=replace(dense, latency=times["dense"]),
-        pruned=replace(figures(small, graph, plan, task, recipe, asked.split), latency=times["pruned"]),
+        dense=replace(whole, latency=times["dense"]),
+        pruned=replace(figures(small, now.first, plan, task, recipe, asked.split), latency=times["pruned"]),
         dense_val=dense_val,
-        alignment=None if rough is None else Alignment(bounded.multiple_of, macs(graph, rough.plan), times["rough"]),
+        alignment=alignment,
         translation=translation,
     )
     for logger in loggers:
         getattr(logger, "finalize", lambda status: None)("success")
     partners = {name: partner.module for name, partner in task.partners.items()}
-    return Result(small, plan, report_of(asked, found, shrunk, measured), graph, partners)
+    return Result(small, plan, report_of(asked, done, plan, measured), now.first, partners, dense, now.calls)
+
+
+def _begun(
+    model: nn.Module | Result,
+    args: tuple[Any, ...] | None,
+    kwargs: Mapping[str, Any] | None,
+    calls: Sequence[Call],
+    outputs: Outputs,
+    limits: Limits | None,
+) -> tuple[nn.Module, Standing, Report | None]:
+    """The dense network, where the session begins, and the report of the result that it goes on from."""
+    if not isinstance(model, Result):
+        if args is None:
+            raise MetapruneError("prune: expected example inputs as a tuple, got none; mp.prune(model, (x,), …)")
+        graph = limited(trace(model, args, kwargs, calls, outputs), limits)
+        return model, Standing(model, graph, Plan({}), graph, tuple(calls)), None
+    if args is not None or kwargs is not None or calls or outputs is not None:
+        raise MetapruneError("prune: a result knows its example inputs, calls and outputs; leave them out")
+    if model.dense is None:
+        raise MetapruneError(
+            "prune: this result does not hold the dense network to compare with; prune its network instead, "
+            "mp.prune(result.model, args, …)"
+        )
+    start = Standing(model.dense, model.graph, Plan({}), limited(model.graph, limits), model.calls)
+    return model.dense, start.cut(model.model, model.plan), model.report
 
 
 def _known(budget: object, task: object, recipe: object, method: object, limits: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
@@ -18,12 +19,13 @@ from metaprune.methods.method import Found, Method
 from metaprune.report.gallery import samples
 from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, LayerRow, Report
 from metaprune.report.summary import roles, wiring
-from metaprune.session.cutting import SILENT, Shrunk
+from metaprune.session.cutting import SILENT
 from metaprune.session.measuring import environment, floor, part
+from metaprune.session.rounds import Round
 from metaprune.session.translating import Measured
 from metaprune.surgery.slice import Cut, carve
 from metaprune.train.recipe import Recipe
-from metaprune.train.run import History, Row
+from metaprune.train.run import Row
 from metaprune.train.task import Task, settings_of
 
 __all__ = ["Asked", "Compared", "of_data", "report_of", "unaligned"]
@@ -45,6 +47,7 @@ class Asked:
         commands: What reproduces the run.
         of_data: From `of_data`, before anything trained.
         of_training: What the user added to the recipe.
+        former: The report of the result that is pruned further.
     """
 
     model: nn.Module
@@ -58,6 +61,7 @@ class Asked:
     commands: tuple[str, ...]
     of_data: dict[str, str]
     of_training: dict[str, str]
+    former: Report | None = None
 
     @property
     def split(self) -> str:
@@ -94,39 +98,39 @@ class Compared:
     translation: Measured
 
 
-def report_of(asked: Asked, found: Found, shrunk: Shrunk, measured: Compared) -> Report:
-    """The report of a session."""
-    graph, task, plan = asked.graph, asked.task, shrunk.cut.plan
+def report_of(asked: Asked, rounds: Sequence[Round], plan: Plan, measured: Compared) -> Report:
+    """The report of a session: `plan` is what all rounds together cut of the dense network."""
+    graph, task, former, last = asked.graph, asked.task, asked.former, rounds[-1].shrunk
     return Report(
         network=asked.network,
         data=asked.data,
         method=asked.method.name,
         reference=asked.method.reference,
-        settings=_settings(asked.method, asked.recipe) | asked.of_training | asked.of_data,
+        settings=_settings(asked),
         budget=str(asked.budget),
         metric_name=task.metric_name,
         higher_is_better=task.higher_is_better,
         split=asked.split,
         dense=measured.dense,
         pruned=measured.pruned,
-        before_cut=shrunk.before,
-        as_cut=shrunk.as_cut,
-        after_cut=shrunk.after,
+        before_cut=last.before,
+        as_cut=last.as_cut,
+        after_cut=last.after,
         dense_val=measured.dense_val,
         latency_bound=asked.budget.latency,
         axes=_axes(graph, plan),
         layers=_layers(graph, plan),
-        history=_history(found, shrunk),
-        spent=dict(found.spent),
+        history=_history(rounds, former),
+        spent=_spent(rounds, former),
         alignment=measured.alignment,
-        notes=tuple(_notes(asked, found, shrunk, measured.translation)),
-        commands=asked.commands,
+        notes=tuple(dict.fromkeys(_notes(asked, rounds, plan, measured.translation))),
+        commands=(*(former.commands if former else ()), *asked.commands),
         wiring=wiring(graph),
         roles=roles(graph),
         environment=environment(asked.recipe),
         example=_example(graph),
         floor=floor(task, asked.split),
-        samples=samples({"dense": asked.model, "pruned": shrunk.model}, part(task, asked.split), task, asked.recipe),
+        samples=samples({"dense": asked.model, "pruned": last.model}, part(task, asked.split), task, asked.recipe),
     )
 
 
@@ -138,11 +142,17 @@ def unaligned(found: Found, graph: ChannelGraph, budget: Budget) -> Cut | None:
     return carve(found.model, graph, free.plan(found.scores))
 
 
-def _settings(method: Method, recipe: Recipe) -> dict[str, str]:
+def _settings(asked: Asked) -> dict[str, str]:
+    method = asked.method
     own: dict[str, Any] = asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
-    return {f"{method.name}.{name}": str(value) for name, value in own.items()} | {
-        f"recipe.{name}": str(value) for name, value in asdict(recipe).items()
+    of_recipe = {
+        name: value for name, value in asdict(asked.recipe).items() if value or name not in ("before", "after")
     }
+    said = {f"{method.name}.{name}": str(value) for name, value in own.items()}
+    said |= {f"recipe.{name}": str(value) for name, value in of_recipe.items()}
+    if (former := asked.former) is not None:
+        said["pruned before"] = f"by {former.method} to {former.budget}"
+    return said | asked.of_training | asked.of_data
 
 
 def _axes(graph: ChannelGraph, plan: Plan) -> tuple[AxisRow, ...]:
@@ -166,30 +176,59 @@ def _layers(graph: ChannelGraph, plan: Plan) -> tuple[LayerRow, ...]:
     return tuple(LayerRow(name, operator, cost, after[name][1]) for name, (operator, cost) in before.items())
 
 
-def _history(found: Found, shrunk: Shrunk) -> tuple[Epoch, ...]:
-    """Epochs, with the share of the cost left at the end of each epoch of a search.
+def _history(rounds: Sequence[Round], former: Report | None) -> tuple[Epoch, ...]:
+    """All epochs one after another, with the share of the cost that stays as long as more is cut.
 
-    Where the weights were drawn anew, the second schedule is drawn after the first.
+    Where weights were drawn anew, the second schedule is drawn after the first.
     """
-    searched = found.history[-1].epoch if found.fresh and found.history else 0.0
+    found: list[Epoch] = []
+    if former is not None:
+        left = former.pruned.macs / (former.dense.macs or 1)
+        found += [replace(epoch, macs=left if epoch.macs is None else epoch.macs) for epoch in former.history]
+    several = former is not None or len(rounds) > 1
+    at = max((epoch.epoch for epoch in found), default=0.0)
+    for place, one in enumerate(rounds):
+        goes_on = place + 1 < len(rounds)
+        anew = one.found.history[-1].epoch if one.found.fresh and one.found.history else 0.0
+        for row in one.found.history:
+            share = _share(one, row)
+            stays = one.share if share is None and several else share
+            found.append(Epoch(at + row.epoch, row.phase, row.loss, row.metric, stays))
+        at += anew
+        for row in one.shrunk.history.rows:
+            stays = one.left if goes_on else None
+            found.append(Epoch(at + row.epoch, row.phase, row.loss, row.metric, stays))
+        at += one.problem.recipe.epochs
+    return tuple(found)
 
-    def share(row: Row) -> float | None:
-        before = [left for epoch, left in found.shares if epoch <= row.epoch + 1e-9]
-        return before[-1] if before and row.epoch <= found.epochs else None
 
-    rows = [*found.history, *(replace(row, epoch=row.epoch + searched) for row in shrunk.history.rows)]
-    return tuple(Epoch(row.epoch, row.phase, row.loss, row.metric, share(row)) for row in rows)
+def _share(one: Round, row: Row) -> float | None:
+    """What was left at the end of an epoch of a search, where the method says."""
+    before = [left for epoch, left in one.found.shares if epoch <= row.epoch + 1e-9]
+    return one.share * before[-1] if before and row.epoch <= one.found.epochs else None
+
+
+def _spent(rounds: Sequence[Round], former: Report | None) -> dict[str, float]:
+    """What all searches cost together."""
+    total = dict(former.spent) if former else {}
+    for one in rounds:
+        for unit, number in one.found.spent.items():
+            total[unit] = total.get(unit, 0) + number
+    return total
 
 
 POINT = 0.01
 """How much better an epoch must be than the last to be mentioned: one point of a percentage, else this share."""
 
 
-def _of_epochs(tuned: History, asked: Asked) -> list[str]:
-    """Which epoch of fine-tuning the weights are of, or that another was better."""
-    name = asked.task.metric_name
+def _of_epochs(one: Round, asked: Asked) -> list[str]:
+    """Which epoch of the last fine-tuning the weights are of, or that another was better."""
+    name, tuned = asked.task.metric_name, one.shrunk.history
+    before = one.problem.recipe.before - asked.recipe.before
     if tuned.kept is not None:
-        return [f"the weights are those of epoch {tuned.kept:g}, the best of fine-tuning on the validation data"]
+        return [
+            f"the weights are those of epoch {before + tuned.kept:g}, the best of fine-tuning on the validation data"
+        ]
     if not tuned.rows:
         return []
     sign, last = 1 if asked.task.higher_is_better else -1, tuned.rows[-1]
@@ -198,8 +237,8 @@ def _of_epochs(tuned: History, asked: Asked) -> list[str]:
     if sign * (best.metric - last.metric) <= point:
         return []
     return [
-        f"epoch {best.epoch:g} of fine-tuning was better on the validation data than the last, which these weights are "
-        f"of: {name} {best.metric:.4g} against {last.metric:.4g}; Recipe(keep='best') keeps the best"
+        f"epoch {before + best.epoch:g} of fine-tuning was better on the validation data than the last, which these "
+        f"weights are of: {name} {best.metric:.4g} against {last.metric:.4g}; Recipe(keep='best') keeps the best"
     ]
 
 
@@ -213,22 +252,17 @@ def _example(graph: ChannelGraph) -> str:
     )
 
 
-def _notes(asked: Asked, found: Found, shrunk: Shrunk, translation: Measured) -> list[str]:
+def _notes(asked: Asked, rounds: Sequence[Round], plan: Plan, translation: Measured) -> list[str]:
     """What a reader should know of the run."""
-    graph, cut = asked.graph, shrunk.cut
-    notes = list(found.notes)
-    if found.spent:
-        notes.append("the search cost " + " and ".join(f"{n:,g} {unit}" for unit, n in found.spent.items()))
-    if found.fresh:
-        notes.append("the weights of the cut network were drawn anew, and its schedule began at 0")
-    if shrunk.kept:
-        notes.append("no module could draw these anew, and they are what they were: " + ", ".join(shrunk.kept))
-    notes += _of_epochs(shrunk.history, asked)
-    notes += [f"{axis} was left whole by the method: {reason}" for axis, reason in found.whole.items()]
-    notes += [f"{axis} was left whole, its cut could not be verified: {reason}" for axis, reason in cut.undone.items()]
-    if cut.unjudged is not None:
-        notes.append(f"outputs were not compared with the masked network's: {cut.unjudged}")
-    if numbers := graph.left_alone(cut.plan.widths):
+    graph, former = asked.graph, asked.former
+    notes = [] if former is None else [f"it was pruned before, by {former.method} to {former.budget}"]
+    if len(rounds) > 1:
+        shares = ", ".join(f"{one.left:.2f}" for one in rounds)
+        notes.append(f"it was cut in {len(rounds)} steps, trained between them: {shares} of the cost was left")
+    for one in rounds:
+        notes += _of_round(one)
+    notes += _of_epochs(rounds[-1], asked)
+    if numbers := graph.left_alone(plan.widths):
         notes.append(
             "these numbers equal a size that was cut, were not followed to it by the calls that were traced, and were "
             "left as they are: " + "; ".join(numbers)
@@ -239,9 +273,27 @@ def _notes(asked: Asked, found: Found, shrunk: Shrunk, translation: Measured) ->
             "PyTorch's attention module cannot be cut, so it was replaced by an equivalent one of four linear layers: "
             + ", ".join(graph.written_out)
         )
-    if shrunk.jump > SILENT:
-        notes.append(f"the cut was meant to change nothing and changed the outputs by {shrunk.jump:.1%} of the largest")
     if translation:
         tried = ", ".join(f"{share:.2f} of the MACs {ms:.3g} ms" for share, ms in translation)
         notes.append(f"{asked.budget} was translated by measuring cut networks: {tried}")
+    return notes + list(former.notes if former else ())
+
+
+def _of_round(one: Round) -> list[str]:
+    """What there is to say of one decision and its cut."""
+    found, shrunk = one.found, one.shrunk
+    notes = list(found.notes)
+    if found.spent:
+        notes.append("the search cost " + " and ".join(f"{n:,g} {unit}" for unit, n in found.spent.items()))
+    if found.fresh:
+        notes.append("the weights of the cut network were drawn anew, and its schedule began at 0")
+    if shrunk.kept:
+        notes.append("no module could draw these anew, and they are what they were: " + ", ".join(shrunk.kept))
+    notes += [f"{axis} was left whole by the method: {reason}" for axis, reason in found.whole.items()]
+    undone = shrunk.cut.undone.items()
+    notes += [f"{axis} was left whole, its cut could not be verified: {reason}" for axis, reason in undone]
+    if shrunk.cut.unjudged is not None:
+        notes.append(f"outputs were not compared with the masked network's: {shrunk.cut.unjudged}")
+    if shrunk.jump > SILENT:
+        notes.append(f"the cut was meant to change nothing and changed the outputs by {shrunk.jump:.1%} of the largest")
     return notes

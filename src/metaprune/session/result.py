@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from metaprune.graph.calling import Call
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.report.report import Report
@@ -25,6 +26,8 @@ class Result:
         report: What was cut, what it cost and what it won.
         graph: The channel graph of the network that was given.
         partners: What trained beside it (`Task.partners`), by name: copies.
+        dense: The network that was given, with which `mp.prune(result, …)` compares; None where it is not at hand.
+        calls: The ways in which it is called beside the example inputs, as `mp.prune` was told.
     """
 
     model: nn.Module
@@ -32,6 +35,8 @@ class Result:
     report: Report
     graph: ChannelGraph
     partners: Mapping[str, nn.Module] = field(default_factory=dict)
+    dense: nn.Module | None = None
+    calls: tuple[Call, ...] = ()
 
     def __repr__(self) -> str:
         """What came of it, in a line."""

@@ -33,6 +33,8 @@ class Recipe:
         max_steps: At most so many steps of the optimizer in all: epochs get shorter, each ends after an equal part of
             them. None trains on all batches.
         keep: Which weights fine-tuning ends with: those of its "last" epoch, or of the "best" on the validation data.
+        before: Epochs of a longer schedule that came before these, of which this is a part.
+        after: Epochs of it that come after these.
         seed: Of the order of the data, of dropout and of whatever else is drawn.
         precision: "32-true", "bf16-mixed", … as in Lightning Fabric; "auto": see `pick_precision`.
         device: "cpu", "cuda", "cuda:1", …; "auto" takes an accelerator where there is one.
@@ -52,6 +54,8 @@ class Recipe:
     accumulate: int = 1
     max_steps: int | None = None
     keep: Literal["last", "best"] = "last"
+    before: int = 0
+    after: int = 0
     seed: int = 0
     precision: str = "auto"
     device: str = "auto"
@@ -63,8 +67,8 @@ class Recipe:
         Raises:
             TrainError: a value out of range.
         """
-        clip, last = self.clip_norm, self.epochs if type(self.epochs) is int else math.inf
-        whole = {name: type(getattr(self, name)) is int for name in ("epochs", "accumulate", "seed")}
+        whole = {name: type(getattr(self, name)) is int for name in ("epochs", "accumulate", "before", "after", "seed")}
+        clip, last = self.clip_norm, self.length if whole["epochs"] and whole["before"] and whole["after"] else math.inf
         numbers = ("lr", "momentum", "weight_decay", "warmup")
         real = {name: is_number(value := getattr(self, name)) and math.isfinite(value) for name in numbers}
         steps = isinstance(self.milestones, tuple | list) and all(map(is_number, self.milestones))
@@ -91,6 +95,8 @@ class Recipe:
                 self.max_steps is None or (type(self.max_steps) is int and self.max_steps >= last),
                 "None, or a whole number of steps, at least one for each epoch",
             ),
+            "before": (whole["before"] and self.before >= 0, "a whole number from 0"),
+            "after": (whole["after"] and self.after >= 0, "a whole number from 0"),
             "keep": (self.keep in ("last", "best"), "'last' or 'best'"),
             "seed": (whole["seed"] and 0 <= self.seed < 2**63, "a whole number inside [0, 2^63)"),
             "precision": (isinstance(self.precision, str), "words such as '32-true'"),
@@ -100,21 +106,27 @@ class Recipe:
             if not fits:
                 raise TrainError(f"recipe: {name} must be {expected}, got {getattr(self, name)!r}")
 
+    @property
+    def length(self) -> int:
+        """The epochs of the whole schedule."""
+        return self.before + self.epochs + self.after
+
     def lr_at(self, epoch: float) -> float:
-        """The learning rate `epoch` epochs after the start of the schedule."""
+        """The learning rate after so many of these epochs."""
+        epoch += self.before
         if epoch < self.warmup:
             return self.lr * epoch / self.warmup
         if self.schedule in ("constant", "steps"):
             return self.lr * 0.1 ** sum(epoch >= milestone for milestone in self.milestones)
         if self.schedule == "linear":
-            return self.lr * (self.epochs - epoch) / (self.epochs - self.warmup)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / (self.epochs - self.warmup)))
+            return self.lr * (self.length - epoch) / (self.length - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / (self.length - self.warmup)))
 
     def batches(self, given: int) -> int:
         """The batches of an epoch, of so many that the loader gives."""
         if self.max_steps is None:
             return given
-        return min(given, self.max_steps * self.accumulate // self.epochs)
+        return min(given, self.max_steps * self.accumulate // self.length)
 
     def steps(self, batches: int, epochs: int | None = None) -> int:
         """Steps of the optimizer in a phase of so many epochs, by default all; the loader gives so many batches."""

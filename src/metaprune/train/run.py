@@ -104,7 +104,7 @@ class Run:
 
     def rest_of_epoch(self, loader: Loader) -> Iterator[Batch]:
         """The batches of this epoch that are not done yet, with the random numbers that belong to them."""
-        randomness.seed(self.identity["seed"], self.epoch)
+        randomness.seed(self.identity["seed"], self.identity["before"] + self.epoch)
         remaining = counted(loader, self.batches, f"{self.name}: the training data")
         for _ in range(self.batch):
             next(remaining)

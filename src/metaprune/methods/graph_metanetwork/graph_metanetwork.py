@@ -103,7 +103,7 @@ class GraphMetanetwork:
             model=clone(written_out(problem.model, problem.graph.written_out)), scores=torch.zeros_like(edited.scores)
         )
         task = replace(problem.task, train=First(problem.task.train, self.trial))
-        brief = replace(problem.recipe, epochs=1, warmup=0.0, schedule="cosine", milestones=())
+        brief = replace(problem.recipe, epochs=1, warmup=0.0, schedule="cosine", milestones=(), before=0, after=0)
 
         def reached(way: Rewritten, name: str) -> float:
             plan = allocation.plan(self._ranked(problem, allocation, way))
