@@ -37,11 +37,14 @@ if TYPE_CHECKING:
     from metaprune.surgery.recalibrate import recalibrate as recalibrate
     from metaprune.surgery.slice import slice as slice
     from metaprune.surgery.trace import trace as trace
+    from metaprune.train.adversarial import Adversarial as Adversarial
     from metaprune.train.callbacks import Callback as Callback
     from metaprune.train.distillation import distil as distil
     from metaprune.train.engine import evaluate as evaluate
     from metaprune.train.engine import fit as fit
     from metaprune.train.few_shot import FewShot as FewShot
+    from metaprune.train.frechet import FeatureDistance as FeatureDistance
+    from metaprune.train.frechet import InceptionDistance as InceptionDistance
     from metaprune.train.partners import Partner as Partner
     from metaprune.train.recipe import Recipe as Recipe
     from metaprune.train.restoration import Denoising as Denoising
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _HOME = {
+    "Adversarial": "train.adversarial",
     "Axis": "graph.term",
     "Budget": "cost.budget",
     "Call": "graph.calling",
@@ -62,6 +66,8 @@ _HOME = {
     "Classification": "train.task",
     "Denoising": "train.restoration",
     "FewShot": "train.few_shot",
+    "FeatureDistance": "train.frechet",
+    "InceptionDistance": "train.frechet",
     "Limits": "graph.limits",
     "MetapruneError": "graph.errors",
     "Partner": "train.partners",

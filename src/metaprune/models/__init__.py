@@ -21,6 +21,7 @@ from metaprune.models.resnet import (
     resnet164,
 )
 from metaprune.models.srresnet import SRResNet
+from metaprune.models.translation import BothWays, PatchDiscriminator, ResidualGenerator, UGenerator
 from metaprune.models.unet import UNet
 from metaprune.models.vit import VisionTransformer
 
@@ -29,14 +30,19 @@ __all__ = [
     "EDSR",
     "MODELS",
     "SUPER_RESOLUTION",
+    "TRANSLATION",
+    "BothWays",
     "DenseNet",
     "DnCNN",
     "MNASNet",
     "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3",
+    "PatchDiscriminator",
     "ResNet",
+    "ResidualGenerator",
     "SRResNet",
+    "UGenerator",
     "UNet",
     "VisionTransformer",
     "densenet40",
@@ -76,3 +82,6 @@ SUPER_RESOLUTION: dict[str, Callable[..., nn.Module]] = {"srresnet": SRResNet, "
 
 DENOISING: dict[str, Callable[..., nn.Module]] = {"dncnn": DnCNN, "unet": UNet}
 """Name -> function of `(channels=1, width)`, and `blocks` or `depth`, that returns it with fresh weights."""
+
+TRANSLATION: dict[str, Callable[..., nn.Module]] = {"unet256": UGenerator, "residual_generator": ResidualGenerator}
+"""Name -> function of `(inputs=3, outputs=3, width=64)`, and `depth` or `blocks`; it returns fresh weights."""

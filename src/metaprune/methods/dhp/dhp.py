@@ -132,6 +132,19 @@ class DHP:
             steering="threshold",
         )
 
+    @classmethod
+    def generator(cls, search: float = 0.5) -> DHP:
+        """For generators that learn against a discriminator, whose losses are noisy and whose optimizer is Adam's.
+
+        The search is longer, so that more losses speak for each channel; and latents have the weights' own rate, since
+        the steps of such an optimizer do not grow with the gradient. The gate form stays, for a cut that is exact: with
+        the paper's offsets, pictures jump at the cut.
+
+        Args:
+            search: Share of the recipe's epochs.
+        """
+        return cls(search=search, latent_lr=1.0)
+
     def find(self, problem: Problem) -> Found:
         """Search: train weights and latents together while the budget's ramp dooms latents; fold, and read the plan."""
         recipe = problem.recipe
