@@ -30,7 +30,7 @@ from metaprune.train.engine import evaluate, fit
 
 PAGE = Path(__file__).with_name("fusion.md")
 SHARES = (0.8, 0.6, 0.5)
-SEEDS = (0,)
+SEEDS = (0, 1, 2)
 DENSE, TUNED = 8, 1  # epochs
 IMAGES = {"train": 15_000, "val": 1_000, "test": 5_000}
 
@@ -190,10 +190,10 @@ def page(rows: list[dict[str, Any]]) -> str:
     for network, share in itertools.product(NETWORKS, SHARES):
         found = [row for row in cuts if (row["network"], row["share"]) == (network, share)]
         if found:
-            dense = mean_and_spread([100 * row["dense"] for row in found])
+            dense = mean_and_spread([row["dense"] for row in found])
             cells = [
                 " / ".join(
-                    mean_and_spread([100 * row[name] for row in found])
+                    mean_and_spread([row[name] for row in found])
                     for name in (arm, f"{arm}, recalibrated")
                     if name in found[0]
                 )
@@ -210,7 +210,7 @@ def page(rows: list[dict[str, Any]]) -> str:
     for network, share in itertools.product(NETWORKS, SHARES):
         tuned = [row for row in rows if "tuned" in row and (row["network"], row["share"]) == (network, share)]
         if tuned:
-            cells = [[100 * row["metric"] for row in tuned if row["tuned"] == arm] for arm in TUNE]
+            cells = [[row["metric"] for row in tuned if row["tuned"] == arm] for arm in TUNE]
             lines.append(
                 f"| {network} | {share:g} | " + " | ".join(mean_and_spread(c) if c else "" for c in cells) + " |"
             )
@@ -225,10 +225,10 @@ def page(rows: list[dict[str, Any]]) -> str:
             "|---|--:|--:|---|--:|--:|",
         ]
         for row in sorted(fused, key=lambda row: (row["network"], -row["share"], row["order"])):
-            dense = ", ".join(f"{100 * one:.2f}" for one in row["dense"])
+            dense = ", ".join(f"{one:.2f}" for one in row["dense"])
             lines.append(
-                f"| {row['network']} | {row['share']:g} | {dense} | {row['order']} | {100 * row['before']:.2f} | "
-                f"{100 * row['metric']:.2f} |"
+                f"| {row['network']} | {row['share']:g} | {dense} | {row['order']} | {row['before']:.2f} | "
+                f"{row['metric']:.2f} |"
             )
     return "\n".join(lines) + "\n"
 
