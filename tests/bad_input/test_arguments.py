@@ -61,6 +61,9 @@ METHODS = {
     **fields(mp.DHP, embedding=[0, -1, "a", None]),
     **fields(mp.Transportation, search=[0, 1.5, math.nan, "much", None], sharpness=[0, math.inf, "a"], solver=[None]),
     **fields(mp.Taylor, batches=[0, -1, "a", None, 1.5]),
+    **fields(mp.IntraFusion, producer=["rows", None, 1, []], consumer=["all", 0], matching=["best", None]),
+    **fields(mp.IntraFusion, features=["columns", None], norm=[0, 3, "2", None, True], recalibrate=["no", None, 1]),
+    **fields(mp.IntraFusion, ranking=["taylor", 1, mp.Taylor, mp.DHP()]),
     **fields(mp.GraphMetanetwork, trial=[-1, "a", None, 1.5], tuning=[-1, "a", None]),
 }
 BUDGETS = fields(

@@ -180,6 +180,24 @@ def taylor(device: torch.device) -> Any:
 
 
 @check
+def intra_fusion(device: torch.device) -> Any:
+    """Of networks that live on the device, with batch norms behind rows and without."""
+    for model in (convolutional(), attentive()):
+        model, args = on(device, model)
+        method = mp.IntraFusion(producer="mean")
+        found = pruned(device, method, model, args=args, recipe=recipe(device, 1))
+    return found
+
+
+@check
+def two_networks_in_one(device: torch.device) -> Any:
+    """Both on the device."""
+    model, args = on(device, convolutional())
+    other, _ = on(device, convolutional())
+    return mp.fuse(model, other, args, share=0.3).state_dict()
+
+
+@check
 def graph_metanetwork(device: torch.device) -> Any:
     """Of a network that lives on the device, with a trial."""
     model, args = on(device, convolutional())

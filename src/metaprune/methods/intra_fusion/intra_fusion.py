@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune.cost.budget import Allocation
+from metaprune.graph.arguments import is_whole
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
@@ -72,8 +73,10 @@ class IntraFusion:
         for field, allowed in _CHOICES.items():
             if (value := getattr(self, field)) not in allowed:
                 raise MetapruneError(f"intra-fusion: expected {field} as one of {allowed}, got {value!r}")
-        if self.norm not in (1, 2):
+        if not is_whole(self.norm) or self.norm not in (1, 2):
             raise MetapruneError(f"intra-fusion: expected norm as 1 or 2, got {self.norm!r}")
+        if not isinstance(self.recalibrate, bool):
+            raise MetapruneError(f"intra-fusion: expected recalibrate as True or False, got {self.recalibrate!r}")
         if self.ranking is not None and (isinstance(self.ranking, type) or not isinstance(self.ranking, OneShot)):
             raise MetapruneError(
                 f"intra-fusion: expected ranking as a method that decides without training, as mp.Taylor(), got "
