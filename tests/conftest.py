@@ -3,17 +3,26 @@
 import gc
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 import tests.shapes  # noqa: F401  so that --jaxtyping-packages finds it
+from tests.remembered import remembered
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
 
 # Workers, and the processes that tests start, import the same files: they are compiled once, whatever the shell says.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def graphs_are_remembered() -> Iterator[None]:
+    """Not before all modules are imported, and not for tests of trace itself, which call `mp.trace`."""
+    with remembered():
+        yield
 
 
 @pytest.fixture(autouse=True)

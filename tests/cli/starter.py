@@ -12,6 +12,8 @@ from typing import Any
 
 from metaprune.saving import read_weights
 
+Made = tuple[str, dict[str, bytes], dict[str, str]]
+
 
 @dataclass
 class Starter:
@@ -56,7 +58,7 @@ class Starter:
                 found[name] = None
         return found
 
-    def made(self, out: str) -> tuple[str, dict[str, bytes], dict[str, str]]:
+    def made(self, out: str) -> Made:
         """The plan, the weights bit by bit, and what is written beside them."""
         weights, meta = read_weights(self.folder / out / "model.safetensors")
         bits = {name: tensor.numpy().tobytes() for name, tensor in weights.items()}

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from pytest import FixtureRequest
 from safetensors.torch import save_file
-from tests.cli.starter import Starter, starting
+from tests.cli.starter import Made, Starter, starting
 
 from metaprune.models import MODELS
 
@@ -24,37 +25,48 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     torch.manual_seed(0)
     save_file(MODELS["resnet8"](classes=10, channels=1).state_dict(), folder / "dense.safetensors")
     with starting(folder, COMMAND) as starter:
-        assert starter.start("alone") == 0, starter.said("alone")
         yield starter
+
+
+@pytest.fixture
+def alone(starter: Starter) -> Made:
+    """What the others are compared with."""
+    if not (starter.folder / "alone").exists():
+        assert starter.start("alone") == 0, starter.said("alone")
+    return starter.made("alone")
+
+
+def test_left_alone_it_ends(starter: Starter, alone: Made) -> None:
+    assert (starter.folder / "alone" / "report.html").exists()
 
 
 @pytest.mark.parametrize(
     "places",
     [
-        pytest.param([*SEARCH[:2], TUNING[2]], id="3"),
-        pytest.param(SEARCH + TUNING, id="6", marks=pytest.mark.slow),
+        pytest.param(SEARCH[1:2], id="search"),
+        pytest.param(TUNING[2:], id="fine-tuning"),
+        pytest.param(SEARCH + TUNING, id="everywhere", marks=pytest.mark.slow),
     ],
 )
-def test_killed_again_and_again(places: list[str], starter: Starter) -> None:
-    out = f"killed-{len(places)}"
+def test_killed_again_and_again(places: list[str], starter: Starter, alone: Made, request: FixtureRequest) -> None:
+    out = request.node.callspec.id
     for place in places:
         assert starter.start(out, place) == -9, f"{place}: {starter.said(out)}"
         assert not (starter.folder / out / "plan.json").exists()
     assert starter.start(out) == 0, starter.said(out)
-    assert starter.made(out) == starter.made("alone")
+    assert starter.made(out) == alone
     assert "going back" not in starter.said(out)
 
 
-def test_the_newest_checkpoint_is_cut_in_half(starter: Starter) -> None:
+def test_the_newest_checkpoint_is_cut_in_half(starter: Starter, alone: Made) -> None:
     assert starter.start("cut", "search, after step 9") == -9, starter.said("cut")
     newest = starter.folder / "cut" / "checkpoints" / "search" / "checkpoint.safetensors"
     os.truncate(newest, newest.stat().st_size // 2)
     assert starter.start("cut") == 0, starter.said("cut")
     assert starter.said("cut").count("going back to the checkpoint before it") == 1
-    assert starter.made("cut") == starter.made("alone")
+    assert starter.made("cut") == alone
 
 
-def test_a_run_that_had_ended_takes_no_step(starter: Starter) -> None:
-    before = starter.made("alone")
+def test_a_run_that_had_ended_takes_no_step(starter: Starter, alone: Made) -> None:
     assert starter.start("alone", "fine-tuning, after step 0") == 0, starter.said("alone")
-    assert starter.made("alone") == before
+    assert starter.made("alone") == alone

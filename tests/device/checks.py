@@ -1,7 +1,7 @@
 """What must run on any device, and give there what it gives on the CPU.
 
-`python -m tests.device.checks` runs all of them on the CPU and on the second device, and prints as JSON what went wrong
-with each. Both compute with the kernels of the CPU, so results are the same but for rounding (optimizers
+`python -m tests.device.checks` runs those whose names it reads, line by line, on the CPU and on the second device, and
+answers each with a line of JSON: what went wrong, or nothing. Both compute with the kernels of the CPU, so results are the same but for rounding (optimizers
 go about their sums in another order there).
 """
 
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from metaprune.train.few_shot import Inner
 from metaprune.train.task import First
 from tests.device import second
 from tests.methods import small
+from tests.remembered import remembered
 
 EXAMPLE = small.EXAMPLE
 BUDGET = mp.Budget(macs=0.5, multiple_of=4)
@@ -569,8 +570,8 @@ class Places:
         return Fabric(strategy=SingleDeviceStrategy(second.DEVICE, second.OnSecond()), precision="32-true")
 
 
-def run(names: list[str]) -> dict[str, str]:
-    """Name of a check -> what went wrong; empty where nothing did."""
+def answer(names: Iterable[str]) -> Iterator[str]:
+    """What went wrong in each check; empty where nothing did."""
     device = second.install()
     engine._fabric = Places(engine._fabric).fabric
     assert metrics.__kwdefaults__
@@ -578,17 +579,19 @@ def run(names: list[str]) -> dict[str, str]:
     measuring.latencies = partial(measuring.latencies, seconds=1e-3)
     torch.set_num_threads(1)
     torch.backends.cuda.enable_flash_sdp(False)  # of the CPU too: attention by the same kernels on both
-    found = {}
-    for name in names:
-        try:
-            expected = CHECKS[name](torch.device("cpu"))
-            got = CHECKS[name](device)
-            found[name] = "" if same(expected, got, exactly=False) else differences(expected, got)
-        except Exception:
-            found[name] = traceback.format_exc()
-    return found
+    with remembered():
+        for name in names:
+            try:
+                expected = CHECKS[name](torch.device("cpu"))
+                got = CHECKS[name](device)
+                yield "" if same(expected, got, exactly=False) else differences(expected, got)
+            except Exception:
+                yield traceback.format_exc()
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    sys.stdout.write(json.dumps(run(sys.argv[1:] or list(CHECKS))))
+    answers, sys.stdout = sys.stdout, sys.stderr  # what a check prints is no answer
+    for said in answer(line.strip() for line in sys.stdin):
+        answers.write(f"{json.dumps(said)}\n")
+        answers.flush()

@@ -2,9 +2,10 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
-from functools import cache
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,26 +19,37 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@cache
-def outcomes() -> dict[str, str]:
-    """Of all checks, in a process of their own: PyTorch does not forget a device."""
-    here = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.device.checks"],
-        cwd=here,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+HERE = Path(__file__).parents[2]
+LIMIT = 300.0  # seconds for one answer
+
+
+@pytest.fixture(scope="module")
+def asked() -> Iterator[Callable[[str], str]]:
+    """What went wrong in a check, by a process that runs them all: PyTorch does not forget a device."""
+    call = [sys.executable, "-m", "tests.device.checks"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        call, cwd=HERE, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        questions, answers = process.stdin, process.stdout
+
+        def ask(check: str) -> str:
+            questions.write(f"{check}\n")
+            questions.flush()
+            assert select.select([answers], [], [], LIMIT)[0], f"no answer in {LIMIT:.0f} s"
+            said: str = json.loads(answers.readline())
+            return said
+
+        yield ask
+        process.kill()
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_it_runs_on_a_second_device(check: str) -> None:
-    assert not outcomes()[check], outcomes()[check]
+def test_it_runs_on_a_second_device(check: str, asked: Callable[[str], str]) -> None:
+    said = asked(check)
+    assert not said, said
 
 
 REFUSED = """
@@ -63,7 +75,5 @@ assert torch.equal(((here + 1)[torch.tensor([0])] * torch.tensor(2.0)).cpu(), to
 
 
 def test_it_refuses_what_a_gpu_refuses() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSED], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", REFUSED], cwd=HERE, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
