@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from pytest import FixtureRequest
 from safetensors.torch import save_file
 from tests.cli.starter import Made, Starter, starting
 
@@ -48,7 +47,9 @@ def test_left_alone_it_ends(starter: Starter, alone: Made) -> None:
         pytest.param(SEARCH + TUNING, id="everywhere", marks=pytest.mark.slow),
     ],
 )
-def test_killed_again_and_again(places: list[str], starter: Starter, alone: Made, request: FixtureRequest) -> None:
+def test_killed_again_and_again(
+    places: list[str], starter: Starter, alone: Made, request: pytest.FixtureRequest
+) -> None:
     out = request.node.callspec.id
     for place in places:
         assert starter.start(out, place) == -9, f"{place}: {starter.said(out)}"

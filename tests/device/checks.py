@@ -1,8 +1,8 @@
 """What must run on any device, and give there what it gives on the CPU.
 
 `python -m tests.device.checks` runs those whose names it reads, line by line, on the CPU and on the second device, and
-answers each with a line of JSON: what went wrong, or nothing. Both compute with the kernels of the CPU, so results are the same but for rounding (optimizers
-go about their sums in another order there).
+answers each with a line of JSON: what went wrong, or nothing. Both compute with the kernels of the CPU, so results are
+the same but for rounding (optimizers go about their sums in another order there).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -381,6 +382,30 @@ def random_numbers(device: torch.device) -> Any:
     mp.evaluate(model, task().val, task(), recipe(device))
     assert second.MODULE.seed == 7
     return model.state_dict()
+
+
+@check
+def what_a_gpu_refuses(device: torch.device) -> Any:
+    """The second device is no better than one: what lies elsewhere, and what has to be copied, is refused."""
+    if device.type == "cpu":
+        return None
+    here = torch.ones(3, device=device)
+    wrong: list[Callable[[], Any]] = [
+        lambda: here + torch.ones(3),
+        lambda: here.index_select(0, torch.tensor([0])),
+        lambda: here.double(),
+        lambda: here.numpy(),
+        lambda: np.asarray(here),
+        lambda: torch.empty(3, device=device).uniform_(generator=torch.Generator()),
+    ]
+    for place, attempt in enumerate(wrong):
+        try:
+            attempt()
+        except (RuntimeError, TypeError):
+            continue
+        raise AssertionError(f"attempt {place} was not refused")
+    assert torch.equal(((here + 1)[torch.tensor([0])] * torch.tensor(2.0)).cpu(), torch.tensor([4.0]))
+    return None
 
 
 # Surgery.
