@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_ROOMS = ("transformers",)
+_ROOMS = ("lightning", "transformers")
 
 __all__ = list(_ROOMS)
 

@@ -7,8 +7,9 @@ with that cache, and where there is an encoder, with what the encoder gave.
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,18 @@ from metaprune.graph.reach import reached
 from metaprune.graph.rehearsal import rehearsal
 from metaprune.pretrained.folder import from_pretrained, save_pretrained
 
-__all__ = ["can_generate", "from_pretrained", "generation_calls", "save_pretrained"]
+__all__ = ["SearchCallback", "can_generate", "from_pretrained", "generation_calls", "save_pretrained"]
+
+if TYPE_CHECKING:
+    from metaprune.integrations.trainer import SearchCallback as SearchCallback
 
 _NOT_FOR_GENERATE = ("labels", "use_cache", "return_dict", "past_key_values", "encoder_outputs")
+
+
+def __getattr__(name: str) -> Any:
+    if name != "SearchCallback":  # which needs the library, as nothing else here does
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("metaprune.integrations.trainer").SearchCallback
 
 
 def can_generate(model: nn.Module) -> bool:
