@@ -117,7 +117,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         )
     result.save(folder)
     train_dense(dense(), small.task(), small.recipe(1), folder / "dense", "small")
-    RunFolder(folder).remember(LATENCY, mp.Budget(macs=1000), [(0.5, 1.5), (0.25, 0.75)])
+    RunFolder(folder).remember(LATENCY, {"anchors": [[{}, 1.5], [{"a": 3}, 0.75]], "multiple_of": 8})
     return Run(folder, result.graph, model)
 
 

@@ -12,6 +12,7 @@ from metaprune.version import VERSION
 
 if TYPE_CHECKING:
     from metaprune.cost.budget import Budget as Budget
+    from metaprune.cost.clock import Clock as Clock
     from metaprune.cost.closed_form import macs as macs
     from metaprune.cost.closed_form import params as params
     from metaprune.cost.latency import latency as latency
@@ -62,6 +63,7 @@ _HOME = {
     "Budget": "cost.budget",
     "Call": "graph.calling",
     "Callback": "train.callbacks",
+    "Clock": "cost.clock",
     "ChannelGraph": "graph.graph",
     "Classification": "train.task",
     "Denoising": "train.restoration",

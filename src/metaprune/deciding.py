@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from metaprune.cost.budget import Allocation, Budget
+from metaprune.cost.clock import Clock
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.limits import Limits, limited
@@ -15,6 +16,7 @@ from metaprune.graph.plan import Plan
 from metaprune.methods.method import Method, OneShot, Problem
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
+from metaprune.timing import timed
 from metaprune.train.recipe import Recipe
 from metaprune.train.task import Classification, Task
 
@@ -32,19 +34,21 @@ def plan(
     limits: Limits | None = None,
     graph: ChannelGraph | None = None,
     seed: int = 0,
+    clock: Clock | None = None,
 ) -> Plan:
-    """What a one-shot method would cut: nothing is trained, cut or measured.
+    """What a one-shot method would cut: nothing is trained or cut, and nothing measured but for a budget in time.
 
     Args:
         model: The network; left untouched.
         args: Example inputs.
         kwargs: Example keyword inputs.
         method: `mp.Magnitude()`, `mp.Taylor()` …; not one that decides while it trains, as DHP does.
-        budget: What may stay, in MACs or parameters.
+        budget: What may stay.
         task: Data and loss, for methods that ask data.
         limits: What the widths must obey.
         graph: From `mp.trace(model, …)`, where it is at hand.
         seed: Of the order of the data.
+        clock: Where time is measured, if the budget bounds it; by default in float32 on the CPU.
 
     Returns:
         The plan, within the budget and the limits. `mp.slice(model, graph, plan)` cuts by it.
@@ -52,9 +56,9 @@ def plan(
     Raises:
         MetapruneError: The method must train, or asks data and has no task; the budget cannot be met.
     """
-    asked, problem = _problem("plan", model, args, kwargs, method, budget, task, limits, graph, seed)
+    asked, problem = _problem("plan", model, args, kwargs, method, budget, task, limits, graph, seed, clock)
     found = asked.find(problem).plan
-    Allocation(problem.graph, budget).check(found, asked.name)
+    Allocation(problem.graph, problem.budget).check(found, asked.name)
     return found
 
 
@@ -103,6 +107,7 @@ def _problem(
     limits: Limits | None,
     graph: ChannelGraph | None,
     seed: int,
+    clock: Clock | None = None,
 ) -> tuple[OneShot, Problem]:
     """What the method is asked, after all that can be known of its answer was checked."""
     if isinstance(method, type) or not isinstance(method, Method):
@@ -121,6 +126,8 @@ def _problem(
     graph = limited(graph, limits)
     plain = written_out(model, graph.written_out)
     graph.check(plain)
+    if budget.is_timed:
+        budget = timed(model, graph, budget, clock or Clock()).budget
     Allocation(graph, budget)
     return method, Problem(
         plain, graph, budget, task or Classification([], []), Recipe(seed=seed), progress=False, at_once=True

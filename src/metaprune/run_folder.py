@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,13 +23,10 @@ from metaprune.train.recipe import Recipe
 __all__ = ["RunFolder", "check", "remembered"]
 
 RUN = "run.json"
-TRANSLATED = "budget.json"
-"""Where a run keeps what its latency was translated to."""
+TIME = "budget.json"
+"""Where a run keeps what it found out of time."""
 
 FORMAT = "metaprune.run.1"
-
-Measured = list[tuple[float, float]]
-"""Pairs of (share of the MACs, milliseconds)."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +91,9 @@ class RunFolder:
         """Where the checkpoints of a stage lie."""
         return self.path / "checkpoints" / name
 
-    def remember(self, budget: Budget, translated: Budget, measured: Measured) -> None:
-        """Keep what a latency was translated to."""
-        tree = {"for": f"{budget!r}", "macs": translated.macs, "measured": measured}
-        write_json(self.path / TRANSLATED, tree)
+    def remember(self, budget: Budget, tree: Mapping[str, Any]) -> None:
+        """Keep what was found out of time: measured again, it would be another."""
+        write_json(self.path / TIME, {**tree, "for": f"{budget!r}"})
 
 
 def check(out: Path) -> None:
@@ -106,7 +103,7 @@ def check(out: Path) -> None:
         MetapruneError: It has.
     """
     reason = taken(out)
-    for path in (out / RUN, out / TRANSLATED) if reason is None else ():
+    for path in (out / RUN, out / TIME) if reason is None else ():
         if path.exists():
             try:
                 ours = read_json(path).keys() & {"method", "for"}
@@ -118,19 +115,17 @@ def check(out: Path) -> None:
         raise MetapruneError(f"prune: {reason}")
 
 
-def remembered(out: str | Path | None, budget: Budget) -> tuple[Budget, Measured] | None:
-    """The budget that an earlier start of the run translated a latency to: measured again, it would be another.
+def remembered(out: str | Path | None, budget: Budget) -> dict[str, Any] | None:
+    """What an earlier start of the run found out of time for a budget; None where it did not.
 
     Raises:
         MetapruneError: The file that says so is damaged.
     """
-    path = Path(out or "") / TRANSLATED
-    if out is None or budget.latency is None or not path.is_file():
+    path = Path(out or "") / TIME
+    if out is None or not budget.is_timed or not path.is_file():
         return None
     try:
         known = read_json(path)
-        if known["for"] != f"{budget!r}":
-            return None
-        return replace(budget, latency=None, macs=known["macs"]), [tuple(pair) for pair in known["measured"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise MetapruneError(f"prune: {path} is damaged ({error}); delete the folder, or name another") from error
+    return known if known.get("for") == f"{budget!r}" else None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import metaprune as mp
+from metaprune.cost import clock as clocks
 from metaprune.cost.budget import Allocation
 from metaprune.cost.latency import Latency, latencies
 from metaprune.graph.errors import BudgetError, MetapruneError, TraceError
@@ -27,7 +28,8 @@ from metaprune.report import words
 from metaprune.report.page import render
 from metaprune.report.report import from_json, to_json
 from metaprune.session import measuring
-from metaprune.session.translating import translated
+from metaprune.session.in_time import OVER
+from metaprune.timing import timed as timed_budget
 from metaprune.train.restoration import bicubic
 from tests.laws import oracle
 from tests.methods import small
@@ -40,7 +42,8 @@ methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: getattr(
 @pytest.fixture(autouse=True)
 def no_time_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(measuring, "latencies", partial(latencies, seconds=0.005))
+    for room in (clocks, measuring):
+        monkeypatch.setattr(room, "latencies", partial(latencies, seconds=0.005))
 
 
 @cache
@@ -178,6 +181,12 @@ def test_frozen_weights_stay_frozen() -> None:
 # Latency: measured times are made up, so that they say what the test means.
 
 
+@pytest.fixture
+def no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock whose operators cannot be measured one by one: its form is fitted to whole networks."""
+    monkeypatch.setattr(clocks.Clock, "has_tables", False)
+
+
 def timed(ms: Callable[[int], float]) -> Callable[..., dict[str, Latency]]:
     """A clock that reads the time off the number of parameters."""
 
@@ -188,63 +197,117 @@ def timed(ms: Callable[[int], float]) -> Callable[..., dict[str, Latency]]:
     return read
 
 
-def test_a_latency_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "latencies", timed(lambda params: params / 1000))
-    whole = oracle.counted_params(dense())
-    result = prune(budget=mp.Budget(latency=whole / 2000, multiple_of=1), recipe=small.recipe(1))
-    assert result.report.pruned.latency is not None
-    assert 0.8 * whole / 2000 < result.report.pruned.latency.median_ms <= whole / 2000
-    clock = {
-        name: Latency(count / 1000, 0.0, 1, 2, "cpu", "32-true", 1)
-        for name, count in (("dense", whole), ("pruned", result.report.pruned.params))
-    }
-    assert {"dense": result.report.dense.latency, "pruned": result.report.pruned.latency} == clock
-    assert any("measuring cut networks" in note for note in result.report.notes)
-    assert "ms" in result.report.budget
+def tells(monkeypatch: pytest.MonkeyPatch, read: Callable[..., dict[str, Latency]]) -> None:
+    """Time is what a function says, before and at the end."""
+    for room in (clocks, measuring):
+        monkeypatch.setattr(room, "latencies", read)
 
 
+@pytest.mark.usefixtures("no_tables")
+@pytest.mark.parametrize("method", [mp.Magnitude(), mp.DHP(), mp.Uniform()], ids=lambda method: method.name)
+@pytest.mark.parametrize("speed", [None, 1.6])
+def test_a_time_is_met(method: Method, speed: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever decides: in milliseconds, and against the dense network."""
+    tells(monkeypatch, timed(lambda params: params / 1000))
+    whole = oracle.counted_params(dense()) / 1000
+    budget = mp.Budget(latency=whole / 1.6, multiple_of=1) if speed is None else mp.Budget(speedup=1.6, multiple_of=1)
+    report = prune(method=method, budget=budget, recipe=small.recipe(2)).report
+    assert report.pruned.latency is not None
+    assert 0.85 * whole / 1.6 < report.pruned.latency.median_ms <= whole / 1.6 * OVER
+    assert report.dense.latency == Latency(whole, 0.0, 1, 2, "cpu", "32-true", 1)
+    assert report.latency_bound == pytest.approx(whole / 1.6)
+    assert any("measuring cut networks" in note for note in report.notes)
+
+
+@pytest.mark.usefixtures("no_tables")
+def test_a_time_and_other_bounds_hold_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    tells(monkeypatch, timed(lambda params: params / 1000))
+    whole = oracle.counted_params(dense()) / 1000
+    for macs, latency in ((0.5, 0.9 * whole), (0.9, 0.6 * whole)):
+        report = prune(budget=mp.Budget(macs=macs, latency=latency, multiple_of=1), recipe=small.recipe(1)).report
+        assert report.pruned.latency is not None
+        assert report.pruned.macs <= macs * report.dense.macs
+        assert report.pruned.latency.median_ms <= latency * OVER
+
+
+@pytest.mark.usefixtures("no_tables")
+def test_a_result_that_is_slower_than_foretold_is_cut_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine takes its time with a method's network: it is decided again before it is fine-tuned."""
+    made = timed(lambda params: params / 1000)
+    asked = []
+
+    def slower(networks: dict[str, nn.Module], *rest: Any, **settings: Any) -> dict[str, Latency]:
+        asked.append(list(networks))
+        found = made(networks, *rest, **settings)
+        late = len(asked) > 2  # what was foretold is measured before
+        return {n: replace(t, median_ms=t.median_ms * (1.2 if late and n == "1" else 1)) for n, t in found.items()}
+
+    tells(monkeypatch, slower)
+    whole = oracle.counted_params(dense()) / 1000
+    report = prune(budget=mp.Budget(speedup=1.5, multiple_of=1), recipe=small.recipe(1)).report
+    assert report.pruned.params / 1000 * 1.2 <= whole / 1.5 * OVER
+
+
+@pytest.mark.usefixtures("no_tables")
 def test_a_latency_that_holds_already_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "latencies", timed(lambda params: params / 1000))
+    tells(monkeypatch, timed(lambda params: params / 1000))
     result = prune(budget=mp.Budget(latency=1000.0), recipe=small.recipe(1))
     assert result.plan.kept == {}
 
 
-def test_an_impossible_latency_names_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "latencies", timed(lambda params: 20 + params / 1e6))
-    with pytest.raises(BudgetError, match=r"0\.5 ms cannot be met; the smallest network takes 20 ms") as caught:
-        prune(budget=mp.Budget(latency=0.5))
-    assert "\n" not in str(caught.value)
+@pytest.mark.usefixtures("no_tables")
+def test_an_impossible_time_names_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    tells(monkeypatch, timed(lambda params: 20 + params / 1e6))
+    trained = []
+    monkeypatch.setattr("metaprune.session.pruning.rehearse", lambda *_: trained.append(1))
+    for budget, said in (
+        (mp.Budget(latency=0.5), r"0\.5 ms cannot be met; the smallest network takes 20 ms"),
+        (mp.Budget(speedup=3), r"3 times the speed cannot be met; .* the dense one 20 ms .*, 1 times the speed; ask"),
+    ):
+        with pytest.raises(BudgetError, match=said) as caught:
+            prune(budget=budget)
+        assert "\n" not in str(caught.value)
+    assert trained == []
 
 
+@pytest.mark.usefixtures("no_tables")
 def test_a_latency_that_only_the_smallest_network_meets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where its share of the cost, multiplied back, is a hair less than its cost."""
-    width, least = next(
-        (w, -(-w // 10)) for w in range(10, 500) if int(12 * -(-w // 10) / (12 * w) * (12 * w)) < 12 * -(-w // 10)
-    )
-    model = nn.Sequential(nn.Linear(5, width), nn.Linear(width, 7))
+    model = nn.Sequential(nn.Linear(5, 40), nn.Linear(40, 7))
     graph = mp.trace(model, (torch.zeros(2, 5),))
-    smallest = mp.params(graph, mp.Plan({"0": range(least)}))
-    monkeypatch.setattr(measuring, "latencies", timed(lambda params: 1.0 if params <= smallest else 9.0))
-    budget = mp.Budget(latency=1.0, multiple_of=1)
-    bounded, measured = translated(model, graph, budget, small.recipe(1))
-    assert measured[0][1] == 9.0
-    assert Allocation(graph, bounded).limit >= 12 * least
+    smallest = mp.params(graph, mp.Plan({"0": range(4)}))
+    tells(monkeypatch, timed(lambda params: 1.0 if params <= smallest else 9.0))
+    found = timed_budget(model, graph, mp.Budget(latency=1.0, multiple_of=1), mp.Clock())
+    assert found.anchors[0].ms == 9.0
+    plan = Allocation(graph, found.budget).plan({"0": torch.arange(40.0)})
+    assert plan.widths == {"0": 4}
 
 
+@pytest.mark.usefixtures("no_tables")
 def test_a_latency_that_is_missed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan was made by a clock that had gone slower by the end."""
-
-    def slower(networks: dict[str, nn.Module], *_: Any, **__: Any) -> dict[str, Latency]:
-        now = next(clock)
-        return {name: Latency(now, 0.0, 1, 2, "cpu", "32-true", 1) for name in networks}
-
-    monkeypatch.setattr(measuring, "latencies", slower)
-    clock = iter([1.0, 1.7])  # the dense network holds it already; then the result is measured
+    monkeypatch.setattr("metaprune.session.pruning.within", lambda time, found, *_: (found, time))
+    monkeypatch.setattr("metaprune.session.pruning.in_turns", lambda networks, *_: dict.fromkeys(networks, late))
+    tells(monkeypatch, timed(lambda params: 1.0))
+    late = Latency(1.7, 0.0, 1, 2, "cpu", "32-true", 1)
     report = prune(budget=mp.Budget(latency=1.5), recipe=small.recipe(1)).report
     assert report.latency_bound == 1.5
     assert "".join(clause.text for clause in words.headline(report)).endswith("1.5 ms is missed: 1.700 ms measured.")
-    clock = iter([1.0, 1.4])
+    late = replace(late, median_ms=1.4)
     assert words.missed(prune(budget=mp.Budget(latency=1.5), recipe=small.recipe(1)).report) is None
+
+
+@pytest.mark.usefixtures("no_tables")
+@pytest.mark.parametrize("method", [mp.Magnitude(), mp.DHP()], ids=lambda method: method.name)
+def test_a_run_in_time_goes_on_without_measuring_again(
+    method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tells(monkeypatch, timed(lambda params: params / 1000))
+    budget = mp.Budget(speedup=1.5, multiple_of=1)
+    one = prune(method=method, budget=budget, out=tmp_path / "run")
+    tells(monkeypatch, timed(lambda params: 1 + 3 * params / 1000))  # another machine's day
+    two = prune(method=method, budget=budget, out=tmp_path / "run")
+    assert two.plan == one.plan
+    assert same(one.model, two.model)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)

@@ -19,6 +19,7 @@ from metaprune.cli.limiting import Alike, AlikeChannels, Keep, Least, Most, limi
 from metaprune.cli.logs import Log, loggers_of
 from metaprune.cli.options import (
     Augment,
+    Backend,
     BatchSize,
     Channels,
     Classes,
@@ -233,8 +234,15 @@ def prune(
     ] = None,
     macs: Annotated[float | None, typer.Option(help="Share of the MACs that stays, or a number of them.")] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters that stays, or a number.")] = None,
-    latency: Annotated[float | None, typer.Option(help="Milliseconds for a batch on this device.")] = None,
-    multiple_of: Annotated[int, typer.Option(help="Widths are multiples of this.")] = 8,
+    latency: Annotated[float | None, typer.Option(help="Milliseconds for a batch, on the clock.")] = None,
+    speedup: Annotated[float | None, typer.Option(help="Times as fast as the dense network, on the clock.")] = None,
+    clock_device: Annotated[str | None, typer.Option(help="Where time is measured: by default --device.")] = None,
+    clock_precision: Annotated[Precision, typer.Option(help="At which precision.")] = Precision.single,
+    clock_batch: Annotated[int | None, typer.Option(help="At which batch: by default --batch-size.")] = None,
+    clock_backend: Annotated[Backend, typer.Option(help="By what.")] = Backend.eager,
+    multiple_of: Annotated[
+        int | None, typer.Option(help="Widths are multiples of this: 8; where time is bounded, what the clock likes.")
+    ] = None,
     keep: Keep = None,
     least: Least = None,
     most: Most = None,
@@ -299,7 +307,7 @@ def prune(
     """Prune a network down to a budget, trained first where no weights are given; a killed run goes on.
 
     Exit status: 0; 2 for what is refused, and a full disk; 3 where the result is written but takes longer than
-    --latency; 130 where it was interrupted, 143 where it was terminated.
+    --latency or --speedup allow; 130 where it was interrupted, 143 where it was terminated.
     """
     from dataclasses import replace
 
@@ -312,6 +320,7 @@ def prune(
     from metaprune.cli.teacher import check_teacher, teacher_of
     from metaprune.cli.weights import give, train_dense
     from metaprune.cost.budget import Allocation, Budget
+    from metaprune.cost.clock import Clock
     from metaprune.graph.limits import limited
     from metaprune.report.texts import CARDS, card_name
     from metaprune.report.words import missed
@@ -334,7 +343,15 @@ def prune(
                 f"{option}: {value:g} of them cannot be met; a share that stays is up to 1: "
                 f"{option} {value / 100:g} keeps {value:g} %"
             )
-    budget = Budget(macs=_number(macs), params=_number(params), latency=latency, multiple_of=multiple_of)
+    budget = Budget(
+        macs=_number(macs), params=_number(params), latency=latency, speedup=speedup, multiple_of=multiple_of
+    )
+    clock = Clock(
+        device=clock_device or device,
+        precision=clock_precision.value,
+        batch=clock_batch,
+        backend=clock_backend.value,
+    )
     limits = limits_of(keep, least, most, alike, alike_channels)
     after = scheduled(
         schedule, milestones, warmup, accumulate=accumulate, max_steps=max_steps, keep="best" if keep_best else None
@@ -353,9 +370,9 @@ def prune(
     torch.manual_seed(seed)
     net = network(model, **ready.builds)
     args = example("x".join(map(str, ready.sizes)) if sizes is None else sizes, ready.timed)
-    if budget.latency is None or limits is not None:
+    if not budget.is_timed or limits is not None:
         graph = limited(trace(net, (args[0][:2],), calls=calls_of(net, args, {})), limits)
-        Allocation(graph, budget if budget.latency is None else Budget(macs=1.0))
+        Allocation(graph, Budget(macs=1.0) if budget.is_timed else budget)
     other = teacher_of(teacher, teacher_weights, ready.builds)
     trained = given is not None
     if given is None:
@@ -395,6 +412,7 @@ def prune(
         commands=(command_line(),),
         calls=calls_of(net, args, {}),
         loggers=loggers_of(log, out),
+        clock=clock,
     )
     known = {name: str(value) for name, value in ready.builds.items() if name == "classes"} | purpose.settings
     report = remembering(result.report, args[0].shape[1:], **known)
@@ -489,6 +507,7 @@ def bench(
         str | None, typer.Option(help="Batch sizes, as 1,32: by default those, or that of the report of --pruned.")
     ] = None,
     precision: Annotated[Precision, typer.Option(help="32-true or bf16-mixed.")] = Precision.single,
+    backend: Annotated[Backend, typer.Option(help="What runs the networks.")] = Backend.eager,
     device: Device = "auto",
     threads: Annotated[
         int | None, typer.Option(help="CPU threads: by default those of the report of --pruned, else what torch likes.")
@@ -516,7 +535,9 @@ def bench(
     networks = {"dense": _built(model, weights, None, known.builds)}
     if pruned:
         networks["pruned"] = _built(model, None, pruned, known.builds)
-    timed = partial(latencies, networks, device=device, precision=precision.value, threads=threads)
+    timed = partial(
+        latencies, networks, device=device, precision=precision.value, threads=threads, backend=backend.value
+    )
     rows = [(size, timed(*known.example(networks["dense"], size))) for size in batches]
     bench_table(f"{model}, inputs of {known.sizes}", rows, before)
 

@@ -19,7 +19,7 @@ from metaprune.methods.registry import METHODS
 from metaprune.models import MODELS
 from metaprune.report import words
 from metaprune.report.report import Report
-from metaprune.session.measuring import figures, in_turns
+from metaprune.session.measuring import clock_of, figures, in_turns
 from metaprune.session.pruning import prune
 from metaprune.session.result import Result
 from metaprune.train.engine import fit
@@ -110,7 +110,7 @@ def _run(out: Path) -> None:
 def _together(longer: nn.Module, task: Task, results: dict[str, Result]) -> Report:
     """One report of all, against the dense network that was trained as long; all are timed in turns."""
     graph = results["dhp"].graph
-    times = in_turns({"": longer} | {name: each.model for name, each in results.items()}, graph, AFTER)
+    times = in_turns({"": longer} | {name: each.model for name, each in results.items()}, graph, clock_of(AFTER))
     dense = replace(figures(longer, graph, None, task, AFTER, "test"), latency=times[""])
     return joined(
         [

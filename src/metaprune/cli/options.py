@@ -13,6 +13,7 @@ from metaprune.cli.purpose import TaskName
 
 __all__ = [
     "Augment",
+    "Backend",
     "BatchSize",
     "Channels",
     "Classes",
@@ -89,6 +90,14 @@ Workers = Annotated[int | None, typer.Option(help="Processes that read images wh
 Expect = Annotated[
     float | None, typer.Option(help="The score that the dense network should have; a warning says if it has not.")
 ]
+
+
+class Backend(StrEnum):
+    """What runs a network where its time is measured."""
+
+    eager = "eager"
+    compiled = "compiled"
+    onnxruntime = "onnxruntime"
 
 
 class Precision(StrEnum):

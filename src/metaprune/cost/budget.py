@@ -6,7 +6,7 @@ import bisect
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -15,13 +15,23 @@ from torch import Tensor
 from metaprune.cost.bound import Bound
 from metaprune.cost.exchange import close
 from metaprune.cost.lanes import Lane, lanes
+from metaprune.cost.latency_form import LatencyForm
 from metaprune.cost.soft import Softness
 from metaprune.graph.arguments import is_number
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 
-__all__ = ["Allocation", "Budget"]
+__all__ = ["MULTIPLE", "TIMED", "Allocation", "Budget"]
+
+MULTIPLE = 8
+"""What widths are multiples of, unless somebody says or a clock knows better."""
+
+TIMED = ("latency", "speedup")
+"""Bounds on time."""
+
+_AHEAD = 256
+"""So many blocks are tried at once when blocks come back."""
 
 _CLOSE = 0.005
 """A plan closer to its budget than this share of the dense cost is not improved further."""
@@ -36,21 +46,28 @@ class Budget:
     Attributes:
         macs: Multiply-accumulates of one example.
         params: Number of parameters.
-        latency: Milliseconds, measured on the device and batch the network is pruned for (always absolute).
-        multiple_of: Widths are multiples of this, as hardware likes them; 1 leaves them free.
+        latency: Milliseconds of a batch, on a clock (always absolute).
+        multiple_of: Widths are multiples of this, as hardware likes them; 1 leaves them free. By default 8; where time
+            is bounded, what the clock likes best.
+        speedup: How many times as fast as the dense network, on the same clock.
+        form: The time as a function of the widths, where it is known: `on` gives a budget its own.
     """
 
     macs: float | None = None
     params: float | None = None
     latency: float | None = None
-    multiple_of: int = 8
+    multiple_of: int | None = None
+    speedup: float | None = None
+    form: LatencyForm | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.bounds:
-            raise BudgetError("budget: expected macs, params or latency, got none; 0.5 keeps half of it")
+            raise BudgetError("budget: expected macs, params, latency or speedup, got none; macs=0.5 keeps half")
         for name, value in self.bounds.items():
             self._check(name, value)
-        if type(self.multiple_of) is not int or self.multiple_of < 1:
+        if self.multiple_of is None and not self.is_timed:
+            object.__setattr__(self, "multiple_of", MULTIPLE)
+        if self.multiple_of is not None and (type(self.multiple_of) is not int or self.multiple_of < 1):
             raise BudgetError(f"budget: expected multiple_of as a whole number from 1, got {self.multiple_of!r}")
 
     @staticmethod
@@ -58,14 +75,30 @@ class Budget:
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not number or value <= 0:
             raise BudgetError(f"budget: expected {name} above 0, got {value!r}; 0.5 keeps half of it")
-        if name != "latency" and value > 1 and value != int(value):
+        if name == "speedup" and value < 1:
+            raise BudgetError(f"budget: expected speedup from 1, got {value!r}; 2 is twice as fast")
+        if name not in TIMED and value > 1 and value != int(value):
             raise BudgetError(f"budget: expected {name} as a share up to 1 or a whole number, got {value!r}")
 
     @property
     def bounds(self) -> dict[str, float]:
-        """The bounds that are given, by the cost: "macs", "params", "latency"."""
-        given = {name: getattr(self, name) for name in ("macs", "params", "latency")}
+        """The bounds that are given, by the cost: "macs", "params", "latency", "speedup"."""
+        given = {name: getattr(self, name) for name in ("macs", "params", *TIMED)}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it bounds time, which is measured before it can be computed."""
+        return self.latency is not None or self.speedup is not None
+
+    @property
+    def step(self) -> int:
+        """What widths are multiples of."""
+        return MULTIPLE if self.multiple_of is None else self.multiple_of
+
+    def on(self, form: LatencyForm) -> Budget:
+        """The same budget, with the time as a function of the widths."""
+        return replace(self, form=form)
 
     @property
     def cost(self) -> str:
@@ -82,6 +115,8 @@ class Budget:
 
 
 def _said(name: str, value: float) -> str:
+    if name == "speedup":
+        return f"{value:g} times the speed"
     if name == "latency":
         return f"{value:g} ms"
     unit = {"macs": "MACs", "params": "parameters"}[name]
@@ -111,24 +146,26 @@ class Allocation:
             BudgetError: It cannot; the error names the smallest that can, and what is in the way. Or it bounds
                 latency, which must be translated first.
         """
-        if budget.latency is not None:
-            raise BudgetError("allocation: a latency is measured, not computed; give macs or params")
+        if budget.is_timed and budget.form is None:
+            raise BudgetError(
+                "allocation: a latency is measured, not computed; give macs or params, or a clock to whoever plans"
+            )
         self.graph = graph
         self.budget = budget
-        self.bounds = tuple(Bound.of(graph, cost, value) for cost, value in budget.bounds.items())
-        self.form, self.dense, self.limit = self.bounds[0].form, self.bounds[0].dense, self.bounds[0].limit
-        self.lanes = lanes(graph, budget.multiple_of)
+        self.bounds = tuple(Bound.of(graph, cost, value, budget.form) for cost, value in budget.bounds.items())
+        self.lanes = lanes(graph, budget.step)
         self.sizes = {name: axis.size for name, axis in graph.free.items()}
         self.steps = self._axes({name: lane.step for name, lane in self.lanes.items()})
         self.least = self._axes({name: lane.least for name, lane in self.lanes.items()})
+        self.bounds = tuple(bound.within(bound.form.at(self.least)) for bound in self.bounds)
+        self.form, self.dense, self.limit = self.bounds[0].form, self.bounds[0].dense, self.bounds[0].limit
         for bound in self.bounds:
             smallest = bound.form.at(self.least)
             if bound.limit < smallest:
-                finer = "" if budget.multiple_of == 1 else ", or allow finer widths with a smaller multiple_of"
-                share = math.ceil(1e4 * smallest / bound.dense) / 1e4
+                finer = "" if budget.step == 1 else ", or allow finer widths with a smaller multiple_of"
                 raise BudgetError(
-                    f"budget: {budget} cannot be met; the smallest possible is {share:.4f} "
-                    f"({smallest:,} of {bound.dense:,} {bound.cost}, widths in multiples of {budget.multiple_of}; "
+                    f"budget: {budget} cannot be met; the smallest possible is {bound.said(smallest)}, "
+                    f"widths in multiples of {budget.step}; "
                     f"{bound.obstacle(graph, self.least)}); ask for at least that{finer}"
                 )
 
@@ -165,9 +202,7 @@ class Allocation:
         for block in blocks:
             ladders[block.lane].append(block.width)
         widths = without(gone)
-        for block in reversed(blocks[:gone]):
-            wider = widths | {block.lane: _wider(ladders[block.lane], widths[block.lane])}
-            widths = wider if self._fits(wider, allowed) else widths
+        widths = self._back(widths, [block.lane for block in reversed(blocks[:gone])], ladders, allowed)
         if limit is None and gone:
             widths = close(
                 widths,
@@ -288,8 +323,8 @@ class Allocation:
         for bound in self.bounds:
             if (cost := bound.form.at(widths)) > bound.limit:
                 raise BudgetError(
-                    f"budget: expected a plan of {who} within {self.budget}, got {cost / bound.dense:.4f} "
-                    f"({cost:,} of {bound.dense:,} {bound.cost}); this is a fault of the method"
+                    f"budget: expected a plan of {who} within {self.budget}, got "
+                    f"{bound.said(cost)}); this is a fault of the method"
                 )
         limits = self.graph.limits
         for name, size in self.sizes.items():
@@ -313,11 +348,10 @@ class Allocation:
 
         Of several bounds, the mean.
         """
-        point = torch.tensor([float(widths.get(axis, self.sizes[axis])) for axis in self.form.axes], requires_grad=True)
+        point = torch.tensor([float(widths.get(axis, self.sizes[axis])) for axis in self.form.axes])
         slopes = torch.zeros(len(point), dtype=torch.float64)
-        with torch.enable_grad():
-            for bound in self.bounds:
-                slopes = slopes + torch.autograd.grad(bound.form(point), point)[0] / bound.dense
+        for bound in self.bounds:
+            slopes = slopes + bound.form.slopes(point) / bound.dense
         return dict(zip(self.form.axes, (slopes / len(self.bounds)).tolist(), strict=True))
 
     def _allowed(self, limit: float | None) -> tuple[float, ...]:
@@ -342,10 +376,39 @@ class Allocation:
             if widths[name] < lane.most
         )
 
+    def _back(
+        self,
+        widths: Mapping[str, int],
+        order: Sequence[str],
+        ladders: Mapping[str, list[int]],
+        allowed: Sequence[float],
+    ) -> dict[str, int]:
+        """Widths with a step more for each lane of an order, one after the other, where it then still fits."""
+        widths, names, done = dict(widths), list(self.lanes), 0
+        place = {name: column for column, name in enumerate(names)}
+        while done < len(order):
+            ahead = order[done : done + _AHEAD]
+            rows = torch.tensor([[widths[name] for name in names]]).repeat(len(ahead), 1)
+            steps = torch.tensor([_wider(ladders[name], widths[name]) for name in ahead])
+            rows[torch.arange(len(ahead)), torch.tensor([place[name] for name in ahead])] = steps
+            axes = self._columns(rows)
+            fits = torch.ones(len(ahead), dtype=torch.bool)
+            for bound, most in zip(self.bounds, allowed, strict=True):
+                fits &= bound.form.many(axes) <= most
+            first = int(fits.int().argmax()) if fits.any() else len(ahead)
+            if first < len(ahead):
+                widths[ahead[first]] = int(steps[first])
+            done += first + 1 if first < len(ahead) else first
+        return widths
+
+    def _columns(self, widths: Tensor) -> Tensor:
+        """Widths of axes, in the order of the form, from those of lanes: both of shape (candidates, …)."""
+        place = {name: column for column, lane in enumerate(self.lanes.values()) for name in lane.axes}
+        return widths[:, [place[name] for name in self.form.axes]]
+
     def _left(self, widths: Tensor) -> Tensor:
         """How far below the nearest bound lanes of these widths are, in units of the first bound's cost."""
-        place = {name: column for column, lane in enumerate(self.lanes.values()) for name in lane.axes}
-        axes = widths[:, [place[name] for name in self.form.axes]]
+        axes = self._columns(widths)
         left = self.limit - self.form.many(axes)
         for bound in self.bounds[1:]:
             left = torch.minimum(left.double(), (bound.limit - bound.form.many(axes)) * (self.dense / bound.dense))

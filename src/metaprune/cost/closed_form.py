@@ -83,6 +83,13 @@ class ClosedForm:
         padded = torch.cat([widths.double(), widths.new_ones(1, dtype=torch.float64)])
         return (counts * padded[factors].prod(1)).sum() / self.divisor
 
+    def slopes(self, widths: Tensor) -> Tensor:
+        """What a channel of each axis costs at real widths, the derivative: float64 of shape (axes,)."""
+        with torch.enable_grad():
+            point = widths.detach().requires_grad_()
+            found: Tensor = torch.autograd.grad(self(point), point)[0]
+        return found.double()
+
 
 def macs_form(graph: ChannelGraph) -> ClosedForm:
     """Multiply-accumulates of one example (contractions only: norms, activations and biases are not counted)."""

@@ -1,7 +1,6 @@
 """How long networks take, measured in turns: median and spread, at a stated batch, device, precision and layout."""
 
-import timeit
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.benchmark import Timer
-from torch.utils.benchmark.utils.timer import timer as synchronised
 
+from metaprune.cost import backends
+from metaprune.cost.stopwatch import on_threads, reading
 from metaprune.graph import tensors
 from metaprune.graph.arguments import is_number, is_whole, wanted
 from metaprune.graph.errors import MetapruneError
@@ -34,13 +34,17 @@ class Latency:
     precision: str
     threads: int
     channels_last: bool = False
+    backend: str = "eager"
 
     def __str__(self) -> str:
         """Says the time, its spread, and every condition it was taken under, in one line."""
+        if self.backend == "measure":
+            return f"{self.median_ms:.3g} ms (as {self.device} measures it)"
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.device == "cpu" else ""
+        backend = "" if self.backend == "eager" else f", {self.backend}"
         return (
             f"{self.median_ms:.3g} ms (IQR {self.iqr_ms:.2g} ms, {self.runs} runs; "
-            f"batch {self.batch}, {self.device}{threads}, {self.precision}, {self.layout})"
+            f"batch {self.batch}, {self.device}{threads}, {self.precision}, {self.layout}{backend})"
         )
 
     @property
@@ -59,6 +63,7 @@ def latency(
     channels_last: bool = False,
     seconds: float = 1.0,
     threads: int | None = None,
+    backend: str = "eager",
 ) -> Latency:
     """Measures inference of `model(*args, **kwargs)`: evaluation mode, no gradients.
 
@@ -73,6 +78,7 @@ def latency(
         channels_last: lay images and filters out as (N, H, W, C) in memory; else contiguous, as `load` gives them.
         seconds: how long to measure, after the warm-up; a slow model is run at least six times all the same.
         threads: CPU threads; by default as many as torch uses now.
+        backend: "eager", "compiled" (`torch.compile`) or "onnxruntime".
 
     Raises:
         MetapruneError: for a device that is not here, an unknown precision, or no time to measure in.
@@ -86,6 +92,7 @@ def latency(
         channels_last=channels_last,
         seconds=seconds,
         threads=threads,
+        backend=backend,
     ).values()
     return found
 
@@ -100,6 +107,7 @@ def latencies(
     channels_last: bool = False,
     seconds: float = 1.0,
     threads: int | None = None,
+    backend: str = "eager",
 ) -> dict[str, Latency]:
     """Measures several networks on the same inputs in turns, so that what slows the machine down slows all of them.
 
@@ -112,6 +120,7 @@ def latencies(
         channels_last: see there.
         seconds: see there.
         threads: see there.
+        backend: see there.
 
     Raises:
         MetapruneError: see there.
@@ -124,6 +133,7 @@ def latencies(
     if not (is_number(seconds) and seconds > 0) or not (threads is None or (is_whole(threads) and threads >= 1)):
         raise MetapruneError(f"latency: seconds and threads must be positive, got {seconds!r} and {threads!r}")
     where = available(device)
+    backends.check(backend, str(where), precision)
     threads = threads or torch.get_num_threads()
 
     def placed(x: Tensor) -> Tensor:
@@ -131,25 +141,28 @@ def latencies(
 
     inputs, named = tree_map_only(Tensor, placed, (args, dict(kwargs or {})))
 
-    def timer(model: nn.Module) -> Timer:
+    def runs_of(model: nn.Module) -> Callable[[], None]:
         network = tensors.clone(model).eval().to(where)
         for weight in network.parameters():
             weight.data = placed(weight.data)
+        forward = backends.runner(network, inputs, named, backend, threads)
 
         def run() -> None:
             with (
                 torch.inference_mode(),
                 torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16-mixed"),
             ):
-                network(*inputs, **named)
+                forward()
 
-        clock = timeit.default_timer if where.type == "cpu" else synchronised  # nobody waits for another device
-        return Timer("run()", globals={"run": run}, num_threads=threads, timer=clock)
+        return run
 
-    timers = {name: timer(model) for name, model in networks.items()}
-    for name, each in timers.items():
+    timers: dict[str, Timer] = {}
+    for name, model in networks.items():
         try:
-            each.timeit(2)  # the first calls choose kernels and fill caches
+            with on_threads(threads):
+                run = runs_of(model)
+                run()  # the first calls choose kernels and fill caches
+                clock = reading(where, threads, run)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -157,6 +170,7 @@ def latencies(
             raise MetapruneError(
                 f"latency: the network {name} cannot take the inputs: {type(error).__name__}: {reason}"
             ) from error
+        timers[name] = Timer("run()", globals={"run": run}, num_threads=threads, timer=clock)
     times: dict[str, list[float]] = {name: [] for name in timers}
     runs = dict.fromkeys(timers, 0)
     for turn in range(ROUNDS):
@@ -178,6 +192,7 @@ def latencies(
             precision=precision,
             threads=threads,
             channels_last=channels_last,
+            backend=backend,
         )
 
     return {name: summed(name) for name in timers}

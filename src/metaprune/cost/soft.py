@@ -117,10 +117,8 @@ class Softness:
     def _slopes(self, widths: Tensor, allowed: Sequence[float]) -> Flat:
         """dF/dn of the channels, for the bound that these widths come nearest to."""
         shares = self._shares(widths, allowed)
-        point = widths[self.place].clone().requires_grad_()
-        with torch.enable_grad():
-            bound = self.bounds[shares.index(max(shares))]
-            [slopes] = torch.autograd.grad(bound.form(point), point)
+        bound = self.bounds[shares.index(max(shares))]
+        slopes = bound.form.slopes(widths[self.place])
         known = dict(zip(bound.form.axes, (slopes / bound.dense).tolist(), strict=True))
         each = [
             torch.full((size,), known[axis], dtype=torch.float64)

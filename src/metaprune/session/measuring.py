@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from metaprune.cost.clock import Clock
 from metaprune.cost.closed_form import macs, params
 from metaprune.cost.latency import Latency, latencies
 from metaprune.graph.capture import inference_mode_of
@@ -23,7 +24,7 @@ from metaprune.train.scores import scores, scores_of_outputs
 from metaprune.train.task import Loader, Task
 from metaprune.version import VERSION
 
-__all__ = ["environment", "figures", "floor", "in_turns", "moved", "part"]
+__all__ = ["clock_of", "environment", "figures", "floor", "in_turns", "moved", "part"]
 
 
 def part(task: Task, split: str) -> Loader:
@@ -55,12 +56,19 @@ def floor(task: Task, split: str) -> Floor | None:
     return Floor(task.pictures.floor_name, found.metric, found.further)
 
 
-def in_turns(networks: Mapping[str, nn.Module], graph: ChannelGraph, recipe: Recipe) -> dict[str, Latency]:
-    """Times of networks on the graph's example inputs, in turns, in float32, on the recipe's device.
+def clock_of(recipe: Recipe) -> Clock:
+    """The clock of those who name none: the recipe's device, in float32.
 
     Tensors are contiguous, as those that `load` gives, whatever layout the recipe trains with.
     """
-    return latencies(networks, graph.args, graph.kwargs, device=recipe.device)
+    return Clock(device=recipe.device)
+
+
+def in_turns(networks: Mapping[str, nn.Module], graph: ChannelGraph, clock: Clock) -> dict[str, Latency]:
+    """Times of networks on the graph's example inputs, in turns."""
+    if clock.measure is not None:
+        return clock.latencies(networks, graph.args, graph.kwargs)
+    return latencies(networks, *clock.inputs(graph.args, graph.kwargs), **clock.settings)
 
 
 def moved(large: nn.Module, small: nn.Module, graph: ChannelGraph) -> float:

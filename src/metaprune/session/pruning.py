@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from metaprune.cost.budget import Allocation, Budget
+from metaprune.cost.clock import Clock
 from metaprune.cost.closed_form import macs
 from metaprune.graph.arguments import brief
 from metaprune.graph.calling import Call
@@ -21,11 +22,11 @@ from metaprune.methods.method import Method, Problem
 from metaprune.report.report import Alignment, Report
 from metaprune.run_folder import RunFolder, remembered
 from metaprune.session.cutting import shrink
-from metaprune.session.measuring import figures, in_turns
+from metaprune.session.in_time import on_clock, tree_of, within
+from metaprune.session.measuring import clock_of, figures, in_turns
 from metaprune.session.reporting import Asked, Compared, of_data, report_of, unaligned
 from metaprune.session.result import Result
 from metaprune.session.rounds import Round, Standing, absolute, budgets, parts
-from metaprune.session.translating import translated
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
 from metaprune.train.callbacks import Callback
@@ -61,6 +62,7 @@ def prune(
     optimizer: Factory | None = None,
     loggers: Sequence[Any] = (),
     callbacks: Sequence[Callback] = (),
+    clock: Clock | None = None,
 ) -> Result:
     """Cut a trained network down to a budget with a learned method, fine-tune it, and measure what was won.
 
@@ -88,6 +90,8 @@ def prune(
             "weight_decay", in the recipe's place: `torch.optim.RAdam`, `partial(torch.optim.SGD, momentum=0.8)`.
         loggers: Those of Lightning or Fabric (CSV, TensorBoard …), told of losses, the rate and the metric.
         callbacks: Who is told of each step and epoch: see `mp.Callback`.
+        clock: Where times are measured, those of the budget and of the report; by default in float32 on the recipe's
+            device, at the batch of the example inputs.
 
     Returns:
         The smaller network, its plan and the report; `Result.save` writes them.
@@ -97,13 +101,16 @@ def prune(
             diverged, a folder that holds another run.
     """
     recipe = recipe or Recipe(lr=0.05)
-    _known(budget, task, recipe, method, limits)
+    _known(budget, task, recipe, method, limits, clock)
     extras = Extras(optimizer, loggers, callbacks)
     extras.check("prune")
     of_training = {} if optimizer is None else {"recipe.optimizer": described(optimizer, recipe)}
+    clock = clock or clock_of(recipe)
     dense, now, former = _begun(model, args, kwargs, calls, outputs, limits)
     asked_for = budget if former is None else absolute(budget, now.first)
-    bounded, translation = remembered(out, budget) or translated(now.model, now.graph, asked_for, recipe)
+    known = remembered(out, budget)
+    time = on_clock(now.model, now.graph, asked_for, clock, known, dense)
+    bounded = asked_for if time is None else time.budget
     rounds = list(zip(budgets(bounded, now.graph, steps), parts(recipe, steps), strict=True))
     for bound, _ in rounds:
         Allocation(now.graph, bound)
@@ -121,14 +128,15 @@ def prune(
     folder = (
         None if out is None else RunFolder.claim(out, now.model, now.graph, method, budget, recipe, data, of_the_data)
     )
-    if folder and translation:
-        folder.remember(budget, bounded, translation)
+    if folder and time and known is None:
+        folder.remember(budget, tree_of(time))
 
     def stage(name: str, place: int) -> Path | None:
         return folder.stage(name if steps == 1 else f"{name}-{place}") if folder else None
 
     done: list[Round] = []
     val = dense_val if former is None else evaluate(now.model, task.val, task, recipe)
+    begun = now.model
     for place, (bound, part) in enumerate(rounds, start=1):
         if done:
             now = now.cut(done[-1].shrunk.model, done[-1].shrunk.cut.plan)
@@ -137,21 +145,25 @@ def prune(
         problem = Problem(plain, now.graph, bound, task, part, stage("search", place), progress, extras=extras)
         found = method.find(problem)
         Allocation(now.graph, bound).check(found.plan, method.name)
+        if time is not None and place == steps:
+            found, time = within(time, found, problem, method, clock, begun, known)
+            if folder:
+                folder.remember(budget, tree_of(time, found.plan))
         done.append(Round(found, shrink(found, problem, val, stage("fine-tuning", place)), problem, now.first))
 
     last = done[-1]
     small, plan = last.shrunk.model, now.plan.then(last.shrunk.cut.plan)
-    rough = unaligned(last.found, now.graph, bounded)
-    times = in_turns({"dense": dense, "pruned": small} | ({"rough": rough.model} if rough else {}), now.first, recipe)
+    rough = unaligned(last.found, now.graph, bounded if time is None else last.problem.budget)
+    times = in_turns({"dense": dense, "pruned": small} | ({"rough": rough.model} if rough else {}), now.first, clock)
     alignment = None
     if rough is not None:
-        alignment = Alignment(bounded.multiple_of, macs(now.graph, rough.plan), times["rough"])
+        alignment = Alignment(bounded.step, macs(now.graph, rough.plan), times["rough"])
     measured = Compared(
         dense=replace(whole, latency=times["dense"]),
         pruned=replace(figures(small, now.first, plan, task, recipe, asked.split), latency=times["pruned"]),
         dense_val=dense_val,
         alignment=alignment,
-        translation=translation,
+        time=time,
     )
     for logger in loggers:
         getattr(logger, "finalize", lambda status: None)("success")
@@ -184,13 +196,14 @@ def _begun(
     return model.dense, start.cut(model.model, model.plan), model.report
 
 
-def _known(budget: object, task: object, recipe: object, method: object, limits: object) -> None:
+def _known(budget: object, task: object, recipe: object, method: object, limits: object, clock: object) -> None:
     """Refuse what is of another kind."""
     for name, given, kind, example in (
         ("budget", budget, Budget, "mp.Budget(macs=0.5)"),
         ("task", task, Task, "mp.Classification(train_loader, val_loader)"),
         ("recipe", recipe, Recipe, "mp.Recipe(epochs=10)"),
         ("method", method, Method, "mp.DHP()"),
+        ("clock", clock or Clock(), Clock, "mp.Clock(precision='bf16-mixed')"),
         ("limits", limits or Limits(), Limits, "mp.Limits(keep=('stem',))"),
     ):
         if isinstance(given, type) or not isinstance(given, kind):

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from metaprune.cost.budget import Allocation, Budget
-from metaprune.cost.closed_form import axis_shares, layer_macs
+from metaprune.cost.closed_form import axis_shares, layer_macs, macs
+from metaprune.cost.latency_form import Anchor
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import digest
@@ -22,8 +23,8 @@ from metaprune.report.summary import roles, wiring
 from metaprune.session.cutting import SILENT
 from metaprune.session.measuring import environment, floor, part
 from metaprune.session.rounds import Round
-from metaprune.session.translating import Measured
 from metaprune.surgery.slice import Cut, carve
+from metaprune.timing import Timed
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import Row
 from metaprune.train.task import Task, settings_of
@@ -88,14 +89,14 @@ class Compared:
         pruned: Figures of the pruned one.
         dense_val: Metric of the dense one on the validation split.
         alignment: What widths that ignore alignment would have cost.
-        translation: What was measured to translate a latency.
+        time: What is known of time; None where no bound is on it.
     """
 
     dense: Figures
     pruned: Figures
     dense_val: float | None
     alignment: Alignment | None
-    translation: Measured
+    time: Timed | None
 
 
 def report_of(asked: Asked, rounds: Sequence[Round], plan: Plan, measured: Compared) -> Report:
@@ -117,13 +118,13 @@ def report_of(asked: Asked, rounds: Sequence[Round], plan: Plan, measured: Compa
         as_cut=last.as_cut,
         after_cut=last.after,
         dense_val=measured.dense_val,
-        latency_bound=asked.budget.latency,
+        latency_bound=_bound(asked.budget, measured.dense),
         axes=_axes(graph, plan),
         layers=_layers(graph, plan),
         history=_history(rounds, former),
         spent=_spent(rounds, former),
         alignment=measured.alignment,
-        notes=tuple(dict.fromkeys(_notes(asked, rounds, plan, measured.translation))),
+        notes=tuple(dict.fromkeys(_notes(asked, rounds, plan, measured.time))),
         commands=(*(former.commands if former else ()), *asked.commands),
         wiring=wiring(graph),
         roles=roles(graph),
@@ -252,7 +253,7 @@ def _example(graph: ChannelGraph) -> str:
     )
 
 
-def _notes(asked: Asked, rounds: Sequence[Round], plan: Plan, translation: Measured) -> list[str]:
+def _notes(asked: Asked, rounds: Sequence[Round], plan: Plan, time: Timed | None) -> list[str]:
     """What a reader should know of the run."""
     graph, former = asked.graph, asked.former
     notes = [] if former is None else [f"it was pruned before, by {former.method} to {former.budget}"]
@@ -273,9 +274,7 @@ def _notes(asked: Asked, rounds: Sequence[Round], plan: Plan, translation: Measu
             "PyTorch's attention module cannot be cut, so it was replaced by an equivalent one of four linear layers: "
             + ", ".join(graph.written_out)
         )
-    if translation:
-        tried = ", ".join(f"{share:.2f} of the MACs {ms:.3g} ms" for share, ms in translation)
-        notes.append(f"{asked.budget} was translated by measuring cut networks: {tried}")
+    notes += [] if time is None else _of_time(graph, asked.budget, time)
     return notes + list(former.notes if former else ())
 
 
@@ -297,3 +296,28 @@ def _of_round(one: Round) -> list[str]:
     if shrunk.jump > SILENT:
         notes.append(f"the cut was meant to change nothing and changed the outputs by {shrunk.jump:.1%} of the largest")
     return notes
+
+
+def _bound(budget: Budget, dense: Figures) -> float | None:
+    """Milliseconds that the pruned network may take."""
+    fast = budget.speedup is not None and dense.latency is not None
+    given = [budget.latency, dense.latency.median_ms / budget.speedup if fast else None]  # type: ignore[union-attr, operator]
+    return min((ms for ms in given if ms is not None), default=None)
+
+
+def _of_time(graph: ChannelGraph, budget: Budget, time: Timed) -> list[str]:
+    """How time was foretold, and what the widths cost."""
+    whole = macs(graph)
+    sizes = {name: axis.size for name, axis in graph.free.items()}
+
+    def share(anchor: Anchor) -> float:
+        return macs(graph, Plan({name: range(anchor.widths.get(name, size)) for name, size in sizes.items()})) / whole
+
+    tried = ", ".join(f"{share(anchor):.2f} of the MACs {anchor.ms:.3g} ms" for anchor in (*time.anchors, *time.later))
+    notes = [f"{budget}: times were foretold from those of operators, and set right by measuring cut networks: {tried}"]
+    if time.steps:
+        kept = ", ".join(f"of {step} {stays:.0%}" for step, stays in time.steps.items())
+        notes.append(
+            f"in that time, widths in multiples {kept} of the MACs stay; multiples of {time.budget.step} were taken"
+        )
+    return notes + ([] if time.note is None else [time.note])

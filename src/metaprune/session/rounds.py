@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from metaprune.cost.bound import Bound
-from metaprune.cost.budget import Budget
+from metaprune.cost.budget import TIMED, Budget
+from metaprune.cost.closed_form import ClosedForm
+from metaprune.cost.latency_form import NANOSECONDS, LatencyForm
 from metaprune.graph.calling import Call
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
@@ -92,15 +94,19 @@ class Round:
     @property
     def share(self) -> float:
         """Of the first network's cost, what the network had that was cut."""
-        return self._cost({}) / Bound.of(self.first, self.problem.budget.cost, 1.0).dense
+        return self._cost({}) / self._form(self.first).at({})
 
     @property
     def left(self) -> float:
         """The same of what came out."""
-        return self._cost(self.shrunk.cut.plan.widths) / Bound.of(self.first, self.problem.budget.cost, 1.0).dense
+        return self._cost(self.shrunk.cut.plan.widths) / self._form(self.first).at({})
 
     def _cost(self, widths: Mapping[str, int]) -> int:
-        return Bound.of(self.problem.graph, self.problem.budget.cost, 1.0).form.at(widths)
+        return self._form(self.problem.graph).at(widths)
+
+    def _form(self, graph: ChannelGraph) -> ClosedForm | LatencyForm:
+        budget = self.problem.budget
+        return Bound.of(graph, budget.cost, 1.0, budget.form).form
 
 
 def absolute(budget: Budget, graph: ChannelGraph) -> Budget:
@@ -120,6 +126,12 @@ def _bounded(budget: Budget, limits: Mapping[str, float]) -> Budget:
     return replace(budget, macs=limits.get("macs"), params=limits.get("params"))
 
 
+def _in_ms(budget: Budget, limits: Mapping[str, float]) -> Budget:
+    """The same with bounds on time, in nanoseconds, as one in milliseconds."""
+    times = [limit / NANOSECONDS for cost, limit in limits.items() if cost in TIMED]
+    return replace(budget, latency=min(times), speedup=None) if times else budget
+
+
 def budgets(budget: Budget, graph: ChannelGraph, steps: int) -> list[Budget]:
     """The budget of each round: every cost falls by the same factor from round to round; the last is the budget.
 
@@ -130,17 +142,17 @@ def budgets(budget: Budget, graph: ChannelGraph, steps: int) -> list[Budget]:
         raise BudgetError(f"prune: expected steps as a whole number from 1, got {steps!r}")
     if steps == 1:
         return [budget]
-    bounds = {cost: Bound.of(graph, cost, value) for cost, value in budget.bounds.items()}
+    bounds = {cost: Bound.of(graph, cost, value, budget.form) for cost, value in budget.bounds.items()}
 
     def after(place: int) -> Budget:
         """Absolute, since each round begins with another network."""
         limits = {
-            cost: bound.limit
+            cost: bound.end
             if place == steps
-            else max(bound.limit, int(bound.dense * (bound.limit / bound.dense) ** (place / steps)))
+            else max(bound.end, int(bound.dense * (bound.end / bound.dense) ** (place / steps)))
             for cost, bound in bounds.items()
         }
-        return _bounded(budget, {cost: max(2, limit) for cost, limit in limits.items()})
+        return _in_ms(_bounded(budget, {cost: max(2, limit) for cost, limit in limits.items()}), limits)
 
     return [after(place) for place in range(1, steps + 1)]
 
