@@ -172,12 +172,15 @@ def halves(out: Path, order: str, network: str, share: float, seed: int, task: m
 
 def page(rows: list[dict[str, Any]]) -> str:
     """What there is, in Markdown."""
+    seeds = ", ".join(sorted({str(row["seed"]) for row in rows}))
     lines = [
         "# Fusing channels against dropping them",
         "",
         "`python benchmarks/fusion.py --data DATA`: CIFAR-10 at half resolution (16×16), one thread of a CPU, "
-        f"{DENSE} epochs from fresh weights, {TUNED} of tuning; the share is of the MACs, seeds {SEEDS}. Test accuracy "
-        "in percent; the test set chose nothing. Every arm keeps the same channels, those of the largest group norms.",
+        f"{DENSE} epochs from fresh weights, {TUNED} of tuning; the share is of the MACs. Test accuracy in percent (± "
+        f"over seeds where there are several; seeds here: {seeds}). The first {IMAGES['train']:,} images train, the "
+        f"first {IMAGES['test']:,} test, and the test set chose nothing. Every arm keeps the same channels, those of "
+        "the largest group norms.",
         "",
         "## Right after the cut",
         "",
