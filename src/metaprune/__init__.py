@@ -40,12 +40,14 @@ if TYPE_CHECKING:
     from metaprune.surgery.trace import trace as trace
     from metaprune.train.adversarial import Adversarial as Adversarial
     from metaprune.train.callbacks import Callback as Callback
+    from metaprune.train.detection import Detection as Detection
     from metaprune.train.distillation import distil as distil
     from metaprune.train.engine import evaluate as evaluate
     from metaprune.train.engine import fit as fit
     from metaprune.train.few_shot import FewShot as FewShot
     from metaprune.train.frechet import FeatureDistance as FeatureDistance
     from metaprune.train.frechet import InceptionDistance as InceptionDistance
+    from metaprune.train.language import LanguageModelling as LanguageModelling
     from metaprune.train.partners import Partner as Partner
     from metaprune.train.recipe import Recipe as Recipe
     from metaprune.train.restoration import Denoising as Denoising
@@ -67,9 +69,11 @@ _HOME = {
     "ChannelGraph": "graph.graph",
     "Classification": "train.task",
     "Denoising": "train.restoration",
+    "Detection": "train.detection",
     "FewShot": "train.few_shot",
     "FeatureDistance": "train.frechet",
     "InceptionDistance": "train.frechet",
+    "LanguageModelling": "train.language",
     "Limits": "graph.limits",
     "MetapruneError": "graph.errors",
     "Partner": "train.partners",
@@ -77,6 +81,7 @@ _HOME = {
     "Recipe": "train.recipe",
     "Result": "session.result",
     "Sparsity": "zeros.sparsity",
+    "Segmentation": "train.segmentation",
     "SuperResolution": "train.restoration",
     "Task": "train.task",
     "carry": "surgery.optimizer",

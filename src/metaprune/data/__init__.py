@@ -1,10 +1,11 @@
-"""Images to train on: embedded digits, a folder, or a name on the Hugging Face Hub; and folders to restore."""
+"""Data to train on: images by a name or a folder, folders of images to restore, characters, text."""
 
 from metaprune.data.batches import Batches
 from metaprune.data.characters import Characters, load_characters
 from metaprune.data.images import Images, load_images, load_test_images
 from metaprune.data.load import Data, DataError, load
 from metaprune.data.pairs import Patches, Whole
+from metaprune.data.text import Text, Tokens, load_text
 
 __all__ = [
     "Batches",
@@ -13,9 +14,12 @@ __all__ = [
     "DataError",
     "Images",
     "Patches",
+    "Text",
+    "Tokens",
     "Whole",
     "load",
     "load_characters",
     "load_images",
     "load_test_images",
+    "load_text",
 ]

@@ -17,7 +17,7 @@ from metaprune.data.pictures import DataError, as_bytes, inside, named, opened, 
 from metaprune.data.preprocessing import Preprocessing, Statistics, chosen
 from metaprune.graph.arguments import is_number
 
-__all__ = ["Data", "DataError", "as_bytes", "load", "whole"]
+__all__ = ["Data", "DataError", "as_bytes", "load", "splits_of", "whole"]
 
 MEMORY = 2 << 30  # bytes of decoded images that are held in memory
 BATCH = 8 << 30  # bytes that a batch of images may take, as numbers of 4 bytes
@@ -323,6 +323,16 @@ def _splits(name: str, folder: Path) -> tuple[Mapping[str, Any], tuple[Path, ...
             f"data {name}: not 'digits', and not a folder or Hub name that can be read ({reason})"
         ) from error
     return splits, tuple(roots)
+
+
+def splits_of(name: str) -> Mapping[str, Any]:
+    """The splits of a folder or of a name on the Hub, as Hugging Face datasets gives them.
+
+    Raises:
+        DataError: it is neither, or cannot be read.
+    """
+    named(name, "data", "a folder or a name on the Hub")
+    return _splits(name, Path(name).expanduser())[0]
 
 
 def _no_way_out(name: str, folder: Path) -> None:

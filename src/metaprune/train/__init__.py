@@ -2,12 +2,15 @@
 
 from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
+from metaprune.train.detection import Detection
 from metaprune.train.distillation import distil
 from metaprune.train.engine import evaluate, fit
+from metaprune.train.language import LanguageModelling
 from metaprune.train.partners import Partner
 from metaprune.train.recipe import Recipe
 from metaprune.train.restoration import Denoising, SuperResolution
 from metaprune.train.run import History, Projector, Row, TrainError
+from metaprune.train.segmentation import Segmentation
 from metaprune.train.stepping import Training
 from metaprune.train.task import Classification, Pictures, Task, TaskError
 
@@ -17,13 +20,16 @@ __all__ = [
     "CheckpointError",
     "Classification",
     "Denoising",
+    "Detection",
     "History",
+    "LanguageModelling",
     "Moment",
     "Partner",
     "Pictures",
     "Projector",
     "Recipe",
     "Row",
+    "Segmentation",
     "SuperResolution",
     "Task",
     "TaskError",

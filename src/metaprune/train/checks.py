@@ -21,6 +21,7 @@ __all__ = [
     "blaming",
     "counted",
     "examples_of",
+    "holds_tensors",
     "length",
     "loss_of",
     "mean",
@@ -214,6 +215,12 @@ def examples_of(batch: Batch, task: Task) -> int:
     """The examples of a batch: the first size of the first tensor that the network is given."""
     leaves = tree_leaves(task.inputs(batch))
     return next((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()), 1)
+
+
+def holds_tensors(batch: Batch, task: Task) -> bool:
+    """Whether the examples of a batch lie in tensors, not in a list of them, as the images of a detector do."""
+    args, kwargs = task.inputs(batch)
+    return isinstance(next(iter((*args, *kwargs.values())), None), Tensor)
 
 
 def one_of(batch: Batch, examples: int) -> Batch:

@@ -27,6 +27,7 @@ from metaprune.train.checks import (
     answer,
     counted,
     examples_of,
+    holds_tensors,
     length,
     one_of,
     predicted,
@@ -213,7 +214,7 @@ def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:
                 f"{what}: the loss is {loss.item()} at epoch 1, step 1, whatever the lr; look for numbers in the "
                 "data and in the weights that are not finite, and for a division by 0 in the loss"
             )
-        if smallest(task.train) == 1:
+        if smallest(task.train) == 1 and holds_tensors(batch, task):
             with torch.no_grad(), fabric.autocast():
                 answer(network, one_of(batch, examples_of(batch, task)), task, f"{what} of the last training batch")
 

@@ -28,6 +28,8 @@ __all__ = [
     "Pictures",
     "Task",
     "TaskError",
+    "class_weights",
+    "kind_of",
     "on",
     "settings_of",
 ]
@@ -104,8 +106,8 @@ def first(batch: Batch) -> Arguments:
         )
     if not isinstance(batch, Sequence) or isinstance(batch, str) or not len(batch):
         raise TaskError(
-            f"task: expected batches as tuples, whose first element the network takes, got {_kind(batch)}; say what it "
-            "takes: Task(…, inputs=lambda batch: ((batch.images,), {}))"
+            f"task: expected batches as tuples, whose first element the network takes, got {kind_of(batch)}; say what "
+            "it takes: Task(…, inputs=lambda batch: ((batch.images,), {}))"
         )
     return (batch[0],), {}
 
@@ -118,13 +120,13 @@ def second(output: Any, batch: Batch) -> tuple[Any, ...]:
     """
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise TaskError(
-            f"task: expected batches (inputs, targets) for the metric, got {_kind(batch)}; say what it compares: "
+            f"task: expected batches (inputs, targets) for the metric, got {kind_of(batch)}; say what it compares: "
             "Task(…, judged=lambda output, batch: (output, batch['labels']))"
         )
     return output, batch[1]
 
 
-def _kind(thing: Any) -> str:
+def kind_of(thing: Any) -> str:
     """What a thing is, in words."""
     if isinstance(thing, Sequence) and not isinstance(thing, str) and not len(thing):
         return f"an empty {type(thing).__name__}"
@@ -203,13 +205,13 @@ class Task:
                 if part == "test" and loader is None:
                     continue
                 raise TaskError(
-                    f"task: expected {part} as batches to go through, such as a DataLoader, got {_kind(loader)}"
+                    f"task: expected {part} as batches to go through, such as a DataLoader, got {kind_of(loader)}"
                 )
         for name in ("loss", "metric", "inputs", "judged", "distance", "step", "predict"):
             function = getattr(self, name)
             optional = function is None and name in ("distance", "step", "predict")
             if not (callable(function) or optional or (name == "metric" and isinstance(function, Whole))):
-                raise TaskError(f"task: expected {name} as a function, got {_kind(function)}")
+                raise TaskError(f"task: expected {name} as a function, got {kind_of(function)}")
         for metric in (self.metric, *self.further.values()):
             if isinstance(metric, type):
                 raise TaskError(
@@ -226,12 +228,12 @@ class Task:
             named = type(self.metric).__name__ if isinstance(self.metric, Whole) else "metric"
             object.__setattr__(self, "metric_name", named)
         if not isinstance(self.metric_name, str):
-            raise TaskError(f"task: expected metric_name as words, got {_kind(self.metric_name)}")
+            raise TaskError(f"task: expected metric_name as words, got {kind_of(self.metric_name)}")
         for name, partner in self.partners.items() if isinstance(self.partners, Mapping) else [("", self.partners)]:
             if not isinstance(partner, Partner) or not isinstance(name, str) or name in ("", NETWORK):
                 raise TaskError(
                     "task: expected partners by name, as {'head': mp.Partner(module)}, none of them called "
-                    f"'{NETWORK}', got {name!r}: {_kind(partner)}"
+                    f"'{NETWORK}', got {name!r}: {kind_of(partner)}"
                 )
 
     def cloned(self) -> Task:
@@ -271,7 +273,7 @@ def Classification(
     Raises:
         TaskError: weights, a smoothing or a temperature out of range.
     """
-    weights = None if weight is None else _weights(weight)
+    weights = None if weight is None else class_weights(weight)
     if not (is_number(label_smoothing) and 0 <= label_smoothing < 1):
         raise TaskError(f"classification: expected label_smoothing inside [0, 1), got {label_smoothing!r}")
     if not (is_number(temperature) and 0 < temperature < math.inf):
@@ -283,18 +285,23 @@ def Classification(
         loss=partial(_cross_entropy, label_smoothing=label_smoothing, weight=weights),
         metric=_accuracy if metric is None else metric,
         metric_name="accuracy (%)" if metric is None else metric_name,
-        distance=partial(_soft_divergence, temperature=temperature),
+        distance=partial(soft_divergence, temperature=temperature),
         settings={} if weights is None else {"task.weight": ", ".join(f"{each:g}" for each in weights.tolist())},
     )
 
 
-def _weights(given: Tensor | Sequence[float]) -> Tensor:
+def class_weights(given: Tensor | Sequence[float], who: str = "classification") -> Tensor:
+    """How much each class counts, as a tensor of its own.
+
+    Raises:
+        TaskError: they are none.
+    """
     try:
         weights = torch.as_tensor(given, dtype=torch.float32).detach().cpu().clone()
     except (TypeError, ValueError, RuntimeError):
         weights = torch.empty(0)
     if weights.dim() != 1 or not len(weights) or not bool((weights >= 0).all() and weights.isfinite().all()):
-        raise TaskError(f"classification: expected weight as numbers from 0, one for each class, got {given!r:.60}")
+        raise TaskError(f"{who}: expected weight as numbers from 0, one for each class, got {given!r:.60}")
     return weights
 
 
@@ -318,18 +325,18 @@ def _labels(logits: Tensor, batch: Batch) -> Tensor:
     """The labels of a batch, once they are known to fit: a GPU dies of a label that is out of range."""
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise TaskError(
-            f"classification: expected batches (images, labels), got {_kind(batch)}; give a Task with a loss and a "
+            f"classification: expected batches (images, labels), got {kind_of(batch)}; give a Task with a loss and a "
             "metric of its own"
         )
     if not isinstance(logits, Tensor):
         raise TaskError(
-            f"classification: expected logits (N, classes), got {_kind(logits)} from the network; wrap it so that it "
+            f"classification: expected logits (N, classes), got {kind_of(logits)} from the network; wrap it so that it "
             "returns them"
         )
     labels: Tensor = batch[1]
     if not isinstance(labels, Tensor):
         raise TaskError(
-            f"classification: expected N whole-number labels as a tensor, got {_kind(labels)}; use torch.as_tensor"
+            f"classification: expected N whole-number labels as a tensor, got {kind_of(labels)}; use torch.as_tensor"
         )
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
         raise TaskError(
@@ -345,7 +352,7 @@ def _labels(logits: Tensor, batch: Batch) -> Tensor:
     return labels
 
 
-def _soft_divergence(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
+def soft_divergence(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
     """T² · KL(softmax(answers / T) ‖ softmax(logits / T)), the mean over the examples."""
     soft = F.kl_div(
         (logits / temperature).log_softmax(1),
