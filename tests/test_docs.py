@@ -12,8 +12,9 @@ import torch
 from metaprune.graph.call import RULES
 
 ROOT = Path(__file__).parent.parent
+GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
 METHODS = sorted((ROOT / "src" / "metaprune" / "methods").glob("*/README.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *METHODS]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *GUIDE, *METHODS]
 HEADINGS = [
     "What it does",
     "Use it",
@@ -67,6 +68,12 @@ def test_the_python_of_a_method_runs(page, readme, tmp_path, monkeypatch):
     report = run(page, readme)["result"].report
     assert report is not readme["result"].report
     assert report.pruned.macs <= 0.5 * report.dense.macs
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=name_of)
+def test_the_python_of_the_guide_runs(page, readme, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(page, readme)
 
 
 def test_the_template_of_an_operator_runs():
