@@ -1,5 +1,6 @@
 """The documentation is true: its Python runs, and its links lead somewhere."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_the_python_of_a_method_runs(page, readme, tmp_path, monkeypatch):
 def test_the_python_of_the_guide_runs(page, readme, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(page, readme)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "guide").glob("*.ipynb")), ids=name_of)
+def test_a_notebook_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]).replace("epochs=4", "epochs=2"), str(page), "exec"), names)
+    assert names["result"].report.pruned.macs <= 0.5 * names["result"].report.dense.macs
 
 
 def test_the_template_of_an_operator_runs():
