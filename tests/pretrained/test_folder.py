@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import metaprune as mp
+from metaprune.integrations.transformers import generation_calls
 from metaprune.pretrained.folder import ABOUT, INSIDE, PretrainedError, save_pretrained
 from metaprune.surgery.slice import Cut, carve
 from metaprune.train.atomic import write_json
@@ -160,6 +161,14 @@ def test_a_scale_that_code_made_of_a_size_is_carried(tmp_path: Path) -> None:
     ours, theirs = (network.transformer.h[0].self_attention.inv_norm_factor for network in (small, plain))
     assert ours != theirs, "the weights make up for it"
     same(small, plain, inputs)
+
+
+def test_calls_of_generate_are_compared_each_with_a_cache_of_its_own(tmp_path: Path) -> None:
+    model, inputs = network("Llama")
+    graph = mp.trace(model, (), inputs, calls=generation_calls(model, (), inputs))
+    done = carve(model, graph, mp.Plan({name: range(axis.size // 2) for name, axis in graph.free.items()}))
+    assert save_pretrained(tmp_path, done.model, done.plan, graph) is None
+    same(done.model, type(model).from_pretrained(tmp_path), inputs)
 
 
 def test_frequencies_that_stayed_are_in_the_configuration(llama, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def other_tensors(small: nn.Module, loaded: nn.Module, tables: Collection[str]) 
 @torch.no_grad()
 def _other_outputs(small: nn.Module, loaded: nn.Module, call: Call) -> str | None:
     """How the outputs differ, in words; None where they do not."""
-    expected = _outputs(small, call)
+    expected = _outputs(small, moved(small, call))  # a copy: a cache that is given is filled
     try:
         got = _outputs(loaded, moved(loaded, call))
     except Exception as error:  # whatever the code of a network raises
