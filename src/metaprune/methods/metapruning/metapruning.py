@@ -166,10 +166,18 @@ class MetaPruning:
         Raises:
             MetapruneError: No axis is free.
         """
+        net, history = self.trained(problem)
+        return Searched(net, self.genes(problem), self.evolved(problem, net), history)
+
+    def trained(self, problem: Problem) -> tuple[PruningNet, tuple[Row, ...]]:
+        """The pruning network, trained at widths drawn for each batch; and its epochs.
+
+        Raises:
+            MetapruneError: No axis is free.
+        """
         if not problem.graph.free:
             raise MetapruneError("MetaPruning: the graph has no free axis to search; print the graph to see why")
         task, recipe = problem.task.cloned(), problem.recipe  # partners train for all widths here, and not after it
-        device = device_of(recipe)
         genes = self.genes(problem)
         calibration = _first_batches(task.train, self.calibration, recipe.seed)
 
@@ -177,12 +185,10 @@ class MetaPruning:
             return recalibrate(network, calibration, task.inputs, most=self.calibration)
 
         network = clone(problem.model)
-        if self.fresh:
-            with randomness.isolated():
-                randomness.seed(recipe.seed)
-                begin_anew(network)
         with randomness.isolated():
             randomness.seed(recipe.seed)
+            if self.fresh:
+                begin_anew(network)
             net = PruningNet(
                 network,
                 problem.graph,
@@ -195,7 +201,16 @@ class MetaPruning:
         epochs = min(max(1, round(self.search * recipe.epochs)), recipe.epochs)
         training = replace(problem, task=task, recipe=shortened(recipe, epochs))
         history = training.fit(net, name="generator", checkpoint=_stage(problem, "generator"))
-        net.to(device)
+        return net.to(device_of(recipe)), tuple(history.rows)
+
+    def evolved(self, problem: Problem, net: PruningNet) -> tuple[Candidate, ...]:
+        """Every candidate of the search, the fittest first.
+
+        Args:
+            problem: Its budget may be another than that which the pruning network was trained for.
+            net: From `trained`.
+        """
+        task, recipe, genes = problem.task, problem.recipe, self.genes(problem)
         asked = task.val if self.batches is None else First(task.val, self.batches)
 
         def measure(widths: Widths) -> float:
@@ -206,10 +221,10 @@ class MetaPruning:
             "weights": digest(net.state_dict()),
             "calibration": f"{self.calibration}",
             "asked": f"{self.batches}",
+            "channels": f"{genes.order}",
         }
         ledger = Ledger(measure, None if folder is None else Checkpoint(folder), identity)
-        total = self.population * self.generations
-        with Bar("candidates", total, shown=problem.progress) as bar:
+        with Bar("candidates", self.population * self.generations, shown=problem.progress) as bar:
             candidates = evolve(
                 genes,
                 ledger,
@@ -222,7 +237,7 @@ class MetaPruning:
                 after=lambda done, best: bar.at(done, f"best {best.metric:.4g}"),
             )
         ledger.save()
-        return Searched(net, genes, tuple(candidates), tuple(history.rows))
+        return tuple(candidates)
 
     def genes(self, problem: Problem) -> Genes:
         """What is searched: widths, and the channels that stay at each."""
