@@ -74,7 +74,7 @@ def task_of(classes: Characters, ways: int, shots: int, setting: Setting, projec
         steps=setting.steps,
         train_shots=setting.train_shots,
         episodes=setting.episodes,
-        val_episodes=20,
+        val_episodes=min(20, setting.episodes),
         inner=setting.inner,
         testing=setting.testing,
         transductive=setting.transductive,
@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=5, help="in a step")
     parser.add_argument("--train-shots", type=int, default=10)
     parser.add_argument("--episodes", type=int, default=600)
+    parser.add_argument("--test-steps", type=int, default=50, help="of adaptation, where it is measured")
     parser.add_argument("--transductive", action="store_true")
     parser.add_argument("--size", type=int, default=28)
     parser.add_argument("--threads", type=int, default=None)
@@ -205,7 +206,7 @@ def main() -> None:
             args.episodes,
             args.transductive,
             inner=Inner(8, 10, 1e-3),
-            testing=Inner(50, 5, 1e-3),
+            testing=Inner(args.test_steps, 5, 1e-3),
         )
         for seed, shots, arm in itertools.product(range(args.seeds), args.shots, args.arms):
             if args.minutes is not None and time.monotonic() - begun > 60 * args.minutes:

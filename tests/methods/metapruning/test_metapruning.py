@@ -155,6 +155,14 @@ def test_a_shorter_schedule_has_the_same_form() -> None:
     assert short.lr_at(1.2) == recipe.lr_at(4.8)
 
 
+def test_of_a_part_of_a_longer_schedule_the_whole_is_shortened() -> None:
+    """Its epochs have as many steps as those of the recipe."""
+    recipe = Recipe(4, lr=0.1, warmup=2, before=4, after=2, max_steps=70)
+    short = shortened(recipe, 1)
+    assert (short.length, short.warmup, short.lr_at(0.2)) == (1, 0.2, 0.1)
+    assert short.batches(100) == recipe.batches(100) == 7
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

@@ -267,10 +267,17 @@ class MetaPruning:
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:
-    """The same schedule in fewer epochs."""
-    part = epochs / recipe.epochs
-    milestones = tuple(part * milestone for milestone in recipe.milestones)
-    return replace(recipe, epochs=epochs, warmup=part * recipe.warmup, milestones=milestones)
+    """The whole schedule in fewer epochs, each with as many steps."""
+    part = epochs / recipe.length
+    return replace(
+        recipe,
+        epochs=epochs,
+        before=0,
+        after=0,
+        warmup=part * recipe.warmup,
+        milestones=tuple(part * milestone for milestone in recipe.milestones),
+        max_steps=None if recipe.max_steps is None else epochs * recipe.max_steps // recipe.length,
+    )
 
 
 def _stage(problem: Problem, name: str) -> Path | None:
