@@ -313,6 +313,30 @@ def test_proportional_to_given_ratios() -> None:
     assert 0 <= allocation.left_unspent(plan) < 0.1
 
 
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.2])
+def test_a_ratio_of_zero_is_the_smallest_width(share: float) -> None:
+    graph = graph_of("vgg")
+    names = list(graph.free)
+    allocation = Allocation(graph, mp.Budget(macs=share, multiple_of=1))
+    for zeros in (names[:1], names[::2], names):
+        plan = allocation.proportional(random_scores(graph), {name: float(name not in zeros) for name in names})
+        allocation.check(plan, "test")
+        widths = {name: plan.widths.get(name, size) for name, size in allocation.sizes.items()}
+        assert all(widths[name] == allocation.least[name] for name in zeros)
+        if share == 1.0:
+            assert all(widths[name] == size for name, size in allocation.sizes.items() if name not in zeros)
+
+
+@pytest.mark.parametrize("ratio", [-1, math.nan, math.inf, None, "0.5", True])
+def test_ratios_that_are_none(ratio: Any) -> None:
+    graph = graph_of("vgg")
+    allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
+    ratios = dict.fromkeys(graph.free, 1.0) | {next(iter(graph.free)): ratio}
+    for project in (lambda: allocation.proportional(random_scores(graph), ratios), lambda: allocation.nearest(ratios)):
+        with pytest.raises(BudgetError, match="expected a ratio from 0 for each free axis"):
+            project()
+
+
 def test_a_plan_is_checked() -> None:
     graph = graph_of("vgg")
     with pytest.raises(BudgetError, match=r"expected a plan of someone within 0.5 of the MACs, got 1.0000"):

@@ -38,13 +38,20 @@ KEPT: dict[str, tuple[str, ...]] = {
     "OPT": ("*q_proj*", "*embed*"),
     "GPTNeoX": ("*attention*", "*embed*"),
     "Phi": ("*attn*", "*embed*"),
+    "Falcon": ("*attention*",),
+    "StableLm": ("*attn*",),
+    "Cohere": ("*q_proj[2]",),
     "Gemma2": ("lm_head[1]",),
-    "Bert": ("*attention*", "*embeddings*"),
+    "Bert": ("*attention*", "*embeddings*", "*pooler*"),
     "Roberta": ("*attention*", "*embeddings*"),
-    "Electra": ("*attention*", "electra.embeddings_project*"),
-    "Whisper": ("model.encoder.conv1",),
+    "Electra": ("*attention*", "classifier*"),
+    "Whisper": ("*attn*", "model.encoder.conv*"),
+    "Bart": ("*attn*",),
+    "Pegasus": ("*attn*",),
+    "Marian": ("*attn*",),
 }
-"""What must stay whole so that a configuration can say the rest: trunks that are heads times head size, and more."""
+"""What must stay whole so that a configuration can say the rest: trunks that are heads times head size (a module stands
+for what it puts out, the trunk too), rotated head sizes whose halves lie side by side, and layers without an entry."""
 
 QUICK = ("Llama", "Bloom", "ViT")
 

@@ -240,16 +240,21 @@ class Allocation:
 
         Args:
             scores: For each free axis, which of its channels stay: those with the highest; shape (size,).
-            ratios: For each free axis, its share relative to the others'; by default all are equal.
+            ratios: For each free axis, its share relative to the others', from 0: then it gets its smallest width. By
+                default all are equal; axes of one width have the mean of theirs.
+
+        Raises:
+            BudgetError: An axis has no ratio, or one that is no number from 0.
 
         Returns:
             A plan within the bounds. Nothing is exchanged to use up what the steps of the widths leave of the budget.
         """
-        weight = {name: 1.0 if ratios is None else float(ratios[name]) for name in self.lanes}
+        weight = {name: 1.0 if ratios is None else self._ratio(ratios, lane) for name, lane in self.lanes.items()}
         shares = sorted(
             {
-                (wide + narrow) / (2 * lane.size * max(weight[name], 1e-9))
+                (wide + narrow) / (2 * lane.size * weight[name])
                 for name, lane in self.lanes.items()
+                if weight[name] > 0
                 for wide, narrow in itertools.pairwise([*lane.widths, 0])
             }
         )
@@ -257,7 +262,10 @@ class Allocation:
         def widths(place: int) -> dict[str, int]:
             """Between two places where a width changes."""
             share = (shares[place - 1] + shares[place]) / 2 if 0 < place < len(shares) else [0.0, math.inf][place > 0]
-            return {name: lane.nearest(min(1.0, share * weight[name])) for name, lane in self.lanes.items()}
+            return {
+                name: lane.nearest(min(1.0, share * weight[name]) if weight[name] > 0 else 0.0)
+                for name, lane in self.lanes.items()
+            }
 
         allowed = self._allowed(None)
         too_many = bisect.bisect_left(
@@ -282,15 +290,7 @@ class Allocation:
         Raises:
             BudgetError: An axis has no ratio, or one that is no number from 0.
         """
-        for name in self.sizes:
-            ratio = ratios.get(name, -1)
-            if not (is_number(ratio) and 0 <= ratio < math.inf):
-                said = repr(ratio) if name in ratios else "none"
-                raise BudgetError(f"allocation: expected a ratio from 0 for each free axis, got {said} for {name!r}")
-        shares = {
-            name: max(sum(float(ratios[axis]) for axis in lane.axes) / len(lane.axes), 1e-6)
-            for name, lane in self.lanes.items()
-        }
+        shares = {name: max(self._ratio(ratios, lane), 1e-6) for name, lane in self.lanes.items()}
         widths = {name: lane.nearest(shares[name]) for name, lane in self.lanes.items()}
         if not self._fits(widths, self._allowed(None)) or (spend and not self._used_up(widths)):
             falling = {
@@ -306,6 +306,19 @@ class Allocation:
             else self._ranked(scores)[0],
             widths,
         )
+
+    def _ratio(self, ratios: Mapping[str, float], lane: Lane) -> float:
+        """The mean ratio of the axes of a lane.
+
+        Raises:
+            BudgetError: One has none, or one that is no number from 0.
+        """
+        for name in lane.axes:
+            ratio = ratios.get(name, -1)
+            if not (is_number(ratio) and 0 <= ratio < math.inf):
+                got = repr(ratio) if name in ratios else "none"
+                raise BudgetError(f"allocation: expected a ratio from 0 for each free axis, got {got} for {name!r}")
+        return sum(float(ratios[name]) for name in lane.axes) / len(lane.axes)
 
     def left_unspent(self, plan: Plan) -> float:
         """How much of the budget a plan leaves, as a share of the dense cost, of the bound that is nearest."""

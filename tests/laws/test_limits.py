@@ -1,0 +1,111 @@
+"""The law of limits: whatever they are, the plan of every method obeys them and the budget, or the error names them."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+import metaprune as mp
+from metaprune.cost.budget import Allocation
+from metaprune.graph.errors import BudgetError, MetapruneError
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.objects import open_to_trees
+from metaprune.methods.method import Problem
+from metaprune.methods.registry import METHODS, decides_by
+from tests.laws import oracle
+from tests.zoo import ZOO, networks
+
+AT_ONCE = [method() for method in METHODS.values() if decides_by(method) == "weights"]
+STEPS = 3
+NAMED = {
+    False: re.compile(r"^limits: "),
+    True: re.compile(r"cannot be met; .*% of that is .*(at least|whole|kept|fixed)"),
+}
+"""What an error says: which limits contradict one another, or what of the network is in the way of the budget."""
+
+
+def drawn(graph: ChannelGraph, seed: int) -> tuple[mp.Limits, mp.Budget]:
+    """Random limits over the axes of a graph, and a budget that they may leave room for, or not."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def some(share: float) -> list[str]:
+        return [name for name in graph.free if float(torch.rand((), generator=generator)) < share]
+
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    keep = some(0.15)
+    free = [name for name in graph.free if name not in keep]
+    most = {name: between(0.6, 1.0) for name in some(0.3) if name in free}
+    least = {name: between(0.1, 0.6) for name in some(0.5)}
+    alike = some(0.4) if seed % 2 else []
+    limits = mp.Limits(keep, least, most, alike, alike if seed % 4 == 3 else ())
+    return limits, mp.Budget(macs=between(0.3, 1.0), multiple_of=1 + seed % 2)
+
+
+def within(
+    dense: ChannelGraph, limits: mp.Limits, budget: mp.Budget
+) -> tuple[ChannelGraph, Allocation] | MetapruneError:
+    """The limits on the graph and the budget on them, or what is in the way."""
+    try:
+        graph = limits.on(dense)
+        return graph, Allocation(graph, budget)
+    except MetapruneError as error:
+        return error
+
+
+def obeyed(dense: ChannelGraph, plan: mp.Plan, limits: mp.Limits, budget: mp.Budget) -> None:
+    """Read off the limits as they were written, not off what the allocation made of them."""
+    widths = {name: plan.widths.get(name, axis.size) for name, axis in dense.axes.items()}
+    assert mp.macs(dense, plan) <= budget.value * mp.macs(dense) + 1e-6
+    assert all(widths[name] == dense.axes[name].size for name in limits.keep)
+    for name, share in limits.least.items():
+        assert widths[name] >= min(share * dense.axes[name].size, dense.axes[name].size) - 1e-6
+    for name, share in limits.most.items():
+        assert widths[name] <= max(1, share * dense.axes[name].size) + 1e-6
+    kinds: dict[tuple[str, int], set[Any]] = {}
+    for name in (*limits.alike, *limits.alike_channels):
+        kind = ("".join("*" if c.isdigit() else c for c in name), dense.axes[name].size)
+        whole = tuple(range(dense.axes[name].size))
+        kept = tuple(plan.kept.get(name, whole))
+        kinds.setdefault(kind, set()).add(kept if name in limits.alike_channels else len(kept))
+    assert all(len(found) == 1 for found in kinds.values())
+
+
+def searched(model: Any, graph: ChannelGraph, budget: mp.Budget) -> mp.Plan:
+    """The plan of a search of a few steps, on whatever the network gives."""
+    search = mp.DHP().start(model, graph, budget, steps=STEPS)
+    optimizer = torch.optim.SGD(search.groups(1e-3), 1e-3)
+    for _ in range(STEPS):
+        with open_to_trees(graph.args, graph.kwargs):
+            given = pytree.tree_leaves(search.model(*graph.args, **graph.kwargs))
+        optimizer.zero_grad()
+        outputs = [out for out in given if isinstance(out, Tensor) and out.requires_grad]
+        sum((out.square().mean() for out in outputs), torch.zeros(())).backward()
+        optimizer.step()
+        search.step(1e-3)
+    return search.plan
+
+
+@pytest.mark.parametrize("name", networks(families=4))
+def test_every_plan_obeys_the_limits_or_the_error_names_what_is_in_the_way(name: str) -> None:
+    model, args, kwargs = ZOO[name].example()
+    dense = mp.trace(model, args, kwargs)
+    before = oracle.fingerprint(model)
+    for seed in range(4):
+        limits, budget = drawn(dense, seed)
+        made = within(dense, limits, budget)
+        if isinstance(made, MetapruneError):
+            assert NAMED[isinstance(made, BudgetError)].search(str(made))
+            continue
+        graph, allocation = made
+        for method in AT_ONCE:
+            plan = method.find(Problem(model, graph, budget, None, None)).plan  # type: ignore[arg-type]
+            allocation.check(plan, method.name)
+            obeyed(dense, plan, limits, budget)
+        if seed == 1 and allocation.limit < allocation.dense:
+            obeyed(dense, searched(model, graph, budget), limits, budget)
+    assert oracle.fingerprint(model) == before
