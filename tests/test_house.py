@@ -19,10 +19,10 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 METHODS = SOURCE / "methods"
 ROOMS = sorted({METHODS / method.__module__.split(".")[2] for method in REGISTERED.values()})
 
-# Long names are looked for anywhere, short ones as whole words of snake_case, CamelCase or prose.
+# Fréchet's distance is named after a network whose features it compares, and is none. Long names are looked for anywhere, short ones as whole words of snake_case, CamelCase or prose.
 ARCHITECTURES = re.compile(
     r"res_?net|resnext|dense_?net|mobile_?net|efficient_?net|squeeze_?net|shuffle_?net|convnext|regnet|mnasnet"
-    r"|alexnet|googlenet|lenet|inception|yolo|edsr|llama|mistral|qwen|roberta|distilbert|vision_transformer"
+    r"|alexnet|googlenet|lenet|(?<!frechet)inception|yolo|edsr|llama|mistral|qwen|roberta|distilbert|vision_transformer"
     r"|(?<![a-z])(?:vgg|vit|deit|swin|bert|gpt|t5|unet|dncnn)(?![a-z])",
     re.IGNORECASE,
 )

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from metaprune.train.engine import fit as fit
     from metaprune.train.few_shot import FewShot as FewShot
     from metaprune.train.frechet import FeatureDistance as FeatureDistance
-    from metaprune.train.frechet import InceptionDistance as InceptionDistance
+    from metaprune.train.frechet import FID as FID
     from metaprune.train.language import LanguageModelling as LanguageModelling
     from metaprune.train.partners import Partner as Partner
     from metaprune.train.recipe import Recipe as Recipe
@@ -70,9 +70,9 @@ _HOME = {
     "Classification": "train.task",
     "Denoising": "train.restoration",
     "Detection": "train.detection",
-    "FewShot": "train.few_shot",
+    "FID": "train.frechet",
     "FeatureDistance": "train.frechet",
-    "InceptionDistance": "train.frechet",
+    "FewShot": "train.few_shot",
     "LanguageModelling": "train.language",
     "Limits": "graph.limits",
     "MetapruneError": "graph.errors",

@@ -168,7 +168,7 @@ def test_fid_without_its_weights_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance", Distance)
     with pytest.raises(TaskError, match="torch-fidelity"):
-        mp.InceptionDistance()
+        mp.FID()
 
 
 def test_fid_is_asked_as_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_fid_is_asked_as_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
             return 5.0
 
     monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance", Distance)
-    distance = mp.InceptionDistance()
+    distance = mp.FID()
     distance.update(torch.full((2, 1, 4, 4), 1.5), torch.zeros(2, 3, 4, 4))
     assert distance.distance.seen == [((2, 3, 4, 4), False, 1.0), ((2, 3, 4, 4), True, 0.0)]
     assert distance.compute() == 5.0

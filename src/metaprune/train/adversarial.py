@@ -125,7 +125,7 @@ def Adversarial(
         rate: the discriminators' learning rate, on the same schedule; Adam's, where the recipe has it.
         pool: how many earlier pictures a discriminator remembers; by default 50 unpaired, none paired.
         features: a network from pictures in [0, 1] to features, for `FeatureDistance`; needed for unpaired ones.
-        further: more metrics to report, by name, such as {"FID": mp.InceptionDistance()}.
+        further: more metrics to report, by name, such as {"FID": mp.FID()}.
 
     Raises:
         TaskError: an argument of another kind, batches that are no pairs of pictures, or no features where needed.

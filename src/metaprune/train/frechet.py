@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from metaprune.graph.tensors import in_double
 from metaprune.train.task import TaskError
 
-__all__ = ["FeatureDistance", "InceptionDistance", "frechet"]
+__all__ = ["FeatureDistance", "FID", "frechet"]
 
 Square = Float64[Tensor, " f f"]
 
@@ -79,7 +79,7 @@ class FeatureDistance(nn.Module):
         return frechet(*moments)
 
 
-class InceptionDistance(nn.Module):
+class FID(nn.Module):
     """FID by torchmetrics, where its package and the published weights are at hand; lower is better.
 
     Raises:
