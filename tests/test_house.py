@@ -19,7 +19,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 METHODS = SOURCE / "methods"
 ROOMS = sorted({METHODS / method.__module__.split(".")[2] for method in REGISTERED.values()})
 
-# Fréchet's distance is named after a network whose features it compares, and is none. Long names are looked for anywhere, short ones as whole words of snake_case, CamelCase or prose.
+# Long names are looked for anywhere, short ones as whole words of snake_case, CamelCase or prose; not in the distance
+# that is named after the network whose features it compares.
 ARCHITECTURES = re.compile(
     r"res_?net|resnext|dense_?net|mobile_?net|efficient_?net|squeeze_?net|shuffle_?net|convnext|regnet|mnasnet"
     r"|alexnet|googlenet|lenet|(?<!frechet)inception|yolo|edsr|llama|mistral|qwen|roberta|distilbert|vision_transformer"

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from metaprune.train.engine import evaluate as evaluate
     from metaprune.train.engine import fit as fit
     from metaprune.train.few_shot import FewShot as FewShot
-    from metaprune.train.frechet import FeatureDistance as FeatureDistance
     from metaprune.train.frechet import FID as FID
+    from metaprune.train.frechet import FeatureDistance as FeatureDistance
     from metaprune.train.language import LanguageModelling as LanguageModelling
     from metaprune.train.partners import Partner as Partner
     from metaprune.train.recipe import Recipe as Recipe

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from metaprune.graph.tensors import in_double
 from metaprune.train.task import TaskError
 
-__all__ = ["FeatureDistance", "FID", "frechet"]
+__all__ = ["FID", "FeatureDistance", "frechet"]
 
 Square = Float64[Tensor, " f f"]
 
