@@ -23,6 +23,7 @@ class TaskName(StrEnum):
     classification = "classification"
     super_resolution = "super-resolution"
     denoising = "denoising"
+    translation = "translation"
 
 
 class Optimizer(StrEnum):
@@ -67,6 +68,10 @@ RATES = {
     (True, Optimizer.sgd): (0.01, 0.0),
 }
 """(Whether images are restored, optimizer) -> learning rate and weight decay; a dense network starts at twice it."""
+
+
+TRANSLATING = 2e-4
+"""The learning rate of generators and discriminators, as their papers have it; Adam's first beta is 0.5 then."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +231,11 @@ class Purpose:
         return self.task != TaskName.classification
 
     @property
+    def translates(self) -> bool:
+        """Whether pictures are of two kinds, and a discriminator trains beside the network."""
+        return self.task == TaskName.translation
+
+    @property
     def settings(self) -> dict[str, str]:
         """What a report must remember."""
         known = {"task": self.task.value, "scale": self.scale, "sigma": self.sigma}
@@ -240,6 +250,8 @@ class Purpose:
         """
         if not self.restores:
             return _classified(data, batch_size, channels, cut, look)
+        if self.translates:
+            return _translated(data, batch_size, channels, cut, look)
         from metaprune.data import load_images
 
         _refuse_labelled(look)
@@ -260,8 +272,9 @@ class Purpose:
 
     def load_test(self, data: str, batch_size: int | None, channels: int | None, look: Look) -> tuple[Ready, str]:
         """The data to measure on, and the name of their split."""
-        if not self.restores:
-            ready = _classified(data, batch_size, channels, Cut(), look)
+        if not self.restores or self.translates:
+            read = _translated if self.translates else _classified
+            ready = read(data, batch_size, channels, Cut(), look)
             return ready, "val" if ready.task.test is None else "test"
         from metaprune.data import load_test_images
 
@@ -292,6 +305,8 @@ class Purpose:
             "optimizer": optimizer.value,
             "weight_decay": decay if weight_decay is None else weight_decay,
         } | fields
+        if self.translates and optimizer == Optimizer.adamw:
+            usual, common = TRANSLATING, {"momentum": 0.5, "schedule": "linear"} | common
         tuned = Recipe(epochs, lr=usual if lr is None else lr, **common, **(after or {}))
         return Recipe(dense_epochs, lr=2 * usual, warmup=min(1.0, dense_epochs / 2), **common), tuned
 
@@ -302,6 +317,34 @@ class Purpose:
             return SuperResolution(train, val, test, scale=self.scale)
         assert self.sigma is not None
         return Denoising(train, val, test, sigma=self.sigma)
+
+
+def _translated(data: str, batch_size: int | None, channels: int | None, cut: Cut, look: Look) -> Ready:
+    """Pairs of pictures, and a discriminator of pairs."""
+    from metaprune.cli.errors import UsageError
+    from metaprune.data import load_pairs
+    from metaprune.models import PatchDiscriminator
+    from metaprune.train.adversarial import Adversarial
+
+    _refuse_labelled(look)
+    for option, value in (("--val-images", cut.val_images), ("--test", cut.test), ("--workers", look.workers)):
+        if value is not None:
+            raise UsageError(f"{option}: pairs of pictures have none; leave it out")
+    given = {"patch": cut.patch, "patches": cut.patches, "batch_size": batch_size, "val_share": look.val_share}
+    named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    enters = 3 if channels is None else channels
+    pairs = load_pairs(data, channels=(enters, 3), augment=look.augment, **named)
+    side = pairs.val.size
+    judge = PatchDiscriminator(enters + 3, layers=3 if side >= 64 else 1)
+    return Ready(
+        Adversarial(pairs.train, pairs.val, pairs.test, discriminator=judge),
+        f"{pairs.name} (pairs, patches of {side})",
+        (enters, side, side),
+        timed=1,
+        builds={"inputs": enters, "outputs": 3},
+        said=f"{pairs.pictures} pairs to train on; "
+        + ", ".join(f"{name.removeprefix('data.')}: {value}" for name, value in pairs.train.settings.items()),
+    )
 
 
 def _refuse_labelled(look: Look) -> None:

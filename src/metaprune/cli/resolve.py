@@ -44,9 +44,14 @@ __all__ = [
 
 def built_in() -> dict[str, dict[str, Callable[..., nn.Module]]]:
     """Task -> built-in name -> function that builds the network."""
-    from metaprune.models import DENOISING, MODELS, SUPER_RESOLUTION
+    from metaprune.models import DENOISING, MODELS, SUPER_RESOLUTION, TRANSLATION
 
-    return {"classification": MODELS, "super-resolution": SUPER_RESOLUTION, "denoising": DENOISING}
+    return {
+        "classification": MODELS,
+        "super-resolution": SUPER_RESOLUTION,
+        "denoising": DENOISING,
+        "translation": TRANSLATION,
+    }
 
 
 def task_of(name: str) -> str | None:

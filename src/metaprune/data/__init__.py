@@ -6,6 +6,7 @@ from metaprune.data.images import Images, load_images, load_test_images
 from metaprune.data.load import Data, DataError, load
 from metaprune.data.pairs import Patches, Whole
 from metaprune.data.text import Text, Tokens, load_text
+from metaprune.data.translations import Translations, load_pairs
 
 __all__ = [
     "Batches",
@@ -16,10 +17,12 @@ __all__ = [
     "Patches",
     "Text",
     "Tokens",
+    "Translations",
     "Whole",
     "load",
     "load_characters",
     "load_images",
+    "load_pairs",
     "load_test_images",
     "load_text",
 ]

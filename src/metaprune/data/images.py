@@ -139,14 +139,14 @@ def load_images(
         )
     if not (workers is None or whole(workers, 0, MOST_WORKERS)):
         raise DataError(f"images {name}: expected workers inside [0, {MOST_WORKERS}], got {workers!r}")
-    parts = {part: Path(folder) / part for part in PARTS if _is_folder(Path(folder) / part)}
+    parts = {part: Path(folder) / part for part in PARTS if is_folder(Path(folder) / part)}
     if parts and "train" not in parts:
         raise DataError(f"images {folder}: expected a subfolder named 'train' beside {', '.join(parts)}; rename it")
-    train = _found(parts.get("train", Path(folder)))
+    train = found_in(parts.get("train", Path(folder)))
     if "val" in parts:
         if val_share is not None:
             raise DataError(f"images {folder}: there is a subfolder val; leave val_share out, or take that away")
-        val, source = _found(parts["val"]), "a subfolder of its own"
+        val, source = found_in(parts["val"]), "a subfolder of its own"
     else:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
         held_out = max(1, round(share * len(train)))
@@ -157,9 +157,9 @@ def load_images(
     tested = Path(test) if test is not None else parts.get("test")
 
     least = WINDOW + 2 * scale  # SSIM needs a window inside the borders
-    folders = [_folder(train, patch, channels, scale), _folder(val[:val_images], least, channels, scale)]
+    folders = [checked(train, patch, channels, scale), checked(val[:val_images], least, channels, scale)]
     if tested is not None:
-        folders.append(_folder(_found(tested), least, channels, scale))
+        folders.append(checked(found_in(tested), least, channels, scale))
     memory = MEMORY
     for each in folders:
         memory = each.keep(memory)
@@ -196,7 +196,7 @@ def load_test_images(
     named(folder, "images", "a folder")
     scale, channels = _degradation(Path(folder).name, scale, sigma, channels)
     below = Path(folder) / "test"
-    found = _folder(_found(below if _is_folder(below) else Path(folder)), WINDOW + 2 * scale, channels, scale)
+    found = checked(found_in(below if is_folder(below) else Path(folder)), WINDOW + 2 * scale, channels, scale)
     found.keep(MEMORY)
     return Whole(found, sigma or 0.0, seed)
 
@@ -221,16 +221,16 @@ def _degradation(name: str, scale: int | None, sigma: float | None, channels: in
     return scale or 1, channels
 
 
-def _is_folder(folder: Path) -> bool:
+def is_folder(folder: Path) -> bool:
     try:
         return folder.is_dir()
     except OSError:  # a part of its name is longer than names can be
         return False
 
 
-def _found(folder: Path) -> list[Path]:
+def found_in(folder: Path) -> list[Path]:
     """All images of a folder, by name."""
-    if not _is_folder(folder):
+    if not is_folder(folder):
         raise DataError(f"images {folder}: there is no such folder")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
@@ -239,7 +239,7 @@ def _found(folder: Path) -> list[Path]:
     return [inside(path.absolute(), (root,), f"images {folder}") for path in paths]
 
 
-def _folder(paths: Sequence[Path], least: int, channels: int, scale: int) -> Folder:
+def checked(paths: Sequence[Path], least: int, channels: int, scale: int) -> Folder:
     """The images, once each is known to be one, and to have `least` pixels each way."""
     sizes = []
     for path in paths:

@@ -1,0 +1,116 @@
+"""Folders of pictures of two kinds: found, matched by name, cut to patches; and the command line over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from metaprune.data import DataError, load_pairs
+from metaprune.data.translations import Apart
+
+
+def fill(folder: Path, names: list[str], shade: int, size: tuple[int, int] = (24, 20)) -> None:
+    """Pictures of one grey each, which their names and the kind say."""
+    folder.mkdir(parents=True)
+    for place, name in enumerate(names):
+        Image.fromarray(np.full((*size, 3), shade + place, np.uint8)).save(folder / name)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    names = [f"{number}.png" for number in range(5)]
+    fill(tmp_path / "train" / "A", names, 10)
+    fill(tmp_path / "train" / "B", names, 110)
+    fill(tmp_path / "test" / "A", names[:2], 50)
+    fill(tmp_path / "test" / "B", names[:2], 150)
+    return tmp_path
+
+
+def levels(pictures: torch.Tensor) -> list[int]:
+    return (255 * pictures[:, 0, 0, 0]).round().int().tolist()
+
+
+def test_partners_come_together(root: Path) -> None:
+    pairs = load_pairs(root, patch=16, patches=9, batch_size=4, val_share=0.2)
+    batches = list(pairs.train)
+    assert [len(a) for a, _ in batches] == [4, 4, 1]
+    for a, b in [*batches, *pairs.val, *(pairs.test or ())]:
+        assert a.shape[1:] == b.shape[1:] == (3, 16, 16)
+        assert [level + 100 for level in levels(a)] == levels(b)
+    trained = {level for a, _ in batches for level in levels(a)}
+    held = {level for a, _ in pairs.val for level in levels(a)}
+    assert len(held) == 1
+    assert trained | held == set(range(10, 15))
+    assert not trained & held
+    assert pairs.test is not None
+    assert levels(next(iter(pairs.test))[0]) == [50, 51]
+
+
+@pytest.mark.parametrize("layout", ["train/A", "A", "trainA"])
+def test_layouts(tmp_path: Path, layout: str) -> None:
+    for kind, shade in (("A", 10), ("B", 110)):
+        fill(tmp_path / (layout[:-1] + kind), ["x.png", "y.png"], shade)
+    pairs = load_pairs(tmp_path, patch=8, patches=3, channels=(1, 3))
+    a, b = next(iter(pairs.train))
+    assert a.shape[1:] == (1, 8, 8)
+    assert b.shape[1:] == (3, 8, 8)
+
+
+def test_without_pairs(tmp_path: Path) -> None:
+    fill(tmp_path / "trainA", ["a.png", "b.png", "c.png"], 10)
+    fill(tmp_path / "trainB", ["x.png", "y.png", "z.png", "w.png"], 110, (30, 18))
+    pairs = load_pairs(tmp_path, paired=False, patch=8, patches=40, batch_size=40)
+    assert isinstance(pairs.train, Apart)
+    torch.manual_seed(0)
+    a, b = next(iter(pairs.train))
+    assert len({*zip(levels(a), levels(b), strict=True)}) > 3
+    assert pairs.train.settings["data.paired"] == "false"
+
+
+def partners_missing(root: Path) -> None:
+    (root / "train" / "B" / "3.png").unlink()
+
+
+def other_sizes(root: Path) -> None:
+    Image.new("RGB", (40, 40)).save(root / "train" / "B" / "3.png")
+
+
+def no_b(root: Path) -> None:
+    for path in (root / "train" / "B").iterdir():
+        path.unlink()
+    (root / "train" / "B").rmdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [(partners_missing, "3.png has no partner"), (other_sizes, "as large as its partner"), (no_b, "found one of them")],
+)
+def test_what_does_not_fit_is_named(root: Path, damage: Any, word: str) -> None:
+    damage(root)
+    with pytest.raises(DataError, match=word):
+        load_pairs(root, patch=16, patches=9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"patch": 0}, "patch"),
+        ({"channels": (2, 3)}, "channel"),
+        ({"val_share": 1.5}, "val_share"),
+        ({"patch": 99}, "small"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(root: Path, fields: dict[str, Any], word: str) -> None:
+    with pytest.raises(DataError, match=word):
+        load_pairs(root, **{"patch": 16, "patches": 9, **fields})
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="subfolders A and B"):
+        load_pairs(tmp_path)
