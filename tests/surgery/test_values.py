@@ -57,7 +57,7 @@ def test_an_objection_undoes_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that computes something else gets out, whatever the structure says."""
     model = Net()
     graph = mp.trace(model, X)
-    index = slicing._index
+    index = slicing.cropped
 
     def careless(model: nn.Module, graph: Any, kept: Any) -> nn.Module:
         small: Any = index(model, graph, kept)
@@ -65,7 +65,7 @@ def test_an_objection_undoes_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
             small.first.weight.data = small.first.weight.data.flip(0)
         return small
 
-    monkeypatch.setattr(slicing, "_index", careless)
+    monkeypatch.setattr(slicing, "cropped", careless)
     cut = carve(model, graph, mp.Plan({"first": (0, 3, 5)}))
     assert "differ from the masked network's" in cut.undone["first"]
     torch.testing.assert_close(cut.model(*X), model(*X))
