@@ -7,7 +7,9 @@ from torch import Tensor, nn
 import metaprune as mp
 from metaprune.graph.infer import infer
 from metaprune.graph.tensors import clone
+from metaprune.surgery.blame import Failure
 from metaprune.surgery.culprits import MOST_ATTEMPTS, Culprits
+from metaprune.surgery.slice import _Carving
 from metaprune.surgery.trial import trial
 
 
@@ -95,3 +97,54 @@ def test_trace_learns_what_a_line_holds_in_all_blocks() -> None:
     assert {name for name in graph.free if ".b" in name} == {f"{block}.b" for block in range(1, 5)}
     assert all("test_culprits.py:" in axis.fixed for name, axis in graph.axes.items() if ".a" in name and axis.fixed)
     assert not [name for name in graph.free if ".a" in name]
+
+
+def test_what_fails_together_is_suspected_together() -> None:
+    model = network(6)
+    names = [name for name in read(model).free if name.endswith((".b", ".a"))]
+    lines = [f"tensor {name}.weight is read differently" for name in names]
+    attempts = 0
+
+    def attempt(kept: object) -> nn.Module | str:
+        nonlocal attempts
+        attempts += 1
+        bad = [line for name, line in zip(names, lines, strict=True) if name in kept]  # type: ignore[operator]
+        return Failure(bad[0], others=bad[1:]) if bad else clone(model)
+
+    graph = read(model)
+    culprits = Culprits(graph, trial(graph).kept, attempt)
+    suspects = culprits.without_suspects(Failure(lines[0], others=lines[1:]))
+    assert {name for kind in suspects for name in kind} >= set(names)
+    assert attempts == 1
+
+
+def test_what_could_not_be_tried_any_more_is_whole_with_the_reason_it_was_suspected_for() -> None:
+    """Nothing of a plan is lost between what was cut and what was undone."""
+    model = network(3)
+    graph = read(model)
+    culprits = Culprits(graph, trial(graph).kept, lambda kept: "nobody knows why", most=2)
+    culprits.sort("nobody knows why")
+    assert culprits.undone.keys() == culprits.wanted.keys()
+    assert set(culprits.undone.values()) == {"nobody knows why"}
+
+
+def test_a_scale_that_cannot_be_made_up_for_is_told() -> None:
+    class Normed(nn.Module):
+        """Weights of a norm of their own, times the root of their size (as where magnitudes are kept)."""
+
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(8, channels) + 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.weight / self.weight.norm(dim=1, keepdim=True).add(0.1)
+            return x @ (weight * weight.shape[1] ** 0.5).t()
+
+    model = nn.Sequential(
+        nn.Linear(4, 6), Normed(6), nn.ReLU(), Normed(8), nn.ReLU(), Normed(8), nn.Linear(8, 2)
+    ).double()
+    graph = infer(model, (torch.zeros(2, 4).double(),)).graph
+    outcome = _Carving(model, graph).attempt(trial(graph).kept)
+    assert isinstance(outcome, Failure)
+    assert "make up for a scale" in outcome
+    assert mp.trace(model, (torch.zeros(2, 4).double(),)).free.keys() == {"5"}  # whose rows nobody's norm runs over

@@ -17,14 +17,17 @@ class Failure(str):
 
     Attributes:
         paths: The modules whose code it may have been: those of the class that failed.
+        others: What else went wrong in the same attempt, in words, each with its line.
     """
 
     paths: frozenset[str]
+    others: tuple[str, ...]
 
-    def __new__(cls, reason: str, paths: Iterable[str] = ()) -> Failure:
+    def __new__(cls, reason: str, paths: Iterable[str] = (), others: Iterable[str] = ()) -> Failure:
         """Words that know where they come from."""
         failure = super().__new__(cls, reason)
         failure.paths = frozenset(paths)
+        failure.others = tuple(others)
         return failure
 
 

@@ -23,6 +23,9 @@ __all__ = ["MOST_ATTEMPTS", "Culprits", "with_alike"]
 MOST_ATTEMPTS = 48
 """After so many, whatever has not been cut stays whole."""
 
+_LEAST_ATTEMPTS, _OPERATORS = 3, 10_000
+"""Of large networks fewer are made: as many as verify so many operators together, but some to bring suspects back."""
+
 _PLACE = re.compile(r"(?P<file>[^\s:'\"]+\.\w+):(?P<line>\d+)")
 _TENSOR = re.compile(r"tensor (?P<name>\S+) is")
 _FEW = 8  # of more axes alike, all are left whole where the first cannot be cut, and the others cannot together
@@ -43,6 +46,8 @@ class Culprits:
         accepted: What can be cut, together.
         model: The network with that cut; None before anything was.
         attempts: How many were made.
+        most: How many may be.
+        reasons: Axis -> why it was left whole at first.
     """
 
     graph: ChannelGraph
@@ -52,27 +57,39 @@ class Culprits:
     accepted: dict[str, tuple[int, ...]] = field(default_factory=dict)
     model: nn.Module | None = None
     attempts: int = 0
+    most: int = MOST_ATTEMPTS
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def sort(self, reason: str) -> None:
         """Sort all axes, where to cut all of them at once fails for `reason`."""
         suspects = self.without_suspects(reason)
+        operators = sum(len(one.operators) for one in self.graph.passes if one.like is None)
+        self.most = min(self.most, max(self.attempts + _LEAST_ATTEMPTS, _OPERATORS // max(operators, 1)))
         known = reason if len(suspects) == 1 else None  # with it all fails, without it all is well
         for kind in sorted(suspects, key=self.entries, reverse=True):
             self.try_again(kind, known)
+        for name in self.wanted.keys() - self.accepted.keys() - self.undone.keys():
+            self.undone[name] = self.reasons.get(name, reason)
 
     def without_suspects(self, reason: str) -> list[list[str]]:
         """Leave whole what is suspected, until the rest can be cut; returns the kinds that were left."""
         rest, suspects = _kinds(self.wanted), []
         while rest:
-            names = self.suspected(reason, [name for kind in rest for name in kind])
-            guilty = [kind for kind in rest if not names.isdisjoint(kind)] or rest[: -(-len(rest) // 2)]
+            among = [name for kind in rest for name in kind]
+            told: dict[str, str] = {}
+            for one in (str(reason), *_others(reason)) if _others(reason) else (reason,):
+                told |= {name: told.get(name, one) for name in self.suspected(one, among)}
+            guilty = [kind for kind in rest if not told.keys().isdisjoint(kind)] or rest[: -(-len(rest) // 2)]
             suspects += guilty
+            self.reasons |= {name: told.get(name, reason) for kind in guilty for name in kind}
             rest = [kind for kind in rest if kind not in guilty]
             outcome = self.cut([name for kind in rest for name in kind])
             if outcome is None:
                 return suspects
+            if self.attempts >= self.most:
+                break
             reason = outcome
-        return []  # not even a copy verifies
+        return []  # not even a copy verifies, or too much is at fault
 
     def try_again(self, kind: Sequence[str], reason: str | None = None) -> None:
         """Cut axes that play one part beside what can be cut already: all of them, those of one size, or some.
@@ -107,8 +124,10 @@ class Culprits:
 
     def cut(self, names: Iterable[str]) -> str | None:
         """Cut some axes: None where that verifies, and they are accepted, else what went wrong."""
-        if self.attempts >= MOST_ATTEMPTS:
-            return f"it was not tried: the cut had failed {MOST_ATTEMPTS} times by then"
+        names = list(names)
+        if self.attempts >= self.most:
+            left = (self.reasons[name] for name in reversed(names) if name in self.reasons)
+            return next(left, f"it was not tried: the cut had failed {self.most} times by then")
         self.attempts += 1
         kept = {name: self.wanted[name] for name in names}
         outcome = self.attempt(kept)
@@ -187,6 +206,10 @@ def _at(operators: Sequence[Operator], reason: str) -> set[int]:
         return inside
     before = [line for line in lines if place is not None and line <= int(place["line"])]
     return lines[max(before)] if before else set()
+
+
+def _others(reason: str) -> tuple[str, ...]:
+    return reason.others if isinstance(reason, Failure) else ()
 
 
 def _unknown(operator: Operator) -> list[Term]:

@@ -168,15 +168,17 @@ def make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> 
         Why it cannot be done, in words, or None where it was.
     """
     wanted: list[dict[str, Tensor]] = []
+    problems: dict[str, None] = {}
     for one, inference in zip(distinct(graph), cut, strict=True):
-        changes = scale_changes(one, inference.graph.passes[inference.place])
-        if isinstance(changes, str):
-            return changes
+        changes, lost = scale_changes(one, inference.graph.passes[inference.place])
+        problems |= dict.fromkeys(lost)
         here: dict[str, Tensor] = {}
         for change in changes if not any(tensor.is_meta for tensor in small.parameters()) else ():
             found = factors(inference, inference.nodes[change.index], change.argument, change.factor)
             if isinstance(found, str):
-                return f"{change.where}: {found}"
+                problems[f"{change.where}: {found}"] = None
+                continue
             here |= {name: here.get(name, 1.0) * scale for name, scale in found.items()}
         wanted.append(here)
-    return rescale(small, cut, wanted)
+    first, *others = problems or (None,)
+    return Failure(first, others=others) if first is not None else rescale(small, cut, wanted)

@@ -50,23 +50,25 @@ def training_of(model: nn.Module, evaluation: Call, export: bool = False) -> Tra
         export: Whether to export it in any case.
     """
     call = replace(evaluation, training=True)
+    by_chance = False
     if not export:
         try:
             with rehearsal(model, training=False) as actor, quiet():
                 steps = follow(actor, evaluation)
             with rehearsal(model, training=True) as actor, quiet():
                 before = drawn_so_far()
-                norms = switches(steps, follow(actor, call))
+                trained = follow(actor, call)
                 drew = drawn_so_far() != before
         except Exception:
             norms = None  # the export says what went wrong
-        if norms is not None and not (drew and is_by_chance(model, call)):
+        else:
+            norms = switches(steps, trained)
+            by_chance = (drew or norms is None) and is_by_chance(model, call, trained, drew)
+        if norms is not None and not by_chance:
             return Training(norms)
     try:
-        captured = with_its_chance(model, capture(model, call))
-        if captured.seed is None and not export and is_by_chance(model, call):
-            captured = replace(captured, seed=0)
-        return Training(captured=[captured])
+        captured = capture(model, call)
+        return Training(captured=[replace(captured, seed=0) if by_chance else with_its_chance(model, captured)])
     except TraceError as error:
         cause = error.__cause__ or error
         reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)

@@ -168,13 +168,14 @@ def _other_flow(old: Pass, new: Pass, pairs: Sequence[tuple[Operator, Operator]]
     return None if same(old.returned, new.returned) else "the network returns something else after the cut"
 
 
-def scale_changes(old: Pass, new: Pass) -> list[ScaleChange] | str:
-    """Numbers computed from a size that was cut, or in words which of them cannot be made up for."""
-    changes = []
+def scale_changes(old: Pass, new: Pass) -> tuple[list[ScaleChange], list[str]]:
+    """Numbers computed from a size that was cut; and in words those which cannot be made up for."""
+    changes: list[ScaleChange] = []
+    lost: list[str] = []
     place = {id(other): index for index, other in enumerate(new.operators)}
     pairs = _pairs(old, new)
     if isinstance(pairs, str):
-        return pairs
+        return [], [pairs]
     for one, other in pairs:
         factor, argument = 1.0, 0
         if one.scale is not None and other.scale is not None:
@@ -183,12 +184,13 @@ def scale_changes(old: Pass, new: Pass) -> list[ScaleChange] | str:
             argument = _SCALED.get(one.name, -1)
             only_the_first = one.scalars[1:] == other.scalars[1:] or argument == 0
             if argument < 0 or 0 in other.scalars[:1] or not only_the_first:
-                return f"{one.where} ({one.name}) computes a number from a size"
+                lost.append(f"{one.where} ({one.name}) computes a number from a size")
+                continue
             factor = one.scalars[0] / other.scalars[0]
             factor = 1 / factor if one.name == "aten.div" else factor
         if factor != 1.0:
             changes.append(ScaleChange(place[id(other)], argument, factor, one.where))
-    return changes
+    return changes, lost
 
 
 def _ratio(old: Term, new: Term) -> float:
