@@ -49,7 +49,7 @@ def test_copies_are_fused(name: str) -> None:
         assert apart(one, one.graph, originals, method) < 1e-9, said
 
 
-@pytest.mark.parametrize("name", networks(families=4))
+@pytest.mark.parametrize("name", networks(families=8))
 def test_any_number_of_copies(name: str) -> None:
     """Of one channel more copies than of another: each copy goes to its original, the nearest that stays."""
     one = case(name)
@@ -86,7 +86,7 @@ def test_the_cut_of_a_fused_copy_is_the_network() -> None:
         assert oracle.counted_params(small) < oracle.counted_params(copies)
 
 
-@pytest.mark.parametrize("name", networks(families=4))
+@pytest.mark.parametrize("name", networks(families=8))
 def test_two_networks_that_differ_by_the_order_of_their_channels_are_one(name: str) -> None:
     """Averaged with a copy whose channels changed places, a network computes what it did; also by another share."""
     one = case(name)
@@ -95,3 +95,18 @@ def test_two_networks_that_differ_by_the_order_of_their_channels_are_one(name: s
     other = oracle.permute(one.model, one.graph, orders)
     both = mp.fuse(one.model, other, one.args, one.kwargs, graph=one.graph, share=0.3)
     assert oracle.distance(one.run(one.model), one.run(both)) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["vgg", "vit"])
+def test_renumbering_channels_changes_nothing(name: str) -> None:
+    """Wherever the channels stand, the same are fused into the same."""
+    one = case(name)
+    generator = torch.Generator().manual_seed(3)
+    orders = {axis: torch.randperm(found.size, generator=generator) for axis, found in one.graph.free.items()}
+    other = oracle.permute(one.model, one.graph, {axis: order.tolist() for axis, order in orders.items()})
+    plan = oracle.half(one.graph)
+    moved = mp.Plan({axis: sorted(orders[axis].argsort()[list(kept)].tolist()) for axis, kept in plan.kept.items()})
+    for method in (IntraFusion(), IntraFusion.published()):
+        first = one.run(mp.mask(method.fused(one.model, one.graph, plan), one.graph, plan))
+        second = one.run(mp.mask(method.fused(other, one.graph, moved), one.graph, moved))
+        assert oracle.distance(first, second) < 1e-9

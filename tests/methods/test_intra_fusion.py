@@ -1,16 +1,28 @@
 """Intra-Fusion: transport against brute force, matrices by hand, options, and a pruning from end to end."""
 
+import copy
 import importlib.util
 import itertools
+from functools import cache, partial
 
 import pytest
 import torch
+from torch import nn
 
 import metaprune as mp
+from metaprune.cost.latency import latencies
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.intra_fusion.features import features
 from metaprune.methods.intra_fusion.transport import distances, handed_on, nearest, transported
+from metaprune.session import measuring
 from tests.methods import small
+
+
+@cache
+def dense() -> nn.Module:
+    """With fresh weights: what is asked here is the same of trained ones."""
+    torch.manual_seed(0)
+    return small.Small().eval()
 
 
 def test_transport_is_the_best_of_all_matchings() -> None:
@@ -59,7 +71,7 @@ def test_projection_hands_on_as_much_as_there_is() -> None:
 
 def test_features_are_what_a_norm_shows() -> None:
     """The scale of rows before a batch norm says nothing, nor does the convolution's bias; the norm's bias does."""
-    model = small.network()
+    model = copy.deepcopy(dense())
     graph = mp.trace(model, small.EXAMPLE)
     before = features(model, graph, "producers")
     with torch.no_grad():
@@ -102,7 +114,7 @@ def test_the_absence_of_pot_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_ranking_decides_and_is_asked_what_it_asks() -> None:
-    model, task = small.network(), small.task()
+    model, task = dense(), small.task()
     graph, budget = mp.trace(model, small.EXAMPLE), mp.Budget(macs=0.5, multiple_of=1)
     ranking = mp.Taylor(batches=2)
     method = mp.IntraFusion(ranking)
@@ -115,9 +127,10 @@ def test_a_ranking_decides_and_is_asked_what_it_asks() -> None:
 
 
 @pytest.mark.parametrize("recalibrate", [True, False])
-def test_pruning(recalibrate: bool) -> None:
+def test_pruning(recalibrate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """From end to end: the figure before the cut is the dense network's; statistics are measured anew where asked."""
-    model = small.network()
+    monkeypatch.setattr(measuring, "latencies", partial(latencies, seconds=0.005))
+    model = dense()
     method = mp.IntraFusion(recalibrate=recalibrate)
     result = mp.prune(
         model,
@@ -139,7 +152,7 @@ def test_pruning(recalibrate: bool) -> None:
 
 
 def test_two_networks_must_be_of_one_architecture() -> None:
-    one = small.network()
+    one = dense()
     wider = small.Small()
     wider.head = torch.nn.Linear(24, 4)
     with pytest.raises(MetapruneError, match=r"head\.weight"):
@@ -152,7 +165,7 @@ def test_two_networks_must_be_of_one_architecture() -> None:
 
 def test_networks_pruned_to_equal_widths_are_fused() -> None:
     """Each network's own channels stay, as many of both."""
-    networks = [small.network(), small.Small().eval()]
+    networks = [dense(), small.Small().eval()]
     graph = mp.trace(networks[0], small.EXAMPLE)
     method, budget = mp.IntraFusion(mp.Uniform()), mp.Budget(macs=0.5, multiple_of=1)
     cut = []
