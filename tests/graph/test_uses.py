@@ -188,3 +188,24 @@ def test_a_square_weight_of_which_it_is_unclear_leaves_its_axis_unabsorbed() -> 
     [(axis, why)] = graph.unabsorbed.items()
     assert "computed" in why or "any of two dimensions of square" in why
     assert axis in graph.free
+
+
+class Chain(nn.Module):
+    """A product of three matrices, the first and the last of which are weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 6), nn.Linear(3, 4)
+        self.left, self.right = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.randn(4, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        middle = (self.first(x)[:, :, None] * self.second(x)[:, None]).sum(0)
+        return torch.linalg.multi_dot([self.left, middle, self.right])
+
+
+def test_both_ends_of_a_chain_read() -> None:
+    graph = traced(Chain(), 5, 3)
+    found = roles(graph)
+    assert found["left:1"] == {"first reads"}
+    assert found["right:0"] == {"second reads"}
+    assert graph.unabsorbed == {}

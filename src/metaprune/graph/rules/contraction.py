@@ -181,6 +181,8 @@ def chain(call: Call) -> Dims:
         unify(left[-1], right[0])
         call.macs.append((*left[:-1], *right))
         call.reads[f"{argument}.{place}"] = (0,)
+        before = call.of(call[argument][place - 1])
+        call.sums[f"{argument}.{place - 1}"] = {len(before) - 1: before[-1]}
         left = (*left[:-1], *right[1:])
     return left
 
