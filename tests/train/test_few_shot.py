@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import metaprune as mp
+from metaprune.methods.saliency import gate_gradients
 from metaprune.train.few_shot import Episodes, Inner, interval, predicted, reptile
 from metaprune.train.scores import scores
 from metaprune.train.stepping import Training
@@ -275,6 +276,26 @@ def test_a_learner_is_pruned() -> None:
     )
     assert result.report.pruned.macs <= 0.6 * result.report.dense.macs
     assert "± (95 %)" in result.report.pruned.further
+
+
+def test_rankings_ask_for_the_loss_of_tasks() -> None:
+    """Their gates have gradients: those of the mean loss before anybody adapts, by hand."""
+    model, to_do = net().eval(), task()
+    graph = mp.trace(model, (torch.zeros(2, 4),))
+    batches = [next(iter(to_do.train))]
+    (axis,) = graph.free
+    found = gate_gradients(model, graph, replace(to_do, train=batches), 1)[axis]
+    tasks = zip(*batches[0][:2], strict=True)
+    torch.stack([F.cross_entropy(model(shown), labels) for shown, labels in tasks]).mean().backward()
+    expected = torch.zeros(16)
+    for name, parameter in model.named_parameters():
+        for dim, term in enumerate(graph.tensors[name]):
+            if getattr(term, "name", "") == axis:
+                assert parameter.grad is not None
+                change = (parameter * parameter.grad).detach().movedim(dim, 0)
+                expected += change.reshape(16, -1).sum(1)
+    assert found.abs().max() > 1e-3
+    torch.testing.assert_close(found[0].float(), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,8 @@ def reptile(
 ) -> Tensor:
     """A step of Reptile, as `mp.Task(step=…)` wants it: its gradient is theta - mean theta_b.
 
-    The number that it has, for the report, is the mean loss of the tasks' last inner steps.
+    The number that it has, for the report, is the mean loss of the tasks' last inner steps. Where only gradients are
+    asked, as rankings do, it is the tasks' mean loss before they adapt.
 
     Args:
         training: What a step is given.
@@ -172,6 +173,9 @@ def reptile(
         inner: How the network adapts.
         project: See `Inner.adapted`.
     """
+    if not isinstance(training.network, nn.Module):  # somebody asks for gradients at weights of his own
+        tasks = zip(*batch[:2], strict=True)
+        return torch.stack([F.cross_entropy(training.network(shown), labels) for shown, labels in tasks]).mean()
     module = training.module
     theta = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     totals = {name: torch.zeros_like(parameter) for name, parameter in theta.items()}
