@@ -208,8 +208,9 @@ class Breaks:
             yield batch
 
 
-@pytest.mark.parametrize("channels", [False, True])
-@pytest.mark.parametrize("stop", [13, 25, 33])  # in dense, sparse and relaxed phases
+@pytest.mark.parametrize(
+    ("channels", "stop"), [(False, 13), (False, 25), (True, 25)]
+)  # in a relaxed phase, in a sparse one
 def test_killed_it_goes_on_to_the_same_bits(tmp_path: Path, traced: Any, channels: bool, stop: int) -> None:
     graph = traced[1] if channels else None
     task, recipe = small.task(), small.recipe(3)
