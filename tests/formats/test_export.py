@@ -6,6 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import onnx as plain_onnx
 import onnxruntime
 import pytest
 import torch
@@ -151,3 +152,151 @@ def test_packages_that_are_not_there_are_named(monkeypatch):
     assert lacking("a.pt2") == lacking(Path("a.onnx")) == []
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else name)
     assert lacking("a.onnx") == ["onnxruntime"]
+
+
+class Sentences(nn.Module):
+    """Tokens and a mask, of any length."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+    def forward(self, ids, mask):
+        return self.head(self.words(ids)) * mask[..., None]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_sizes_of_pictures_stay_open(tmp_path, suffix):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    path = export(model, (torch.randn(1, 3, 12, 12),), tmp_path / f"net.{suffix}", open_sizes="all")
+    for shape in ((1, 3, 12, 12), (2, 3, 9, 20)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(run(path, (x,))[0], model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_of_sequences_stay_open_together(tmp_path):
+    model = Sentences().eval()
+    example = (torch.randint(0, 20, (2, 5)), torch.ones(2, 5))
+    path = export(model, example, tmp_path / "net.onnx", open_sizes="all")
+    shapes = {x.name: x.shape for x in onnxruntime.InferenceSession(path).get_inputs()}
+    assert shapes == {"ids": ["batch", "ids_1"], "mask": ["batch", "ids_1"]}
+    longer = (torch.randint(0, 20, (3, 7)), torch.rand(3, 7))
+    torch.testing.assert_close(run(path, longer)[0], model(*longer), rtol=1e-4, atol=1e-4)
+
+
+def test_a_size_that_the_network_has_one_of_stays(tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).eval()
+    path = export(model, (torch.randn(1, 3, 4, 4),), tmp_path / "net.onnx", open_sizes="all")
+    assert onnxruntime.InferenceSession(path).get_inputs()[0].shape == ["batch", 3, 4, 4]
+    path = export(model, (torch.randn(1, 3, 4, 4),), tmp_path / "net.onnx", open_sizes="none")
+    assert onnxruntime.InferenceSession(path).get_inputs()[0].shape == [1, 3, 4, 4]
+
+
+def test_names_opset_and_half_precision(tmp_path):
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), torch.randn(1, 3, 8, 8)
+    path = export(model, (x,), tmp_path / "a.onnx", inputs=("images",), outputs=("map",), opset=20, half=True)
+    session = onnxruntime.InferenceSession(path)
+    assert [(i.name, i.type) for i in session.get_inputs()] == [("images", "tensor(float16)")]
+    assert [(o.name, o.type) for o in session.get_outputs()] == [("map", "tensor(float16)")]
+    assert [one.version for one in plain_onnx.load(path).opset_import if one.domain == ""] == [20]
+    assert x.dtype == next(model.parameters()).dtype == torch.float32
+    (y,) = run(export(model, (x,), tmp_path / "a.pt2", half=True), (x.half(),))
+    assert y.dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"open_sizes": "some"}, "expected open_sizes 'none', 'batch', 'all', got 'some'"),
+        ({"inputs": "images"}, "expected inputs as different names"),
+        ({"outputs": ("a", "a")}, "expected outputs as different names"),
+        ({"opset": 0}, "expected opset as a whole number from 1"),
+        ({"opset": 3}, "net.onnx"),
+    ],
+)
+def test_wishes_that_are_none(tmp_path, words, said):
+    with pytest.raises(ExportError, match=said):
+        export(nn.Linear(2, 3), (torch.randn(2, 2),), tmp_path / "net.onnx", **words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_belong_to_onnx(tmp_path):
+    with pytest.raises(ExportError, match=r"belong to \.onnx"):
+        export(nn.Linear(2, 3), (torch.randn(2, 2),), tmp_path / "net.pt2", inputs=("x",))
+
+
+class Boxes(nn.Module):
+    """Scores and boxes, and a tail that hangs on their values."""
+
+    def __init__(self, tail):
+        super().__init__()
+        self.head, self.tail = nn.Conv2d(3, 5, 3), tail
+
+    def forward(self, x):
+        rows = self.head(x).flatten(2).transpose(1, 2)[0]
+        return self.tail(rows)
+
+
+def above(rows):
+    keep = rows[:, 4] > 0
+    return rows[keep, :4], rows[keep, 4]
+
+
+def one_by_one(rows):
+    left, kept = rows[:, 4].argsort(descending=True), []
+    while len(left):
+        kept.append(left[0])
+        left = left[(rows[left] - rows[left[0]]).abs().sum(1) > 0.5]
+    return torch.stack(kept)
+
+
+def test_a_tail_that_hangs_on_values_is_written_where_it_can_be(tmp_path):
+    model = Boxes(above).eval()
+    path = export(model, (torch.randn(1, 3, 8, 8),), tmp_path / "net.onnx")
+    for _ in range(3):
+        x = torch.randn(1, 3, 8, 8)
+        for got, expected in zip(run(path, (x,)), model(x), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tail_that_cannot_be_written_says_what_to_wrap(tmp_path, capfd):
+    with pytest.raises(ExportError, match=r"test_export\.py:\d+ decides by the values.*\s.*Wrap what comes before it"):
+        export(Boxes(one_by_one), (torch.randn(1, 3, 8, 8),), tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def weights_beside(monkeypatch):
+    """Weights beside the file, as beyond 2 GB."""
+    whole = torch.onnx.ONNXProgram.save
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", lambda self, path: whole(self, path, external_data=True))
+
+
+def test_weights_beside_a_file_are_replaced_only_where_they_are_ours(tmp_path, weights_beside):
+    model, x, path = nn.Linear(64, 64).eval(), torch.randn(2, 64), tmp_path / "net.onnx"
+    beside = tmp_path / "net.onnx.data"
+    beside.write_bytes(b"of others")
+    with pytest.raises(ExportError, match=r"net\.onnx\.data was not written by metaprune; move it away"):
+        export(model, (x,), path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {beside.name: b"of others"}
+    beside.unlink()
+    for _ in range(2):
+        export(model, (x,), path)
+    torch.testing.assert_close(run(path, (x,))[0], model(x))
+    before = path.read_bytes()
+    beside.write_bytes(beside.read_bytes()[::-1])
+    with pytest.raises(ExportError, match="was not written by metaprune"):
+        export(model, (x,), path)
+    assert path.read_bytes() == before
+
+
+def test_weights_of_ours_that_are_no_longer_needed_go(tmp_path, monkeypatch):
+    model, x, path = nn.Linear(64, 64).eval(), torch.randn(2, 64), tmp_path / "net.onnx"
+    whole = torch.onnx.ONNXProgram.save
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.onnx.ONNXProgram, "save", lambda self, at: whole(self, at, external_data=True))
+        export(model, (x,), path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "net.onnx.data"]
+    export(model, (x,), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]

@@ -551,6 +551,13 @@ def export(
     sizes: Input = None,
     classes: Classes = None,
     scale: Scale = None,
+    open_sizes: Annotated[
+        str, typer.Option("--open", help="Sizes of the inputs that stay open: batch, all (pictures, sequences), none.")
+    ] = "batch",
+    inputs: Annotated[list[str] | None, typer.Option("--input-name", help="Names of inputs, in order (ONNX).")] = None,
+    outputs: Annotated[list[str] | None, typer.Option("--output-name", help="Names of outputs (ONNX).")] = None,
+    opset: Annotated[int | None, typer.Option(help="Version of ONNX's operators.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Weights and inputs of half precision.")] = False,
     config: Config = None,
 ) -> None:
     """Write a network as ONNX or as an exported program, checked against the module."""
@@ -561,7 +568,18 @@ def export(
     known = known_of(model, pruned, sizes, classes, scale)
     net = _built(model, weights, pruned, known.builds)
     args, kwargs = known.example(net)
-    console().print(f"wrote {write(net.eval(), args, to, kwargs)}, equal to the module")
+    written = write(
+        net.eval(),
+        args,
+        to,
+        kwargs,
+        open_sizes=open_sizes,  # type: ignore[arg-type]  # which it checks
+        inputs=inputs or (),
+        outputs=outputs or (),
+        opset=opset,
+        half=half,
+    )
+    console().print(f"wrote {written}, equal to the module")
 
 
 @app.command()

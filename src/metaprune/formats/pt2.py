@@ -8,12 +8,19 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["NEEDS", "run", "write"]
+from metaprune.formats.labels import Labels
+
+__all__ = ["NEEDS", "ours", "run", "write"]
 
 NEEDS: tuple[str, ...] = ()
 
 
-def write(program: ExportedProgram, path: Path) -> None:
+def ours(path: Path) -> bool:
+    """Whether metaprune wrote the weights beside a file; this format has none."""
+    return False
+
+
+def write(program: ExportedProgram, path: Path, labels: Labels) -> None:
     """Saves the program, less its example inputs: they alone would be pickled, and nobody needs them."""
     program.example_inputs = None
     torch.export.save(program, path)
