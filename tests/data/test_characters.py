@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metaprune.data import DataError, load_characters
+from metaprune.data import DataError, characters, load_characters
 
 
 def drawing(path: Path, shade: int) -> None:
@@ -81,6 +81,14 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "one" / "class" / "1.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="cannot be read as an image"):
         load_characters(tmp_path / "one")
+
+
+def test_a_picture_in_a_zip_has_a_size_that_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would unpack to is looked at before it is unpacked."""
+    archive = zipped(alphabets(tmp_path / "omniglot"), tmp_path / "all.zip")
+    monkeypatch.setattr(characters, "LARGEST", 10)
+    with pytest.raises(DataError, match="is too large"):
+        load_characters(archive)
 
 
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
