@@ -1,0 +1,212 @@
+"""How well are times foretold, and are budgets in time met? For some networks, batches and precisions.
+
+Run `python benchmarks/clock.py --out clock.jsonl` on an idle machine; `--only resnet20 --batch 32 --precision 32-true`
+is its smallest part. What is in the file already is not done again. One thread is timed, by its own clock, the least of
+interleaved rounds, so that what else runs matters least; on a busy machine the figures mean nothing all the same.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from networks import NETWORKS
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.cost import stopwatch
+from metaprune.cost.budget import Allocation
+from metaprune.cost.clock import Clock
+from metaprune.cost.latency_form import NANOSECONDS, Anchor, LatencyForm
+from metaprune.graph import tensors
+from metaprune.graph.errors import BudgetError
+from metaprune.methods.saliency import group_norms
+from metaprune.models import MODELS
+from metaprune.surgery.resized import Resized
+from metaprune.timing import form_of
+
+CUTS = 12
+SPEEDS = (1.4, 2.0)
+CPU = torch.device("cpu")
+
+
+class Subject(NamedTuple):
+    """A network and one example of its input."""
+
+    build: Callable[[], nn.Module]
+    example: Callable[[], Tensor]
+
+
+SUBJECTS = {
+    "resnet20": Subject(lambda: MODELS["resnet20"](), lambda: torch.randn(1, 3, 32, 32)),
+    "mobilenet_v2": Subject(lambda: MODELS["mobilenet_v2"](pixels=64), lambda: torch.randn(1, 3, 64, 64)),
+    "edsr": Subject(lambda: MODELS["edsr"](), lambda: torch.randn(1, 3, 32, 32)),
+    "vit": Subject(lambda: MODELS["vit"](), lambda: torch.randn(1, 3, 32, 32)),
+    "resnet50": Subject(NETWORKS["ResNet-50"].build, NETWORKS["ResNet-50"].example),
+}
+
+
+def least_times(networks: Sequence[nn.Module], x: Tensor, precision: str, rounds: int) -> list[float]:
+    """For each network the least time of a pass in ms, over rounds forwards and backwards through them."""
+
+    def forward(network: nn.Module) -> Callable[[], Any]:
+        network = tensors.clone(network).eval()
+
+        def run() -> None:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+                network(x)
+
+        return run
+
+    runs = [forward(network) for network in networks]
+    best = [float("inf")] * len(runs)
+    for turn in range(rounds):
+        for place in range(len(runs))[:: -1 if turn % 2 else 1]:
+            best[place] = min(best[place], stopwatch.least(runs[place], CPU, time.thread_time))
+    return best
+
+
+def draws(allocation: Allocation, count: int) -> Iterator[dict[str, int]]:
+    """Random widths, each network with a least share of its own."""
+    draw = random.Random(0)
+    for _ in range(count):
+        low = draw.uniform(0.1, 0.8)
+        yield {a: lane.nearest(draw.uniform(low, 1.0)) for lane in allocation.lanes.values() for a in lane.axes}
+
+
+def errors(foretold: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
+    """The mean and the largest error in percent."""
+    off = [100 * abs(said / is_ - 1) for said, is_ in zip(foretold, measured, strict=True)]
+    return {"mean": statistics.mean(off), "most": max(off)}
+
+
+def through(values: Sequence[float], anchors: tuple[float, float]) -> list[float]:
+    """The straight line through the first two values' times, at all the others."""
+    slope = (anchors[0] - anchors[1]) / (values[0] - values[1])
+    return [anchors[0] + slope * (value - values[0]) for value in values[2:]]
+
+
+def measure(name: str, batch: int, precision: str, rounds: int) -> dict[str, Any]:
+    """One row of the page."""
+    torch.manual_seed(0)
+    model, x = SUBJECTS[name].build().eval(), SUBJECTS[name].example()
+    graph = mp.trace(model, (x,))
+    clock = Clock(batch=batch, precision=precision, threads=1)
+    begun = time.process_time()
+    form = form_of(model, graph, clock)
+    seconds = time.process_time() - begun
+    begun = time.process_time()
+    plain = Clock(batch=batch, precision=precision, threads=1)
+    plain.operators(graph, graph.inferences[0])
+    again = time.process_time() - begun
+
+    (inputs,), _ = clock.inputs((x,), {})
+    resized, loosest = Resized(model, graph), Allocation(graph, mp.Budget(macs=1.0))
+    widths = [{}, loosest.least, *draws(loosest, CUTS)]
+    plans = [mp.Plan({axis: range(width) for axis, width in one.items()}) for one in widths]
+    times = least_times([resized.copy(plan) for plan in plans], inputs, precision, rounds)
+    anchored = LatencyForm(graph, form.sum, [Anchor(one, ms) for one, ms in zip(widths[:2], times[:2], strict=True)])
+    macs = through([mp.macs(graph, plan) for plan in plans], (times[0], times[1]))
+    row = {
+        "network": name,
+        "batch": batch,
+        "precision": precision,
+        "ms": times[0],
+        "least ms": times[1],
+        "points": clock.table.measured,
+        "table s": seconds,
+        "again s": again,
+        "form": errors([anchored.at(one) / NANOSECONDS for one in widths[2:]], times[2:]),
+        "macs": errors(macs, times[2:]),
+    }
+    for speed in SPEEDS:
+        row[f"speed {speed}"] = met(model, graph, resized, anchored, inputs, precision, speed, rounds)
+    return row
+
+
+def met(
+    model: nn.Module,
+    graph: mp.ChannelGraph,
+    resized: Resized,
+    form: LatencyForm,
+    x: Tensor,
+    precision: str,
+    speed: float,
+    rounds: int,
+) -> dict[str, float] | None:
+    """The error of a budget in percent for two rankings, set right once by the result; None where it cannot be met."""
+    generator = torch.Generator().manual_seed(0)
+    rankings = {
+        "magnitude": group_norms(model, graph),
+        "random": {name: torch.rand(axis.size, generator=generator) for name, axis in graph.free.items()},
+    }
+    found: dict[str, float] = {}
+    for name, scores in rankings.items():
+        now = form
+        for _ in range(2):
+            try:
+                begun = time.process_time()
+                plan = Allocation(graph, mp.Budget(speedup=speed).on(now)).plan(scores)
+                found["plan s"] = time.process_time() - begun
+            except BudgetError:
+                return None
+            dense, ms = least_times([model, resized.copy(plan)], x, precision, rounds)
+            sizes = {axis: one.size for axis, one in graph.free.items()}
+            now = now.through(Anchor(sizes | plan.widths, ms * form.anchors[0].ms / dense))
+            found[name] = 100 * (ms * speed / dense - 1)
+    return found
+
+
+def page(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a table in Markdown."""
+
+    def budget(found: dict[str, float] | None) -> str:
+        return "cannot" if found is None else f"{found['magnitude']:+.1f}, {found['random']:+.1f}"
+
+    lines = [
+        "| network | batch | precision | dense, smallest (ms) | table (s), again | form: mean, largest error (%) "
+        "| MACs | 1.4× as fast: missed by (%) | 2× |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {row['network']} | {row['batch']} | {row['precision']} | {row['ms']:.3g}, {row['least ms']:.3g} "
+        f"| {row['table s']:.0f}, {row['again s']:.1f} | {row['form']['mean']:.1f}, {row['form']['most']:.1f} "
+        f"| {row['macs']['mean']:.1f}, {row['macs']['most']:.1f} "
+        f"| {budget(row['speed 1.4'])} | {budget(row['speed 2.0'])} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Does what is not in the file yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("clock.jsonl"))
+    parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
+    parser.add_argument("--precision", nargs="+", default=["32-true", "bf16-mixed"])
+    parser.add_argument("--rounds", type=int, default=8)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []
+    rows = [json.loads(line) for line in lines]
+    done = {(row["network"], row["batch"], row["precision"]) for row in rows}
+    for name in options.only:
+        for batch in options.batch:
+            for precision in options.precision:
+                if (name, batch, precision) not in done:
+                    row = measure(name, batch, precision, options.rounds)
+                    rows.append(row)
+                    with options.out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(page([row]).splitlines()[-1], flush=True)  # noqa: T201
+    print(page(rows))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
