@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from metaprune.saving import save as save
     from metaprune.session.pruning import prune as prune
     from metaprune.session.result import Result as Result
+    from metaprune.surgery.files import slice_files as slice_files
     from metaprune.surgery.mask import mask as mask
     from metaprune.surgery.optimizer import carry as carry
     from metaprune.surgery.recalibrate import recalibrate as recalibrate
@@ -103,6 +104,7 @@ _HOME = {
     "save": "saving",
     "scores": "deciding",
     "slice": "surgery.slice",
+    "slice_files": "surgery.files",
     "sparsify": "zeros.sparsify",
     "trace": "surgery.trace",
 }
