@@ -130,8 +130,8 @@ def _scales(graph: ChannelGraph, plan: Plan) -> dict[str, Tensor]:
             continue
         if (odd := next((operator for operator in inference.operators if operator.computed), None)) is not None:
             raise PlanError(
-                f"slice_files: {odd.where} ({odd.name}) computes with a number that may hang on a size, and files do not "
-                "say how; cut the network in memory, by mp.slice"
+                f"slice_files: {odd.where} ({odd.name}) computes with a number that may hang on a size, and files "
+                "do not say how; cut the network in memory, by mp.slice"
             )
         here: dict[str, Tensor] = {}
         for operator, node in zip(inference.operators, inference.nodes, strict=True):
