@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassF1Score
 
 import metaprune as mp
@@ -33,6 +34,7 @@ from metaprune.methods.graph_metanetwork import Direct, Imitate, Metanetwork, me
 from metaprune.methods.graph_metanetwork.learning.area import metrics
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks
 from metaprune.methods.method import Method, Problem
+from metaprune.models import BothWays, PatchDiscriminator, ResidualGenerator
 from metaprune.session import measuring
 from metaprune.train import Recipe, Task, Training, engine
 from metaprune.train.few_shot import Inner
@@ -353,6 +355,29 @@ def partners(device: torch.device) -> Any:
     model = convolutional()
     mp.fit(model, taught, recipe(device, 1), progress=False)
     return [*found, model.state_dict(), mp.evaluate(model, whole.val, whole, recipe(device))]
+
+
+@check
+def translation(device: torch.device) -> Any:
+    """Two generators in one, discriminators that remember pictures, and a distance of features."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(6, 2, 1, 16, 16, generator=generator)
+    batches = DataLoader(TensorDataset(pictures[:, 0], pictures[:, 1]), batch_size=2)
+    torch.manual_seed(3)
+    forth, back = (ResidualGenerator(1, 1, width=4, blocks=1) for _ in range(2))
+    judge, features = PatchDiscriminator(1, width=4, layers=1), nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU())
+    goal = mp.Adversarial(batches, batches, discriminator=judge, back="both", features=features, pool=3)
+    model, args = BothWays(forth, back), (pictures[:2, 0], pictures[:2, 1])
+    result = mp.prune(
+        model,
+        args,
+        method=mp.DHP.generator(),
+        budget=mp.Budget(macs=0.6, multiple_of=1),
+        task=goal,
+        recipe=recipe(device),
+        progress=False,
+    )
+    return result.plan.kept, result.model.state_dict(), *(one.state_dict() for one in result.partners.values())
 
 
 class Breaks:
