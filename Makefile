@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow browser check bench gpu docs clean
+.PHONY: help demo test test-slow browser check bench mutants gpu docs clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -31,6 +31,9 @@ check: $(VENV)/dev.stamp  ## style, types, and which way the imports point
 bench: $(VENV)/bench.stamp  ## time what the documentation quotes
 	$(BIN)/python benchmarks/alignment.py
 	$(BIN)/python benchmarks/against_torch_pruning.py
+
+mutants: $(VENV)/mutants.stamp  ## put faults into the code, and see which ones the tests catch (hours; goes on where it stopped)
+	$(BIN)/python -m benchmarks.mutants
 
 gpu: $(VENV)/dev.stamp  ## what only a GPU can show, in at most 8 minutes (DATA=… for CIFAR-10)
 	$(BIN)/python benchmarks/gpu.py $(if $(DATA),--data $(DATA))

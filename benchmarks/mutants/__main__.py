@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.mutants.cover import Cover
+from benchmarks.mutants.asked import Cover
 from benchmarks.mutants.faults import faults
 from benchmarks.mutants.page import page
 from benchmarks.mutants.trying import ROOT, Place, Verdict, Warm, imported
@@ -44,15 +44,16 @@ def sampled(count: int, seed: int) -> list[Place]:
     return all_of_them[:count]
 
 
-def covered() -> Cover:
-    """The map of lines and tests, made by one run of the suite where there is none for the code as it is."""
+def covered(tests: Sequence[str]) -> Cover:
+    """The map of lines and tests, made by one run of the tests where there is none for the code as it is."""
     files = sorted(file for part in ("src", "tests") for file in (ROOT / part).rglob("*.py"))
-    state = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    contents = [*(file.read_bytes() for file in files), *(name.encode() for name in tests)]
+    state = hashlib.sha256(b"".join(contents)).hexdigest()[:12]
     folder = FOLDER / f"cover-{state}"
     if not (folder / "whole").exists():
-        print("which test runs which line: one run of the suite", flush=True)
+        print("which test runs which line: one run of the tests", flush=True)
         environment = os.environ | {"COVER_INTO": str(folder)}
-        arguments = ["-q", "-p", "benchmarks.mutants.cover"]
+        arguments = ["-q", "-p", "benchmarks.mutants.cover", *tests]
         subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=environment, check=False)
         (folder / "whole").touch()
     return Cover(folder)
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=40.0, help="of processor time that one fault's tests may take")
+    parser.add_argument("--tests", nargs="+", default=["tests"], help="files and folders of the tests to ask")
     parser.add_argument("--only", default="", help="files with this in their path")
     parser.add_argument("--again", action="store_true", help="try what survived once more")
     parser.add_argument("--page", type=Path, default=ROOT / "benchmarks" / "mutants.md")
@@ -118,13 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     missing = [place for place in places if rows.get(_key(place), {"outcome": "survived"})["outcome"] in again]
     missing += [place for place in places if _key(place) not in rows and place not in missing]
     if missing:
-        _judge(missing, asked.seconds)
+        _judge(missing, asked.seconds, asked.tests)
     rows = _read()
     asked.page.write_text(page([rows[_key(place)] for place in places if _key(place) in rows], asked.seed))
 
 
-def _judge(places: Sequence[Place], most: float) -> None:
-    cover = covered()
+def _judge(places: Sequence[Place], most: float, asked: Sequence[str]) -> None:
+    cover = covered(asked)
     for name in ("torch.export", "numpy", "hypothesis", "beartype", "jaxtyping", "safetensors", "PIL", "transformers"):
         __import__(name)
 

@@ -89,7 +89,7 @@ class _Walk(ast.NodeTransformer):
             if len(self.found) == self.chosen:
                 made = ast.copy_location(new, node)
             scope = ".".join(self.scope) if self.inside else ""
-            line = getattr(node, "lineno", 0)
+            line = getattr(node, "lineno", 0) or getattr(node, "target", node).lineno  # a comprehension has none
             self.found.append(Fault(line, scope, kind, _brief(node), _brief(new), len(self.found)))
         if made is not node:
             return made

@@ -1,0 +1,123 @@
+"""On a tiny example: which faults there are, that one is put where it belongs, and what is said of it."""
+
+import signal
+from pathlib import Path
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+import pytest
+from benchmarks.mutants.__main__ import ranked
+from benchmarks.mutants.faults import code_of, faults, faulty
+from benchmarks.mutants.page import page
+from benchmarks.mutants.trying import Place, Verdict, forked, put_in
+
+SOURCE = '''\
+"""A file."""
+LIMIT: int = 64
+
+class Scale:
+    def of(self, a, b=1.5):
+        """Words are no code."""
+        if a < b and not self.off:
+            raise ValueError(f"{a} is below {b + 1}")
+        for each in [x for x in range(a) if x % 2 == 0]:
+            self.add(each, by=2)
+        return min(a, -b)
+'''
+
+
+def test_every_kind_of_slip_is_there_once_and_words_are_left_alone() -> None:
+    found = {(fault.line, fault.scope, fault.kind, fault.old, fault.new) for fault in faults(SOURCE)}
+    of = "Scale.of"
+    assert found == {
+        (2, "", "constant", "64", "65"),
+        (5, "", "constant", "1.5", "3.0"),
+        (7, of, "condition", "if a < b and (not self.off):", "if not (a < b and (not self.off)):"),
+        (7, of, "boolean", "a < b and (not self.off)", "a < b or not self.off"),
+        (7, of, "comparison", "a < b", "a <= b"),
+        (7, of, "sign", "not self.off", "self.off"),
+        (9, of, "condition", "(... for x in range(a) if x % 2 == 0)", "(... for x in range(a))"),
+        (9, of, "comparison", "x % 2 == 0", "x % 2 != 0"),
+        (9, of, "arithmetic", "x % 2", "x // 2"),
+        (9, of, "constant", "2", "3"),
+        (9, of, "constant", "0", "1"),
+        (10, of, "statement", "self.add(each, by=2)", "pass"),
+        (10, of, "argument", "self.add(each, by=2)", "self.add(each)"),
+        (10, of, "constant", "2", "3"),
+        (11, of, "return", "return min(a, -b)", "return None"),
+        (11, of, "swap", "min(a, -b)", "min(-b, a)"),
+        (11, of, "name", "min", "max"),
+        (11, of, "sign", "-b", "b"),
+    }
+
+
+def test_each_fault_changes_the_code_and_no_line() -> None:
+    whole = compile(SOURCE, "f", "exec")
+    [before] = code_of(whole, "Scale.of")
+    for fault in faults(SOURCE):
+        changed = compile(faulty(SOURCE, fault.index), "f", "exec")
+        [after] = code_of(changed, "Scale.of")
+        assert (after == before) == (fault.scope == ""), fault
+        assert changed != whole, fault
+        assert {line for *_, line in after.co_lines()} <= {line for *_, line in before.co_lines()}
+
+
+def place(tmp_path: Path, kind: str) -> tuple[Place, Any]:
+    (tmp_path / "scale.py").write_text(SOURCE)
+    names: dict[str, Any] = {}
+    exec(compile(SOURCE, str(tmp_path / "scale.py"), "exec"), names)
+    return Place(str(tmp_path / "scale.py"), next(f for f in faults(SOURCE) if f.kind == kind)), names["Scale"]
+
+
+def test_a_fault_is_put_into_the_function_that_others_hold(tmp_path: Path) -> None:
+    where, scale = place(tmp_path, "name")
+    held = scale.of
+    with pytest.raises(AttributeError):
+        scale().of(5)
+    owner = SimpleNamespace(off=False, add=lambda *_, **__: None)
+    assert held(owner, 5) == -1.5
+    assert put_in(where, [each for each in vars(scale).values() if isinstance(each, FunctionType)])
+    assert held(owner, 5) == 5
+    assert not put_in(where, [])
+
+
+@pytest.mark.parametrize(
+    ("run", "verdict"),
+    [
+        (lambda say: (say("one"), say("two"), "survived")[-1], ("survived", "", 2)),
+        (lambda say: (say("one"), "caught")[-1], ("caught", "one", 1)),
+        (lambda say: [][0], ("caught", "IndexError", 0)),
+        (lambda say: (say("one"), signal.raise_signal(signal.SIGKILL))[0], ("caught", "one", 1)),
+        (lambda say: (say("one"), signal.raise_signal(signal.SIGPROF))[0], ("endless", "one", 1)),
+    ],
+)
+def test_what_becomes_of_a_child_is_said(run: Any, verdict: tuple[str, str, int]) -> None:
+    found: Verdict = forked(run)
+    assert (found.outcome, found.by, found.ran) == verdict
+
+
+def test_tests_of_the_line_come_first_near_and_cheap_ones_before() -> None:
+    """Then those that share what the first of them made; what never runs the line is not asked."""
+    tests = {
+        "tests/graph/test_unify.py::test_dear": 5.0,
+        "tests/graph/test_unify.py::test_cheap": 1.0,
+        "tests/graph/test_unify.py::test_beside": 0.5,
+        "tests/laws/test_laws.py::test_one[vgg]": 2.0,
+        "tests/laws/test_laws.py::test_two[vgg]": 0.1,
+        "tests/laws/test_laws.py::test_one[vit]": 0.1,
+    }
+    names = list(tests)
+    lines = {"src/metaprune/graph/unify.py": {7: [names[0], names[1], names[3]]}}
+    cover: Any = SimpleNamespace(seconds=tests, lines=lines)
+    fault = next(fault for fault in faults(SOURCE) if fault.kind == "comparison")
+    where = Place("src/metaprune/graph/unify.py", fault)
+    assert ranked(where, cover, 100.0) == [names[1], names[0], names[2], names[3], names[4]]
+    assert ranked(where, cover, 1.1) == [names[1]]
+
+
+def test_the_page_counts_and_names_what_survived() -> None:
+    row = {"file": "src/metaprune/graph/unify.py", "line": 3, "scope": "f", "kind": "sign", "old": "-b | c", "new": "b"}
+    text = page([row | {"outcome": "survived"}, row | {"outcome": "caught"}, row | {"outcome": "endless"}], 0)
+    assert "**2: 67%**" in text
+    assert "| graph | 3 | 0 | 1 | 67% |" in text
+    assert "| `graph/unify.py:3` f | `-b \\| c` → `b` |  |" in text
