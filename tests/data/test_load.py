@@ -169,3 +169,18 @@ def test_options_out_of_range(options: dict[str, float]) -> None:
 def test_too_few_to_hold_out() -> None:
     with pytest.raises(DataError, match="cannot hold"):
         load("digits", val_share=1e-6)
+
+
+def test_pictures_that_are_no_squares(tmp_path: Path) -> None:
+    """Ten wide and six high: height comes first, and no picture is turned."""
+    for part in ("train", "test"):
+        for label in ("cats", "dogs"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for i in range(6):
+                Image.fromarray(noise(i, 6, 10, 3)).save(tmp_path / part / label / f"{i}.png")
+    data = load(tmp_path, val_share=0.5, augment=False)
+    assert data.shape == (3, 6, 10)
+    assert data.test is not None
+    expected = torch.from_numpy(noise(3, 6, 10, 3)).permute(2, 0, 1)
+    assert any(torch.equal(image, expected) for image in images_of(data.test))
+    assert next(iter(data.train))[0].shape[1:] == (3, 6, 10)

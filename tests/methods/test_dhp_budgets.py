@@ -78,7 +78,9 @@ def test_a_search_ends_on_its_budget_in_aligned_widths(name: str) -> None:
             check(searched(method, allocation), allocation)
 
 
-@pytest.mark.parametrize("name", ["swin", "mobilenet_v3", "center_net", "diffusion_unet"])
+@pytest.mark.parametrize(
+    "name", ["swin", "mobilenet_v3", "center_net", pytest.param("diffusion_unet", marks=pytest.mark.slow)]
+)
 def test_a_plan_is_near_where_changes_of_few_axes_are_not(name: str) -> None:
     """A step of a head, or of a trunk beside slim layers, is larger than what three other steps make up for."""
     graph = case(name).graph

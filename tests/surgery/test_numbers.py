@@ -29,6 +29,30 @@ class Keeper(nn.Module):
         return self.out((y * y.softmax(1)).flatten(1))
 
 
+class Ends(nn.Module):
+    """Takes what it wants from the end, counted backwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n = 4
+        self.project, self.last, self.rest = nn.Linear(5, 10), nn.Linear(4, 3), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(x).relu()
+        return self.last(y[:, -self.n :]) + self.rest(y[:, : -self.n])
+
+
+def test_a_number_that_counts_from_the_end_follows_the_cut() -> None:
+    model, args = Ends().double(), (torch.randn(3, 5, dtype=torch.float64),)
+    graph = mp.trace(model, args)
+    [last] = [name for name, axis in graph.free.items() if axis.size == 4]
+    [rest] = [name for name, axis in graph.free.items() if axis.size == 6]
+    plan = mp.Plan({last: [0, 2, 3], rest: [1, 5]})
+    small = mp.slice(model, graph, plan)
+    assert (small.n, small.project.out_features, model.n) == (3, 5, 4)
+    torch.testing.assert_close(small(*args), mp.mask(model, graph, plan)(*args), rtol=1e-10, atol=1e-12)
+
+
 def test_set_numbers() -> None:
     a, b = Axis("a", 4), Axis("b", 6)
     model = nn.Sequential(Keeper(), nn.Linear(3, 3))

@@ -46,6 +46,14 @@ class Multiplied(Attention):
         return self.out(((q * q.shape[-1] ** -0.5) @ k.transpose(1, 2)).softmax(-1) @ self.v(x))
 
 
+def normed() -> nn.Module:
+    """Queries from a norm that has a weight and a bias, both of which must make up for the scale."""
+    norm = nn.LayerNorm(6)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return Attention(nn.Sequential(nn.Linear(8, 6), norm))
+
+
 def cut_heads(model: nn.Module) -> tuple[nn.Module, dict[str, str], float]:
     """Half of the head is cut: the network, what was undone, and how far it is from the mask."""
     model = model.double().eval()
@@ -65,7 +73,7 @@ CAN: dict[str, Callable[[], nn.Module]] = {
     "a division": Divided,
     "a product": Multiplied,
     "without bias": lambda: Attention(nn.Linear(8, 6, bias=False)),
-    "a norm of the queries": lambda: Attention(nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6))),
+    "a norm of the queries": normed,
     "two layers": lambda: Attention(nn.Sequential(nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 6))),
     "halved": lambda: Attention(after=lambda q: q * 0.5),
     "negative": lambda: Attention(after=lambda q: -q),

@@ -50,11 +50,11 @@ ZOO: dict[str, Entry] = {entry.name: entry for file in _FILES for entry in file.
 
 
 def networks(families: int = 1) -> list[Any]:
-    """All networks as parameters of a test; slow are all but the first of every so many families."""
+    """All networks as parameters of a test; slow are all but the first of every so many families, and long ones."""
     seen: dict[str, None] = {}
     parameters = []
     for name, entry in ZOO.items():
-        kept = entry.family not in seen and len(seen) % families == 0
+        kept = entry.family not in seen and len(seen) % families == 0 and not entry.slow
         seen[entry.family] = None
         parameters.append(pytest.param(name, marks=() if kept else pytest.mark.slow))
     return parameters

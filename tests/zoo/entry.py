@@ -20,7 +20,8 @@ class Entry:
     (there may be others). `fixed` are sizes of axes that must not be free, each with a word of the reason
     ("" for any). `undo` says why a slice may undo some of its cuts; everywhere else that is a failure.
     `statistics` are sizes of axes whose channels zero parameters do not make invisible, because a
-    statistic, or a product of two activations that are not zero at zero, runs over them.
+    statistic, or a product of two activations that are not zero at zero, runs over them. `slow` networks take long,
+    and are made of what smaller ones of the zoo have, too.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Entry:
     undo: str | None = None
     statistics: tuple[int, ...] = ()
     count_macs: bool = True
+    slow: bool = False
 
     def example(self, seed: int = 0) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
         """The network in float64 and evaluation mode, randomised, and a batch of two."""

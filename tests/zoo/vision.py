@@ -985,7 +985,16 @@ def noise_and_time(generator: Generator) -> Example:
 DIFFUSION = (14, 10, 9, 9)
 SWIN = (3, 4, 20, 22, 4, 4, 24)
 ENTRIES = (
-    Entry("diffusion_unet", "diffusion", DiffusionUNet, noise_and_time, DIFFUSION, cnn=True, statistics=(2, 3, 4, 6)),
+    Entry(
+        "diffusion_unet",
+        "diffusion",
+        DiffusionUNet,
+        noise_and_time,
+        DIFFUSION,
+        cnn=True,
+        statistics=(2, 3, 4, 6),
+        slow=True,
+    ),
     Entry("swin", "ViT", Swin, pictures(), SWIN, statistics=(3, 4)),
     Entry("vit_timm", "ViT", TimmVit, pictures(), (12, 20, 22, 3, 4, 3, 4), statistics=(12,)),
     Entry("gmlp", "MLP-Mixer", gmlp_head, floats((2, 4, 7)), (12, 18, 16), statistics=(12, 16, 18)),

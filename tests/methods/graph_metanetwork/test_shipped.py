@@ -6,6 +6,7 @@ import torch
 import metaprune as mp
 from metaprune.methods.graph_metanetwork import GraphMetanetwork, load
 from metaprune.methods.graph_metanetwork.graph_metanetwork import SHIPPED
+from metaprune.methods.graph_metanetwork.reading.network_graph import graph_of
 from tests.methods import small
 from tests.methods.graph_metanetwork.cases import case
 from tests.zoo import networks
@@ -51,3 +52,19 @@ def test_it_is_the_default_and_small() -> None:
 def test_it_was_trained() -> None:
     """It ranks; an untrained one does not."""
     assert load(SHIPPED).write_scores[2].weight.any()
+
+
+def test_its_scores_are_what_they_were() -> None:
+    """Read off once: a feature that is computed otherwise, or stands in another's place, moves them."""
+    model = small.Small().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).sin().reshape(parameter.shape))
+        read = graph_of(model, mp.trace(model, small.EXAMPLE))
+        _, scores = load(SHIPPED)(read.aimed(0.5))
+    found = {name: scores[nodes][:3].tolist() for name, nodes in read.free.items()}
+    assert found == {
+        "stem": pytest.approx([-0.9506, -1.0281, -1.1437], abs=2e-3),
+        "inner.0": pytest.approx([1.5128, 1.2268, 0.8376], abs=2e-3),
+        "wide.0": pytest.approx([1.5071, 1.3457, 1.1338], abs=2e-3),
+    }

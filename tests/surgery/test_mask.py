@@ -1,0 +1,51 @@
+"""The mask, where it has to remember something: plans, modes, norms that stand beside one another."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+
+X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+class Normed(nn.Module):
+    """A batch norm, which knows nothing of other channels, beside a norm that runs over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.batch, self.layer, self.out = (
+            nn.Linear(6, 12),
+            nn.BatchNorm1d(12),
+            nn.LayerNorm(12),
+            nn.Linear(12, 3),
+        )
+        for parameter in self.parameters():
+            nn.init.normal_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.layer(self.batch(self.inner(x)).relu()))
+
+
+def network() -> tuple[nn.Module, mp.ChannelGraph]:
+    model = Normed().double().eval()
+    return model, mp.trace(model, (X,))
+
+
+def test_two_plans_at_one_size_of_inputs() -> None:
+    """What was made for one plan serves no other, in any order of the calls."""
+    model, graph = network()
+    plans = [mp.Plan({"inner": kept}) for kept in ([0, 2, 3, 7, 11], [1, 2, 4, 8, 9], range(3))]
+    masked, small = ([cut(model, graph, plan) for plan in plans] for cut in (mp.mask, mp.slice))
+    for place in (0, 1, 0, 2, 1):
+        torch.testing.assert_close(masked[place](X), small[place](X), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_batch_norm_beside_a_norm_over_channels(training: bool) -> None:
+    model, graph = network()
+    plan = mp.Plan({"inner": [0, 2, 3, 7, 11]})
+    masked, small = (cut(model, graph, plan).train(training) for cut in (mp.mask, mp.slice))
+    for _ in range(2):
+        torch.testing.assert_close(masked(X), small(X), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(masked.eval()(X), small.eval()(X), rtol=1e-10, atol=1e-12)  # the statistics moved alike
