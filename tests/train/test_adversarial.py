@@ -305,7 +305,7 @@ def test_the_loss_is_least_where_the_answer_is_right(loss: Any) -> None:
         ({"pool": 1.5}, "pool"),
         ({"train": DataLoader(torch.zeros(3, 2))}, "two tensors of pictures"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_what_is_refused(fields: dict[str, Any], word: str) -> None:
     fields = {"train": pairs(), "val": pairs(), "discriminator": discriminator(), **fields}
