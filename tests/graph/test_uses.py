@@ -209,3 +209,23 @@ def test_both_ends_of_a_chain_read() -> None:
     assert found["left:1"] == {"first reads"}
     assert found["right:0"] == {"second reads"}
     assert graph.unabsorbed == {}
+
+
+def test_every_weight_of_a_recurrent_layer_has_a_product_of_its_own() -> None:
+    """Units are summed by the weights of their own layer, both ways, and of the next."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.GRU(3, 4, 2, bidirectional=True, batch_first=True), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rnn(x)[0][:, -1])
+
+    graph = traced(Recurrent(), 2, 5, 3)
+    reading = {use.tensor for use in graph.uses if use.role == "reads" and use.axis in graph.free}
+    assert reading == {
+        "head.weight",
+        *(f"rnn.weight_hh_l{layer}" for layer in ("0", "0_reverse", "1", "1_reverse")),
+        *(f"rnn.weight_ih_l{layer}" for layer in ("1", "1_reverse")),
+    }

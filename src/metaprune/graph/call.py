@@ -98,6 +98,7 @@ class Call:
         scale: The dimension whose size the operator turns into a scale, 1 / sqrt(size), on its first argument.
         sums: For each factor of its products, beyond what `reads` says, the dimensions that are summed over, with what
             is summed of each: the columns of a weight; of the channels of a grouped convolution not its groups.
+        apart: Whether each of its weights has a product of its own, with what the call itself computes or is given.
     """
 
     node: fx.Node
@@ -116,6 +117,7 @@ class Call:
     record: Record | None = None
     scale: Shape | None = None
     sums: dict[str, dict[int, Shape]] = field(default_factory=dict)
+    apart: bool = False
 
     def __getitem__(self, argument: str) -> Any:
         return self.arguments[argument]

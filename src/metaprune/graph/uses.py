@@ -125,7 +125,7 @@ class Uses:
                 over = {one.name for one in summed.get(name, {}).get(dim, ())}
                 for axis in dict.fromkeys(one.name for one in axes if one.name):
                     if axis in over:
-                        role: Role = "reads" if reader.get(axis) == (name, dim) else "writes"
+                        role: Role = "reads" if (name, dim) in reader.get(axis, ()) else "writes"
                     elif call.macs:
                         role = "carries" if name in summed and axis in beside else "writes"
                     else:
@@ -194,9 +194,12 @@ class Uses:
         operands: Mapping[str, fx.Node],
         summed: Mapping[str, Mapping[int, Sequence[Axis]]],
         stuck: dict[str, str],
-    ) -> dict[str, tuple[str, int]]:
-        """For each axis that a product sums over the factor, and its dimension, whose entries can be added up."""
-        found: dict[str, tuple[str, int]] = {}
+    ) -> dict[str, list[tuple[str, int]]]:
+        """For each axis that a product sums over the factor, and its dimension, whose entries can be added up.
+
+        One of each product's: of two weights that are multiplied, the last.
+        """
+        found: dict[str, list[tuple[str, int]]] = {}
         factors: dict[str, list[tuple[str, int]]] = {}
         for name, over in summed.items():
             for dim, axes in over.items():
@@ -213,7 +216,7 @@ class Uses:
             if axis in scaled:
                 stuck[axis] = f"{call.where}: {call.name} makes a scale of its size"
             elif able:
-                found[axis] = able[-1]
+                found[axis] = able if call.apart else able[-1:]
             elif any(self.is_weight(operands[name]) for name, _ in places):
                 stuck[axis] = f"{call.where}: the weight that reads it is computed"
             else:

@@ -41,6 +41,7 @@ def _layers(call: Call, *states: Dims) -> list[Dims]:
         call.number(None, proj_size=output)
     else:
         unify(output, units)
+    call.apart = True
     call.reads["input"] = (len(steps),)
     call.reads |= {f"params.{i}": (1,) for i, weight in enumerate(call["params"]) if len(call.of(weight)) == 2}
     for layer in range(call["num_layers"]):
@@ -71,6 +72,7 @@ def _step(call: Call, state: Dims) -> Dims:
     units = state[-1]
     weights = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh") if call.get(name) is not None]
     _cell(call, weights, (*examples,), inner, units, units)
+    call.apart = True
     call.reads["input"] = (len(examples),)
     call.reads["w_hh"] = (1,)
     call.sums["w_ih"] = {1: inner}

@@ -26,7 +26,8 @@ def features(
     The rows of everything that writes the axis, and of filters that carry it, one after the other. Behind a batch
     norm a channel is g w·x + b with g = weight / √variance, and its mean over the data is the norm's bias. Rows are
     taken times g there, scaled as a whole so that their root mean square is that of the norm's weights (what comes out
-    then has that spread), and the norm's bias is a feature more.
+    then has that spread), and the norm's bias is a feature more. Where nothing writes an axis, as where learned numbers
+    are multiplied with what is the same for all, those numbers are the features, beside a 1.
 
     Args:
         model: The network that `graph` was traced from.
@@ -46,6 +47,7 @@ def features(
         if name not in hidden
     }
     blocks: dict[str, list[Tensor]] = {name: [] for name in graph.free}
+    made: set[str] = set()
 
     def add(name: str, dim: int, axis: str, value: Tensor) -> None:
         for positions in leaves(terms[name][dim], axis):
@@ -57,12 +59,18 @@ def features(
         is_row = use.role == "writes" or is_filter
         asked = (is_row and use.tensor not in hidden) or (use.role == "reads" and of == "both")
         if use.axis in blocks and asked and tensors[use.tensor].is_floating_point():
+            made |= {use.axis} if is_row else set()
             add(use.tensor, use.dim, use.axis, seen.get(use.tensor, in_double(tensors[use.tensor])))
     for name in (norm.bias for norm in behind if norm.bias is not None):
         for axis in blocks.keys() & {axis.name for axis in axes_of(terms[name][0])}:
             add(name, 0, axis, in_double(tensors[name]))
-    empty = {name: torch.zeros(axis.size, 1, dtype=torch.float64) for name, axis in graph.free.items()}
-    return {name: torch.cat(found, 1) if found else empty[name] for name, found in blocks.items()}
+    for use in graph.uses:
+        if use.axis in blocks and use.role == "carries" and use.axis not in made:
+            add(use.tensor, use.dim, use.axis, in_double(tensors[use.tensor]))
+    for name, found in blocks.items():
+        if name not in made:
+            found.append(torch.ones(graph.axes[name].size, 1, dtype=torch.float64))
+    return {name: torch.cat(found, 1) for name, found in blocks.items()}
 
 
 def _behind(rows: Tensor, dim: int, norm: Norm, tensors: Mapping[str, Tensor]) -> Tensor:
