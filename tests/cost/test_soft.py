@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import metaprune as mp
 from metaprune.cost.budget import Allocation
+from metaprune.cost.latency_form import LatencyForm
+from metaprune.cost.signature import pieces
+from metaprune.cost.table import Table
+from metaprune.cost.table_sum import TableSum
 from metaprune.graph.graph import ChannelGraph
+from tests.laws.case import case
 from tests.methods.small import EXAMPLE, Small
+from tests.zoo import networks
 
 BUDGETS = (
     mp.Budget(macs=0.5, multiple_of=1),
@@ -41,7 +49,7 @@ def drawn(graph: ChannelGraph, seed: int = 0) -> dict[str, Tensor]:
 
 def shares(allocation: Allocation, masks: dict[str, Tensor]) -> list[float]:
     """What the sums of masks cost, over each bound's limit."""
-    widths = torch.stack([masks[name].double().sum() for name in allocation.form.axes])
+    widths = torch.stack([masks[name].detach().double().sum() for name in allocation.form.axes])
     return [float(bound.form(widths)) / bound.limit for bound in allocation.bounds]
 
 
@@ -63,7 +71,7 @@ def test_it_costs_the_budget(budget: mp.Budget, sharpness: float, limits: str) -
 def test_it_costs_another_limit() -> None:
     allocation = Allocation(traced(), mp.Budget(macs=0.3, params=0.4, multiple_of=1))
     masks = allocation.soft(drawn(traced()), 5.0, limit=0.8 * allocation.dense)
-    widths = torch.stack([masks[name].double().sum() for name in allocation.form.axes])
+    widths = torch.stack([masks[name].detach().double().sum() for name in allocation.form.axes])
     done = (allocation.dense - 0.8 * allocation.dense) / (allocation.dense - allocation.limit)
     allowed = [bound.dense - done * (bound.dense - bound.limit) for bound in allocation.bounds]
     costs = [float(bound.form(widths)) for bound in allocation.bounds]
@@ -152,3 +160,47 @@ def test_axes_that_are_alike_have_one_width() -> None:
         assert float(one.sum()) == pytest.approx(float(other.sum()))
         assert torch.equal(one, other) == same
         assert torch.allclose(one.sort().values, other.sort().values)
+
+
+@pytest.mark.parametrize("name", networks(families=3))
+def test_it_costs_the_budget_on_every_network(name: str) -> None:
+    graph = case(name).graph
+    if not graph.free:
+        return
+    for cost in ("macs", "params"):
+        whole = Allocation(graph, mp.Budget(**{cost: 1.0}, multiple_of=1))
+        limit = max((whole.dense + whole.form.at(whole.least)) // 2, 2)
+        for multiple_of in (1, 4):
+            try:
+                allocation = Allocation(graph, mp.Budget(**{cost: limit}, multiple_of=multiple_of))
+            except mp.MetapruneError:
+                continue  # so coarse, it cannot be met
+            most = allocation.form.at({axis: lane.most for lane in allocation.lanes.values() for axis in lane.axes})
+            found = max(shares(allocation, allocation.soft(drawn(graph), 4.0)))
+            assert found == pytest.approx(min(1.0, most / limit), abs=1e-6)
+
+
+def test_it_takes_as_long_as_is_allowed() -> None:
+    """A time that is known as a function of the widths is a bound like others."""
+    graph = traced()
+    allocation = Allocation(graph, mp.Budget(speedup=2.0, multiple_of=1, form=counted(graph)))
+    scores = {name: score.requires_grad_() for name, score in drawn(graph).items()}
+    masks = allocation.soft(scores, 3.0)
+    assert max(shares(allocation, masks)) == pytest.approx(1, abs=1e-6)
+    sum(mask.square().sum() for mask in masks.values()).backward()  # type: ignore[union-attr]
+    assert all(score.grad is not None and score.grad.isfinite().all() for score in scores.values())
+
+
+def counted(graph: ChannelGraph) -> LatencyForm:
+    """A time that is what operators multiply."""
+    given = {"device": torch.device("cpu"), "precision": "32-true", "channels_last": False}
+    found = pieces(graph, graph.inferences[0], **given)  # type: ignore[arg-type]
+    known = Table(lambda call: multiplications(call), given["device"], rounds=1)  # type: ignore[arg-type]
+    known.learn(piece.signature for piece in found)
+    return LatencyForm(graph, TableSum((p.operator.where, p.signature.key, p.terms, known[p.signature]) for p in found))
+
+
+def multiplications(call: Callable[[], Any]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 2e6 + 1e-9

@@ -145,13 +145,11 @@ class Sweep(nn.Module):
     def _linearised(self) -> tuple[Flat, Tensor]:
         """The mass of each channel, and how much of it stays: sum_c F_c m_c = B - F(n) + sum_a F_a n_a."""
         sizes = self.allocation.sizes
-        form, point = self.allocation.form, self.widths.detach().cpu().double().requires_grad_()
-        with torch.enable_grad():
-            cost = form(point)
-            [slopes] = torch.autograd.grad(cost, point)
+        form, point = self.allocation.form, self.widths.detach().cpu().double()
+        cost, slopes = form(point), form.slopes(point)
         counts = torch.tensor(list(sizes.values()), dtype=torch.float64)
         whole = (slopes * counts).sum()
-        kept = (self.allocation.limit - cost.detach() + (slopes * point.detach()).sum()) / whole
+        kept = (self.allocation.limit - cost + (slopes * point).sum()) / whole
         each = torch.repeat_interleave(slopes / whole, counts.long()).clamp(min=1e-12)
         return (each / each.sum()).to(self.widths), kept.clamp(1e-4, 1 - 1e-4).to(self.widths)
 
