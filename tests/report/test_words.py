@@ -156,3 +156,12 @@ def test_byte_sizes_and_shares() -> None:
     assert words.byte_size(1_101_112) == "1.10 MB"
     assert [words.share(part, 1000) for part in (497, 95, 31, 0)] == ["0.50", "0.10", "0.031", "0.00"]
     assert words.share(1, 0) == "-"
+
+
+def test_conditions_name_what_ran_the_network(small: Report) -> None:
+    time = small.pruned.latency
+    assert time is not None
+    assert words.conditions(time).endswith("contiguous tensors")
+    assert words.conditions(replace(time, backend="onnxruntime")).endswith("contiguous tensors, onnxruntime")
+    assert words.conditions(replace(time, backend="measure", device="phone")) == "as phone measures it"
+    assert "another backend" in words.speed(time, replace(time, backend="compiled")).text

@@ -200,8 +200,11 @@ def spread(latency: Latency) -> str:
 
 def conditions(latency: Latency) -> str:
     """Where and how: "cpu, 2 threads, 32-true, contiguous tensors"."""
+    if latency.backend == "measure":
+        return f"as {latency.device} measures it"
     threads = [f"{latency.threads} thread{'s' * (latency.threads != 1)}"] if latency.device == "cpu" else []
-    return ", ".join([latency.device, *threads, latency.precision, f"{latency.layout} tensors"])
+    backend = [] if latency.backend == "eager" else [latency.backend]
+    return ", ".join([latency.device, *threads, latency.precision, f"{latency.layout} tensors", *backend])
 
 
 def measured(latency: Latency) -> str:
