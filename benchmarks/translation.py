@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from cifar10 import Scratch
-from experiment import Run, carry_out, dense_network, mean_and_spread, rows_in
+from experiment import Busy, Run, carry_out, claimed, dense_network, mean_and_spread, rows_in
 from torch import Tensor, nn
 
 import metaprune as mp
@@ -189,6 +189,21 @@ def classifier(args: argparse.Namespace) -> nn.Module:
     return network
 
 
+def dense_generator(build: Callable[[], nn.Module], task: mp.Task, recipe: mp.Recipe, folder: Path) -> nn.Module:
+    """The one dense generator; the task's discriminators become those that were trained beside it.
+
+    Raises:
+        Busy: Another process trains it.
+    """
+    torch.manual_seed(recipe.seed)
+    network = build()
+    with claimed(folder) as mine:
+        if not mine:
+            raise Busy(f"another process trains the generator in {folder}; wait for it, or name another --out")
+        mp.fit(network, task, recipe, name="dense", checkpoint=folder / "checkpoints")  # at once, where it was done
+    return network.eval()
+
+
 def row_of(run: Run, network_name: str, part: Part, args: argparse.Namespace) -> dict[str, Any]:
     """Prune, train and measure; the row of the table."""
     setting = part.setting
@@ -202,13 +217,14 @@ def row_of(run: Run, network_name: str, part: Part, args: argparse.Namespace) ->
     stem = f"{part.name}-{network_name}"
     recipe = recipe_of(setting.pruned, run.seed)
     folder = args.out / f"{stem}-dense{'-cycle' if run.arm == CYCLE else ''}"
-    network = dense_network(build, task, recipe_of(setting.dense), folder)
+    network = dense_generator(build, task, recipe_of(setting.dense), folder)
     method: Any = mp.DHP.generator() if run.arm == CYCLE else METHODS.get(run.arm, mp.Uniform)()
     example: tuple[Tensor, ...] = (torch.rand(2, 1, setting.side, setting.side),)
     if run.arm == CYCLE:
         example = tuple(torch.rand(2, 3, setting.side, setting.side) for _ in range(2))
     budget = mp.Budget(macs=run.share, multiple_of=1)
     if run.arm == CONTROL:
+        task = part.task()  # and a fresh discriminator
         torch.manual_seed(run.seed)
         plan = mp.plan(network, example, method=mp.Uniform(), budget=budget)
         method, recipe = Scratch(plan, build()), replace(recipe, epochs=setting.dense + setting.pruned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image
 from metaprune.cli.errors import UsageError
 from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, TaskName
 from metaprune.cli.resolve import network
+from metaprune.cli.weights import train_dense
+from metaprune.models import ResidualGenerator
+from metaprune.train import Recipe
 
 
 @pytest.fixture
@@ -57,3 +61,19 @@ def test_what_belongs_to_other_tasks_is_refused(pairs: Path) -> None:
     ):
         with pytest.raises(UsageError, match=word):
             Purpose(TaskName.translation).load(str(pairs), 2, 3, cut, look)
+
+
+def test_a_run_that_starts_again_has_the_same_discriminator(pairs: Path, tmp_path: Path) -> None:
+    """Before the dense network is trained, and after."""
+    judges = []
+    for _ in range(2):
+        ready = Purpose(TaskName.translation).load(str(pairs), 2, 1, Cut(patch=16, patches=4), Look())
+        torch.manual_seed(0)
+        net = ResidualGenerator(1, 3, width=4, blocks=1)
+        first = copy.deepcopy(ready.task.partners["discriminator"].module.state_dict())
+        train_dense(net, ready.task, Recipe(1, device="cpu", precision="32-true"), tmp_path / "dense", "pairs")
+        judges.append((first, ready.task.partners["discriminator"].module.state_dict()))
+    for one, other in zip(*judges, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    before, after = judges[0]
+    assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -321,10 +321,13 @@ class Purpose:
 
 def _translated(data: str, batch_size: int | None, channels: int | None, cut: Cut, look: Look) -> Ready:
     """Pairs of pictures, and a discriminator of pairs."""
+    import torch
+
     from metaprune.cli.errors import UsageError
     from metaprune.data import load_pairs
     from metaprune.models import PatchDiscriminator
     from metaprune.train.adversarial import Adversarial
+    from metaprune.train.randomness import isolated
 
     _refuse_labelled(look)
     for option, value in (("--val-images", cut.val_images), ("--test", cut.test), ("--workers", look.workers)):
@@ -335,7 +338,9 @@ def _translated(data: str, batch_size: int | None, channels: int | None, cut: Cu
     enters = 3 if channels is None else channels
     pairs = load_pairs(data, channels=(enters, 3), augment=look.augment, **named)
     side = pairs.val.size
-    judge = PatchDiscriminator(enters + 3, layers=3 if side >= 64 else 1)
+    with isolated():
+        torch.manual_seed(0)  # the same when a run that was killed is started again
+        judge = PatchDiscriminator(enters + 3, layers=3 if side >= 64 else 1)
     return Ready(
         Adversarial(pairs.train, pairs.val, pairs.test, discriminator=judge),
         f"{pairs.name} (pairs, patches of {side})",

@@ -63,7 +63,8 @@ def train_dense(net: nn.Module, task: Task, recipe: Recipe, folder: Path, data: 
                     f"--out: {path} is of another training (its {', '.join(changed)} differ); "
                     "name another folder, or delete this one"
                 )
-            return before
+            if not task.partners:  # else they get their weights back from the checkpoint of the finished training
+                return before
         if not (folder / "checkpoints").is_dir():
             raise UsageError(f"--out: {path} was not trained by this command; give it as --weights, or move it away")
     fit(net, task, recipe, name=f"dense on {data}", checkpoint=folder / "checkpoints")
