@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.limits import Limits, limited
 from metaprune.graph.plan import Plan
 from metaprune.methods.method import Method, Problem
-from metaprune.report.report import Alignment, Report
+from metaprune.report.report import Alignment, Figures, Report
 from metaprune.run_folder import RunFolder, remembered
 from metaprune.session.cutting import shrink
 from metaprune.session.in_time import on_clock, tree_of, within
@@ -29,6 +29,7 @@ from metaprune.session.result import Result
 from metaprune.session.rounds import Round, Standing, absolute, budgets, parts
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
+from metaprune.timing import Timed
 from metaprune.train.callbacks import Callback
 from metaprune.train.engine import evaluate, rehearse
 from metaprune.train.extras import Extras
@@ -106,69 +107,113 @@ def prune(
     extras.check("prune")
     of_training = {} if optimizer is None else {"recipe.optimizer": described(optimizer, recipe)}
     clock = clock or clock_of(recipe)
+
     dense, now, former = _begun(model, args, kwargs, calls, outputs, limits)
     asked_for = budget if former is None else absolute(budget, now.first)
     known = remembered(out, budget)
     time = on_clock(now.model, now.graph, asked_for, clock, known, dense)
-    bounded = asked_for if time is None else time.budget
-    rounds = list(zip(budgets(bounded, now.graph, steps), parts(recipe, steps), strict=True))
-    for bound, _ in rounds:
+    bounds = budgets(asked_for if time is None else time.budget, now.graph, steps)
+    schedule = parts(recipe, steps)
+    for bound in bounds:
         Allocation(now.graph, bound)
     rehearse(now.model, task, recipe)
-    task = task.cloned()  # search and fine-tuning train the same partners, and not the user's
 
+    task = task.cloned()  # search and fine-tuning train the same partners, and not the user's
     name = network or type(dense).__name__
-    stepwise = {} if steps == 1 else {"steps": f"{steps}"}
-    of_the_data = of_data(task) | stepwise
-    asked = Asked(
-        dense, now.first, method, budget, task, recipe, name, data, commands, of_the_data, of_training, former
-    )
+    said = of_data(task) | ({} if steps == 1 else {"steps": f"{steps}"})
+    asked = Asked(dense, now.first, method, budget, task, recipe, name, data, commands, said, of_training, former)
     whole = figures(dense, now.first, None, task, recipe, asked.split)
     dense_val = whole.metric if asked.split == "val" else evaluate(dense, task.val, task, recipe)
-    folder = (
-        None if out is None else RunFolder.claim(out, now.model, now.graph, method, budget, recipe, data, of_the_data)
-    )
+    folder = None
+    if out is not None:
+        folder = RunFolder.claim(out, now.model, now.graph, method, budget, recipe, data, said)
     if folder and time and known is None:
         folder.remember(budget, tree_of(time))
 
-    def stage(name: str, place: int) -> Path | None:
-        return folder.stage(name if steps == 1 else f"{name}-{place}") if folder else None
-
-    done: list[Round] = []
+    run = _Run(asked, folder, extras, clock, progress)
     val = dense_val if former is None else evaluate(now.model, task.val, task, recipe)
-    begun = now.model
-    for place, (bound, part) in enumerate(rounds, start=1):
-        if done:
-            now = now.cut(done[-1].shrunk.model, done[-1].shrunk.cut.plan)
-            val = evaluate(now.model, task.val, task, recipe)
-        plain = written_out(now.model, now.graph.written_out)
-        problem = Problem(plain, now.graph, bound, task, part, stage("search", place), progress, extras=extras)
-        found = method.find(problem)
-        Allocation(now.graph, bound).check(found.plan, method.name)
-        if time is not None and place == steps:
-            found, time = within(time, found, problem, method, clock, begun, known)
-            if folder:
-                folder.remember(budget, tree_of(time, found.plan))
-        done.append(Round(found, shrink(found, problem, val, stage("fine-tuning", place)), problem, now.first))
-
-    last = done[-1]
-    small, plan = last.shrunk.model, now.plan.then(last.shrunk.cut.plan)
-    rough = unaligned(last.found, now.graph, bounded if time is None else last.problem.budget)
-    times = in_turns({"dense": dense, "pruned": small} | ({"rough": rough.model} if rough else {}), now.first, clock)
-    alignment = None
-    if rough is not None:
-        alignment = Alignment(bounded.step, macs(now.graph, rough.plan), times["rough"])
-    measured = Compared(
-        dense=replace(whole, latency=times["dense"]),
-        pruned=replace(figures(small, now.first, plan, task, recipe, asked.split), latency=times["pruned"]),
-        dense_val=dense_val,
-        alignment=alignment,
-        time=time,
-    )
+    done, now, time = run.go_down(now, bounds, schedule, val, time, known)
+    plan = now.plan.then(done[-1].shrunk.cut.plan)
+    measured = run.compare(done[-1], now, plan, whole, dense_val, time)
     for logger in loggers:
         getattr(logger, "finalize", lambda status: None)("success")
     partners = {name: partner.module for name, partner in task.partners.items()}
-    return Result(small, plan, report_of(asked, done, plan, measured), now.first, partners, dense, now.calls)
+    report = report_of(asked, done, plan, measured)
+    return Result(done[-1].shrunk.model, plan, report, now.first, partners, dense, now.calls)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same from round to round."""
+
+    asked: Asked
+    folder: RunFolder | None
+    extras: Extras
+    clock: Clock
+    progress: bool
+
+    def go_down(
+        self,
+        now: Standing,
+        bounds: Sequence[Budget],
+        schedule: Sequence[Recipe],
+        val: float | None,
+        time: Timed | None,
+        known: Mapping[str, Any] | None,
+    ) -> tuple[list[Round], Standing, Timed | None]:
+        """Decide, cut and fine-tune, once for each budget and part of the schedule.
+
+        Args:
+            now: Where the session begins.
+            bounds: What may stay after each round.
+            schedule: How to train in it.
+            val: Metric of the network that it begins with, on the validation data.
+            time: What is known of time, where a bound is on it.
+            known: What an earlier start of the run remembered.
+
+        Returns:
+            The rounds, where the session stood before the last cut, and what is known of time then.
+        """
+        asked, begun, done = self.asked, now.model, list[Round]()
+        for place, (bound, part) in enumerate(zip(bounds, schedule, strict=True), start=1):
+            if done:
+                now = now.cut(done[-1].shrunk.model, done[-1].shrunk.cut.plan)
+                val = evaluate(now.model, asked.task.val, asked.task, asked.recipe)
+            stages = [self._stage(name, place, len(bounds)) for name in ("search", "fine-tuning")]
+            plain = written_out(now.model, now.graph.written_out)
+            problem = Problem(plain, now.graph, bound, asked.task, part, stages[0], self.progress, extras=self.extras)
+            found = asked.method.find(problem)
+            Allocation(now.graph, bound).check(found.plan, asked.method.name)
+            if time is not None and place == len(bounds):
+                found, time = within(time, found, problem, asked.method, self.clock, begun, known)
+                if self.folder:
+                    self.folder.remember(asked.budget, tree_of(time, found.plan))
+            done.append(Round(found, shrink(found, problem, val, stages[1]), problem, now.first))
+        return done, now, time
+
+    def _stage(self, name: str, place: int, of: int) -> Path | None:
+        """Where the checkpoints of a stage of a round lie."""
+        return self.folder.stage(name if of == 1 else f"{name}-{place}") if self.folder else None
+
+    def compare(
+        self, last: Round, now: Standing, plan: Plan, whole: Figures, dense_val: float | None, time: Timed | None
+    ) -> Compared:
+        """Measure the result beside the dense network, and beside the one that widths without alignment would give."""
+        asked, small, budget = self.asked, last.shrunk.model, last.problem.budget
+        rough = unaligned(last.found, now.graph, budget)
+        networks = {"dense": asked.model, "pruned": small} | ({"rough": rough.model} if rough else {})
+        times = in_turns(networks, now.first, self.clock)
+        alignment = None
+        if rough is not None:
+            alignment = Alignment(budget.step, macs(now.graph, rough.plan), times["rough"])
+        pruned = figures(small, now.first, plan, asked.task, asked.recipe, asked.split)
+        return Compared(
+            dense=replace(whole, latency=times["dense"]),
+            pruned=replace(pruned, latency=times["pruned"]),
+            dense_val=dense_val,
+            alignment=alignment,
+            time=time,
+        )
 
 
 def _begun(
