@@ -1,6 +1,7 @@
 """The law of limits: whatever they are, the plan of every method obeys them and the budget, or the error names them."""
 
 import re
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.zoo import ZOO, networks
 
 AT_ONCE = [method() for method in METHODS.values() if decides_by(method) == "weights"]
 STEPS = 3
+DIGITS = re.compile(r"\d+")
 NAMED = {
     False: re.compile(r"^limits: "),
     True: re.compile(r"cannot be met; .*% of that is .*(at least|whole|kept|fixed)"),
@@ -41,7 +43,7 @@ def drawn(graph: ChannelGraph, seed: int) -> tuple[mp.Limits, mp.Budget]:
     free = [name for name in graph.free if name not in keep]
     most = {name: between(0.6, 1.0) for name in some(0.3) if name in free}
     least = {name: between(0.1, 0.6) for name in some(0.5)}
-    alike = some(0.4) if seed % 2 else []
+    alike = [DIGITS.sub("*", name) for name in some(0.4)] if seed % 2 else []
     limits = mp.Limits(keep, least, most, alike, alike if seed % 4 == 3 else ())
     return limits, mp.Budget(macs=between(0.3, 1.0), multiple_of=1 + seed % 2)
 
@@ -66,13 +68,13 @@ def obeyed(dense: ChannelGraph, plan: mp.Plan, limits: mp.Limits, budget: mp.Bud
         assert widths[name] >= min(share * dense.axes[name].size, dense.axes[name].size) - 1e-6
     for name, share in limits.most.items():
         assert widths[name] <= max(1, share * dense.axes[name].size) + 1e-6
-    kinds: dict[tuple[str, int], set[Any]] = {}
-    for name in (*limits.alike, *limits.alike_channels):
-        kind = ("".join("*" if c.isdigit() else c for c in name), dense.axes[name].size)
-        whole = tuple(range(dense.axes[name].size))
-        kept = tuple(plan.kept.get(name, whole))
-        kinds.setdefault(kind, set()).add(kept if name in limits.alike_channels else len(kept))
-    assert all(len(found) == 1 for found in kinds.values())
+    for pattern in (*limits.alike, *limits.alike_channels):
+        kinds: dict[tuple[str, int], set[Any]] = {}
+        for name in (name for name in dense.axes if fnmatchcase(name, pattern.replace("[", "[[]"))):
+            kept = plan.kept.get(name, tuple(range(dense.axes[name].size)))
+            kind = (DIGITS.sub("*", name), dense.axes[name].size)
+            kinds.setdefault(kind, set()).add(tuple(kept) if pattern in limits.alike_channels else len(kept))
+        assert all(len(found) == 1 for found in kinds.values())
 
 
 def searched(model: Any, graph: ChannelGraph, budget: mp.Budget) -> mp.Plan:
