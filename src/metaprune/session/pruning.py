@@ -225,6 +225,10 @@ def _begun(
     limits: Limits | None,
 ) -> tuple[nn.Module, Standing, Report | None]:
     """The dense network, where the session begins, and the report of the result that it goes on from."""
+    if isinstance(model, type) or not isinstance(model, nn.Module | Result):
+        raise MetapruneError(
+            f"prune: expected a network, an nn.Module, or a result to prune further, got {brief(model)}"
+        )
     if not isinstance(model, Result):
         if args is None:
             raise MetapruneError("prune: expected example inputs as a tuple, got none; mp.prune(model, (x,), …)")
