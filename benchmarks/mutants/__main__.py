@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _judge(places: Sequence[Place], most: float, asked: Sequence[str]) -> None:
     cover = covered(asked)
-    for name in ("torch.export", "numpy", "hypothesis", "beartype", "jaxtyping", "safetensors", "PIL", "transformers"):
+    for name in ("torch.export", "numpy", "safetensors", "PIL", "transformers"):
         __import__(name)
 
     def tests(place: Place) -> list[str]:

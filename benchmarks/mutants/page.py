@@ -14,7 +14,7 @@ def page(rows: Sequence[Row], seed: int) -> str:
     """All of `mutants.md`."""
     reasons = {_name(each): each for each in tomllib.loads(REASONS.read_text()).get("fault", [])}
     same = [row for row in rows if _name(row) in reasons and reasons[_name(row)]["equivalent"]]
-    left = [row for row in rows if row["outcome"] == "survived" and row not in same]
+    left = [row for row in rows if row["outcome"] not in ("caught", "endless") and row not in same]
     judged = len(rows) - len(same)
     caught = judged - len(left)
     return "\n".join(

@@ -29,7 +29,10 @@ from benchmarks.mutants.faults import Fault, code_of, faulty
 ROOT = Path(__file__).parents[2]
 MEMORY = 6 << 30  # bytes that a fault may ask for
 PATIENCE = 900.0  # seconds of wall for one fault: what waits for something that never comes
-ARGUMENTS = ("-n0", "-q", "-p", "no:cacheprovider", "--basetemp", str(ROOT / "runs" / "mutants" / "tmp"))
+ARGUMENTS = (
+    *("-n0", "-p", "no:cacheprovider", "--basetemp", str(ROOT / "runs" / "mutants" / "tmp")),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # what was imported early is not looked into
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a fault: caught, survived, endless (caught, too) or unplaced; by which test, after how many."""
+    """What became of a fault: caught, survived, endless (caught, too), unplaced or broken; by what, after how many."""
 
     outcome: str
     by: str
@@ -98,8 +101,8 @@ def forked(run: Callable[[Callable[[str], None]], str]) -> Verdict:
                 os.dup2(silent, stream)
             outcome = run(lambda test: os.write(write, f"{test}\n".encode()) and None)
             os.write(write, f"\0{outcome}\n".encode())
-        except BaseException as error:
-            os.write(write, f"\0caught\nby {type(error).__name__}\n".encode())
+        except Exception as error:  # ours, for pytest lets none out
+            os.write(write, f"\0broken\nby {type(error).__name__}\n".encode())
         finally:
             os._exit(0)
     os.close(write)
@@ -149,20 +152,24 @@ class Warm:
         """Judge all, in a process of its own, so that this one has imported nothing of metaprune."""
         child = os.fork()
         if child == 0:
+            code = 1
             try:
-                pytest.main([*ARGUMENTS, "-p", "no:terminal"], plugins=[self])
+                code = int(pytest.main([*ARGUMENTS, "-p", "no:terminal"], plugins=[self]))
             finally:
-                os._exit(0)
-        os.waitpid(child, 0)
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code:
+            raise RuntimeError(f"the tests could not be collected: pytest ended with {code}")
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         for module in pkgutil.walk_packages([str(ROOT / "src" / "metaprune")], "metaprune."):
             importlib.import_module(module.name)
         _first_trace()
         self.items = {item.nodeid: item for item in session.items}
+        gc.unfreeze()  # what is frozen is not listed
         functions: dict[str, list[FunctionType]] = {}
         for each in gc.get_objects():
-            if isinstance(each, FunctionType):
+            if type(each) is FunctionType:  # to ask some objects for their class is a warning
                 functions.setdefault(each.__code__.co_filename, []).append(each)
         gc.freeze()
         for place in self.places:
@@ -201,7 +208,7 @@ def _first_trace() -> None:
 
     import metaprune as mp
 
-    mp.trace(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), ones(1, 2))
+    mp.trace(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), (ones(2, 2),))
 
 
 class Importing(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
@@ -244,6 +251,8 @@ def imported(place: Place, tests: Sequence[str], seconds: dict[str, float]) -> V
     def run(say: Callable[[str], None]) -> str:
         os.chdir(ROOT)
         code = pytest.main([*ARGUMENTS, "-x", *files], plugins=[Importing(place, tests, seconds, say)])
-        return "survived" if code == pytest.ExitCode.OK else "caught"
+        if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            return "survived"
+        return "caught" if code in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED) else "broken"
 
     return forked(run)

@@ -86,7 +86,7 @@ def test_a_fault_is_put_into_the_function_that_others_hold(tmp_path: Path) -> No
     [
         (lambda say: (say("one"), say("two"), "survived")[-1], ("survived", "", 2)),
         (lambda say: (say("one"), "caught")[-1], ("caught", "one", 1)),
-        (lambda say: [][0], ("caught", "IndexError", 0)),
+        (lambda say: [][0], ("broken", "IndexError", 0)),
         (lambda say: (say("one"), signal.raise_signal(signal.SIGKILL))[0], ("caught", "one", 1)),
         (lambda say: (say("one"), signal.raise_signal(signal.SIGPROF))[0], ("endless", "one", 1)),
     ],
