@@ -30,8 +30,8 @@ MULTIPLE = 8
 TIMED = ("latency", "speedup")
 """Bounds on time."""
 
-_AHEAD = 256
-"""So many blocks are tried at once when blocks come back."""
+_FIRST, _AHEAD = 4, 256
+"""So many blocks are tried at once when blocks come back: few after one that fits, then more and more."""
 
 _CLOSE = 0.005
 """A plan closer to its budget than this share of the dense cost is not improved further."""
@@ -397,10 +397,10 @@ class Allocation:
         allowed: Sequence[float],
     ) -> dict[str, int]:
         """Widths with a step more for each lane of an order, one after the other, where it then still fits."""
-        widths, names, done = dict(widths), list(self.lanes), 0
+        widths, names, done, count = dict(widths), list(self.lanes), 0, _FIRST
         place = {name: column for column, name in enumerate(names)}
         while done < len(order):
-            ahead = order[done : done + _AHEAD]
+            ahead = order[done : done + count]
             rows = torch.tensor([[widths[name] for name in names]]).repeat(len(ahead), 1)
             steps = torch.tensor([_wider(ladders[name], widths[name]) for name in ahead])
             rows[torch.arange(len(ahead)), torch.tensor([place[name] for name in ahead])] = steps
@@ -412,6 +412,7 @@ class Allocation:
             if first < len(ahead):
                 widths[ahead[first]] = int(steps[first])
             done += first + 1 if first < len(ahead) else first
+            count = _FIRST if first < len(ahead) else min(4 * count, _AHEAD)
         return widths
 
     def _columns(self, widths: Tensor) -> Tensor:
