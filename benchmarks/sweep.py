@@ -3,11 +3,11 @@
 Run `python benchmarks/sweep.py`, with the libraries that `sweep_networks.py` names on the path (install them with
 `pip install --no-deps --target FOLDER`, so that PyTorch stays what it is, and put FOLDER on PYTHONPATH). Each network
 is a process of its own with one thread, a limit of processor time and of memory. It is traced; half of every free axis
-is cut, and then every free axis to a random width; what comes out is compared with the mask in float64, in every call
-that the graph knows. What was found is kept row by row under `runs/sweep`, so that a command that was stopped goes on,
-and rows hold for as long as graph and surgery are the same. `--only` names networks, libraries or verdicts; `--missing`
-takes rows of older code as they are. The exit code is 1 if any network is wrong or ends in an exception that is not
-ours.
+is cut, and then every free axis to a random width (of those that its operators take); what comes out is compared with
+the mask in float64, in every call that the graph knows. What was found is kept row by row under `runs/sweep`, so that a
+command that was stopped goes on, and rows hold for as long as graph and surgery are the same. `--only` names networks,
+libraries or verdicts; `--missing` takes rows of older code as they are. The exit code is 1 if any network is wrong or
+ends in an exception that is not ours.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from torch import Tensor, nn
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.steps import steps_of_operators
 from metaprune.graph.term import Term, axes_of, width
 from metaprune.surgery.slice import carve
 from metaprune.surgery.still import Still
@@ -207,7 +208,7 @@ def measured(row: Row, quick: bool) -> Iterator[Row]:
     row.trace_s = time.process_time() - start
     row.free, row.axes = len(graph.free), len(graph.axes)
     row.fixed, row.best = left_whole(graph)
-    plans = {"half": oracle.half(graph), "ragged": oracle.ragged(graph, 1)}
+    plans = {"half": taken(graph, oracle.half(graph)), "ragged": taken(graph, oracle.ragged(graph, 1))}
     for plan_name, plan in list(plans.items())[: 1 if quick else None]:
         row.stage = f"slice {plan_name}"
         yield row
@@ -228,6 +229,17 @@ def measured(row: Row, quick: bool) -> Iterator[Row]:
                 row.errors[f"{call}, {plan_name}"] = off / TOLERANCE[coarsest(graph)]
     row.stage = "done"
     yield row
+
+
+def taken(graph: ChannelGraph, plan: mp.Plan) -> mp.Plan:
+    """The plan at widths that the operators take: grouped products want multiples of 16 bytes, say."""
+    steps = steps_of_operators(graph)
+    kept = {name: (stays, steps.get(name, 1), graph.axes[name].size) for name, stays in plan.kept.items()}
+    fits = {
+        name: stays[: max(len(stays) // step, 1) * step] for name, (stays, step, size) in kept.items() if step <= size
+    }
+    more = {name: range(step) for name, (stays, step, size) in kept.items() if len(stays) < step <= size}
+    return mp.Plan({**fits, **more})
 
 
 def distance(masked: list[Tensor], cut: list[Tensor]) -> float:
@@ -374,8 +386,8 @@ def page(rows: list[Row], networks: int) -> str:
     return f"""# The sweep
 
 Networks of other people's libraries, chosen before any of them was measured (`sweep_networks.py`): traced, cut to half
-of every free axis and to random widths, and compared with the mask in float64, in every call that the graph knows. Made
-by:
+of every free axis and to random widths that their operators take, and compared with the mask in float64, in every call
+that the graph knows. Made by:
 
 ```bash
 pip install --no-deps --target FOLDER timm torchvision …
@@ -389,8 +401,9 @@ that a reader accepts: they are sizes of inputs or outputs, rows of a vocabulary
 |:--|:--|--:|
 {verdicts}
 
-Seconds are those of one processor core, in a process with one thread. `kept` is the share of the parameters that stays
-at half of every free axis; a reason comes with the share of the parameters that lie on axes fixed for it.
+Seconds are processor time of a process with one thread, so that what else runs on the machine counts little. `kept` is
+the share of the parameters that stays at half of every free axis; a reason comes with the share of the parameters that
+lie on axes fixed for it.
 
 {chr(10).join(table)}
 """
