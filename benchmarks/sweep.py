@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import re
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -331,6 +332,14 @@ def code() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
+def commit() -> str:
+    """The commit that is checked out, where that can be told."""
+    found = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
 def place_of(folder: Path, name: str) -> Path:
     """Where the row of a network is kept."""
     return folder / f"{name.replace('/', '__')}.json"
@@ -394,8 +403,9 @@ pip install --no-deps --target FOLDER timm torchvision …
 PYTHONPATH=FOLDER python benchmarks/sweep.py
 ```
 
-{len(rows)} networks{missing}; {good} of them ({good / max(len(rows), 1):.0%}) are cut in full or left whole for reasons
-that a reader accepts: they are sizes of inputs or outputs, rows of a vocabulary, or kernels.
+{len(rows)} networks{missing}, at commit {commit()}.
+{good} of them ({good / max(len(rows), 1):.0%}) are cut in full or left whole for reasons that a reader accepts: they are
+sizes of inputs or outputs, rows of a vocabulary, or kernels.
 
 | verdict | what it means | networks |
 |:--|:--|--:|
@@ -418,6 +428,8 @@ def why(row: Row, most: int = 3) -> str:
         said += [f"{share:.0%}: {short(reason)}" for reason, share in list(row.fixed.items())[:most]]
     if row.unjudged:
         said.append(f"outputs not compared: {row.unjudged}")
+    if row.code != code():
+        said.append("*with an earlier state of the code*")
     return "; ".join(said)
 
 
