@@ -404,8 +404,8 @@ PYTHONPATH=FOLDER python benchmarks/sweep.py
 ```
 
 {len(rows)} networks{missing}, at commit {commit()}.
-{good} of them ({good / max(len(rows), 1):.0%}) are cut in full or left whole for reasons that a reader accepts: they are
-sizes of inputs or outputs, rows of a vocabulary, or kernels.
+{good} of them ({good / max(len(rows), 1):.0%}) are cut in full or left whole for reasons that a reader accepts: they
+are sizes of inputs or outputs, rows of a vocabulary, or kernels.
 
 | verdict | what it means | networks |
 |:--|:--|--:|
