@@ -222,8 +222,14 @@ def split_right(shape: Shape, size: int) -> tuple[Shape, Shape]:
 
 
 def _split_parts(shape: Parts, size: int) -> tuple[Shape, Shape]:
-    if all(measure(part) % size == 0 for part in shape.of):
-        heads, tails = zip(*(split_right(part, size) for part in shape.of), strict=True)
+    groups: list[list[Shape]] = [[]]  # neighbours that hold so many entries together
+    for part in shape.of:
+        groups[-1].append(part)
+        if measure(Parts(tuple(groups[-1]))) % size == 0:
+            groups.append([])
+    *groups, rest = groups
+    if not rest and all(len(group) == 1 or measure(Parts(tuple(group))) == size for group in groups):
+        heads, tails = zip(*(split_right(_parts(group), size) for group in groups), strict=True)
         for tail in tails[1:]:
             unify(tails[0], tail)
         if any(measure(head) > 1 for head in heads):

@@ -159,6 +159,7 @@ def test_what_is_picked_from_the_end_stays_and_the_rest_is_free(listed: bool) ->
         small, masked = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
         assert small.heads == small.size == width
         assert oracle.distance(small(x), masked(x)) < 1e-10
+        assert oracle.distance(small(x[:1]), masked(x[:1])) < 1e-10  # read once more, beside what is known
 
 
 def test_a_reason_of_the_theory_has_the_line() -> None:
