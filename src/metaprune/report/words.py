@@ -213,16 +213,12 @@ def measured(latency: Latency) -> str:
     return f"batch {latency.batch}, {conditions(latency)}, {runs}"
 
 
-SLACK = 1.01
-"""A time is missed where it is exceeded by more: minutes of one machine differ by as much."""
-
-
 def missed(report: Report) -> Clause | None:
     """That the pruned network takes longer than it was allowed to; None where it does not, or nothing was asked."""
     bound, found = report.latency_bound, report.pruned.latency
-    if bound is None or found is None or found.median_ms <= SLACK * bound:
+    if bound is None or found is None or found.median_ms <= bound:
         return None
-    return Clause(f"The budget of {bound:.4g} ms is missed: {significant(found.median_ms, 4)} ms measured.", "bad")
+    return Clause(f"The budget of {bound:g} ms is missed: {significant(found.median_ms, 4)} ms measured.", "bad")
 
 
 def speed(before: Latency | None, after: Latency | None) -> Clause:
