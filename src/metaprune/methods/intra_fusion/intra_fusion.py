@@ -47,7 +47,7 @@ class IntraFusion:
             of the channels that are fused into it, "sum" adds those up (as published: the function changes even where
             channels are copies of one another).
         consumer: How much of a column is handed on: "one", all of it, or "projection", as much of it as there is of the
-            channel that stays in the one that goes, ⟨w, w'⟩ / |w'|². None: "projection" where statistics are
+            channel that stays in the one that goes, ⟨w, w'⟩ / ‖w'‖². None: "projection" where statistics are
             recalibrated, else "one".
         matching: "transport" spreads the channels that go evenly over those that stay, by exact optimal transport
             (needs the package `pot`); "nearest" sends each to the one most like it.
@@ -159,7 +159,7 @@ class IntraFusion:
 def _share(
     goes: Float[Tensor, " gone features"], stays: Float[Tensor, " kept features"]
 ) -> Float[Tensor, " gone kept"]:
-    """How much of a channel that stays there is in one that goes: ⟨w, w'⟩ / |w'|²; 1 where the latter is zero."""
+    """How much of a channel that stays there is in one that goes: ⟨w, w'⟩ / ‖w'‖²; 1 where the latter is zero."""
     squares = stays.square().sum(1)
     return torch.where(squares > 0, goes @ stays.T / squares.clamp(min=1e-300), 1.0)
 
