@@ -74,6 +74,17 @@ def test_what_is_refused(fields: dict[str, Any], said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_a_plan_in_a_time_of_ones_own() -> None:
+    """Time is what the user's function says: as many milliseconds as there are thousands of parameters."""
+    torch.manual_seed(0)
+    model = small.Small()
+    clock = mp.Clock(measure=lambda network: oracle.counted_params(network) / 1000)
+    budget = mp.Budget(speedup=1.5, multiple_of=1)
+    plan = mp.plan(model, small.EXAMPLE, method=mp.Magnitude(), budget=budget, clock=clock)
+    graph = mp.trace(model, small.EXAMPLE)
+    assert 0.6 * mp.params(graph) < mp.params(graph, plan) <= mp.params(graph) / 1.5 * 1.02
+
+
 def test_every_method_of_the_registry_is_tried_here_or_trains() -> None:
     assert {type(method) for method in ONE_SHOT} == {
         method for method in METHODS.values() if decides_by(method) != "training"
