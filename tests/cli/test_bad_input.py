@@ -93,7 +93,7 @@ BAD = {
     # the rest of training
     f"prune resnet8 {PRUNE} --weight-decay -1": "weight_decay",
     f"prune resnet8 {PRUNE} --weight-decay much": "--weight-decay",
-    f"prune resnet8 {PRUNE} --schedule linear": "--schedule",
+    f"prune resnet8 {PRUNE} --schedule cubic": "--schedule",
     f"prune resnet8 {PRUNE} --schedule steps": "milestones",
     f"prune resnet8 {PRUNE} --milestones 0.5": "milestones",
     f"prune resnet8 {PRUNE} --schedule steps --milestones a,b": "--milestones: expected epochs like 5,8",

@@ -66,7 +66,7 @@ def test_times_are_measured_alike(folder: Path, monkeypatch: pytest.MonkeyPatch)
         conditions.append([(name, replace(time, median_ms=0, iqr_ms=0, runs=0)) for name, time in found.items()])
         return found
 
-    for name in ("session", "cost.latency"):
+    for name in ("session.measuring", "cost.latency", "cost.clock"):
         monkeypatch.setattr(f"metaprune.{name}.latencies", spy)
     line = f"prune own_nets.py:build {RUN} --batch-size 48 --multiple-of 1 --threads 1 --method uniform --out out"
     assert CliRunner().invoke(app, shlex.split(line)).exit_code == 0
@@ -103,19 +103,20 @@ def test_evaluate_says_what_the_report_says(folder: Path, monkeypatch: pytest.Mo
 
 def test_a_missed_latency_is_the_exit_status(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The result is written all the same."""
-    clock = iter([1.0, 1.7, 1.0, 1.5])  # the dense network holds it already; then the result is measured
+    at_the_end = iter([1.7, 1.5])
 
-    def made_up(networks: dict[str, Any], *_: Any, **__: Any) -> dict[str, Latency]:
-        now = next(clock)
-        return {name: Latency(now, 0.0, 1, 64, "cpu", "32-true", 1) for name in networks}
+    def made_up(now: float) -> Any:
+        return lambda networks, *_, **__: {name: Latency(now, 0.0, 1, 64, "cpu", "32-true", 1) for name in networks}
 
-    monkeypatch.setattr("metaprune.session.measuring.latencies", made_up)
+    monkeypatch.setattr("metaprune.cost.clock.latencies", made_up(1.0))  # the dense network holds it already
+    monkeypatch.setattr("metaprune.session.measuring.latencies", lambda *given, **_: made_up(next(at_the_end))(*given))
     run = RUN.replace("--macs 0.6", "--latency 1.5 --method uniform")
     for status, out in ((3, "late"), (0, "in-time")):
         done = CliRunner().invoke(app, shlex.split(f"prune own_nets.py:build {run} --out {out}"))
         assert done.exit_code == status, done.output
         assert ("The budget of 1.5 ms is missed: 1.700 ms measured." in done.stdout) == bool(status)
         assert (folder / out / "report.html").exists()
+        assert "unspent" not in done.stdout, "nothing was cut"
     helped = CliRunner().invoke(app, ["prune", "--help"]).stdout
     assert "3 where the result is written but takes longer" in " ".join(helped.split())
 

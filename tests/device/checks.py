@@ -39,6 +39,7 @@ from metaprune.session import measuring
 from metaprune.train import Recipe, Task, Training, engine
 from metaprune.train.few_shot import Inner
 from metaprune.train.task import First
+from tests.breaking import Breaks
 from tests.device import second
 from tests.methods import small
 from tests.remembered import remembered
@@ -324,7 +325,7 @@ def checkpoints(device: torch.device) -> Any:
     for go in (trained, searched):
         with tempfile.TemporaryDirectory() as folder:
             try:
-                go(Path(folder) / "run", replace(task(), train=Breaks(task().train, 6)))
+                go(Path(folder) / "run", replace(task(), train=Breaks(task().train, 6, Stop)))
             except Stop:
                 found.append(go(Path(folder) / "run", task()))
     assert len(found) == 2
@@ -378,23 +379,6 @@ def translation(device: torch.device) -> Any:
         progress=False,
     )
     return result.plan.kept, result.model.state_dict(), *(one.state_dict() for one in result.partners.values())
-
-
-class Breaks:
-    """Batches, until so many were given."""
-
-    def __init__(self, loader: Any, most: int) -> None:
-        self.loader, self.left = loader, most
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Any:
-        for batch in self.loader:
-            if not self.left:
-                raise Stop
-            self.left -= 1
-            yield batch
 
 
 @check

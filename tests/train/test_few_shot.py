@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.breaking import Breaks
 from torch import Tensor, nn
 
 import metaprune as mp
@@ -224,23 +225,6 @@ def test_it_learns_to_learn() -> None:
 def test_an_interval_by_hand() -> None:
     assert interval([50.0, 70.0]) == pytest.approx(1.96 * math.sqrt(200) / math.sqrt(2))
     assert interval([50.0]) == 0.0
-
-
-class Breaks:
-    """Batches, until so many were given."""
-
-    def __init__(self, loader: Any, most: int) -> None:
-        self.loader, self.left = loader, most
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Any:
-        for batch in self.loader:
-            if not self.left:
-                raise KeyboardInterrupt
-            self.left -= 1
-            yield batch
 
 
 def test_killed_with_zeros_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:

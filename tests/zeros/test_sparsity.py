@@ -16,6 +16,7 @@ from metaprune.graph.errors import MetapruneError, PlanError
 from metaprune.graph.graph import WidthLimits
 from metaprune.surgery.slice import carve
 from metaprune.zeros.sparsity import Phase, Zeros
+from tests.breaking import Breaks
 from tests.laws import oracle
 from tests.methods import small
 
@@ -189,23 +190,6 @@ def test_a_graph_of_another_network_is_refused(traced: Any) -> None:
         mp.Sparsity(0.5, graph=traced[1]).on(network())
     with pytest.raises(MetapruneError, match="skip belongs to weights"):
         mp.Sparsity(0.5, graph=traced[1], skip=["stem"])
-
-
-class Breaks:
-    """Batches, until so many were given."""
-
-    def __init__(self, loader: Any, most: int) -> None:
-        self.loader, self.left = loader, most
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Any:
-        for batch in self.loader:
-            if not self.left:
-                raise KeyboardInterrupt
-            self.left -= 1
-            yield batch
 
 
 @pytest.mark.parametrize(

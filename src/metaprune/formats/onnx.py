@@ -1,6 +1,5 @@
 """ONNX, by torch's exporter, for runtimes that know nothing of torch."""
 
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from metaprune.formats.labels import Labels
+from metaprune.train.atomic import checksum_of
 
 __all__ = ["NEEDS", "ours", "run", "write"]
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
-
 
 MARK = "metaprune.data"
 """Where a file says what the checksum of its weights beside it is."""
@@ -64,7 +63,7 @@ def _mark(path: Path) -> None:
     if not beside.exists():
         return
     model = onnx.load(path, load_external_data=False)
-    onnx.helper.set_model_props(model, {MARK: str(_checksum(beside))})
+    onnx.helper.set_model_props(model, {MARK: str(checksum_of(beside))})
     onnx.save(model, path)
 
 
@@ -80,15 +79,7 @@ def ours(path: Path) -> bool:
     except Exception:  # another file, damaged, or no package
         return False
     marks = {prop.key: prop.value for prop in model.metadata_props}
-    return marks.get(MARK) == str(_checksum(beside))
-
-
-def _checksum(path: Path) -> int:
-    total = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            total = zlib.crc32(block, total)
-    return total
+    return marks.get(MARK) == str(checksum_of(beside))
 
 
 def run(path: Path, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -6,6 +6,7 @@ quantity that is known per axis (a width, the channels kept, a latent vector) ex
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,20 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Axis", "Concat", "Product", "Term", "axes_of", "channels", "fold", "leaves", "places", "size", "width"]
+__all__ = [
+    "Axis",
+    "Concat",
+    "Product",
+    "Term",
+    "axes_of",
+    "channels",
+    "fold",
+    "inside",
+    "leaves",
+    "places",
+    "size",
+    "width",
+]
 
 T = TypeVar("T")
 
@@ -92,6 +106,20 @@ def axes_of(term: Term) -> Iterator[Axis]:
     else:
         for inner in term.factors if isinstance(term, Product) else term.parts:
             yield from axes_of(inner)
+
+
+def inside(term: Term) -> Iterator[Term]:
+    """A term and everything inside it, runs of neighbouring factors included."""
+    yield term
+    if isinstance(term, Product):
+        count = len(term.factors)
+        for start, stop in itertools.combinations(range(count + 1), 2):
+            if stop - start < count:
+                run = term.factors[start:stop]
+                yield from inside(run[0] if len(run) == 1 else Product(run))
+    elif not isinstance(term, Axis):
+        for part in term.parts:
+            yield from inside(part)
 
 
 def channels(term: Term, kept: Mapping[str, Sequence[int]]) -> Tensor:

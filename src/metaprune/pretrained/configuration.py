@@ -23,7 +23,7 @@ from metaprune.graph.attributes import held, modules_by_name, write_numbers
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.graph.quiet import quiet
-from metaprune.graph.term import Axis, Product, Term, axes_of, size, width
+from metaprune.graph.term import axes_of, inside, size, width
 from metaprune.train.checks import said
 
 __all__ = ["Described", "Pretrained", "dense_configuration", "described", "floats_of", "skeleton"]
@@ -322,26 +322,12 @@ def _renamed(graph: ChannelGraph, widths: Mapping[str, int]) -> dict[int, list[i
         (one.term for operator in graph.operators for one in operator.sizes),
         (term for operator in graph.operators for output in operator.outputs for term in output),
     )
-    for inner in dict.fromkeys(inner for term in terms for inner in _inner(term)):
+    for inner in dict.fromkeys(inner for term in terms for inner in inside(term)):
         if any(graph.is_free(axis) for axis in axes_of(inner)):
             counts = found.setdefault(size(inner), {})
             became = width(inner, widths)
             counts[became] = counts.get(became, 0) + 1
     return {was: sorted(counts, key=lambda one: (one == was, -counts[one])) for was, counts in found.items() if was > 1}
-
-
-def _inner(term: Term) -> Iterator[Term]:
-    """A term and everything inside it, runs of neighbouring factors included."""
-    yield term
-    if isinstance(term, Product):
-        count = len(term.factors)
-        for start, stop in itertools.combinations(range(count + 1), 2):
-            if stop - start < count:
-                run = term.factors[start:stop]
-                yield from _inner(run[0] if len(run) == 1 else Product(run))
-    elif not isinstance(term, Axis):
-        for part in term.parts:
-            yield from _inner(part)
 
 
 def _entries(tree: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:

@@ -12,7 +12,6 @@ import contextlib
 import copy
 import importlib
 import re
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from metaprune.pretrained.rotary import with_frequencies
 from metaprune.report.report import Report
 from metaprune.report.texts import texts
 from metaprune.saving import load, ours, save
-from metaprune.train.atomic import FileError, read_json, write_json, write_text
+from metaprune.train.atomic import FileError, checksum_of, read_json, write_json, write_text
 from metaprune.train.checks import said
 from metaprune.train.folder import LOCK, FolderError, alone_in, draft
 
@@ -101,7 +100,7 @@ def save_pretrained(
                 for name, text in texts(folder, report).items():
                     write_text(place / name, text)
             files = {
-                path.relative_to(place).as_posix(): _checksum(path)
+                path.relative_to(place).as_posix(): checksum_of(path)
                 for path in sorted(place.rglob("*"))
                 if path.is_file() and path.name != LOCK
             }
@@ -277,15 +276,6 @@ def _at_hand(folder: str | Path) -> Path:
         ) from error
 
 
-def _checksum(path: Path) -> int:
-    """Of a file's bytes."""
-    total = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            total = zlib.crc32(block, total)
-    return total
-
-
 def _written(folder: Path) -> dict[str, int]:
     """The files that metaprune wrote into a folder of this kind, and that nobody changed since."""
     if not (folder / ABOUT).is_file():
@@ -297,7 +287,9 @@ def _written(folder: Path) -> dict[str, int]:
     inside = (folder, folder / INSIDE)
     found = {name: check for name, check in files.items() if (folder / name).parent in inside}
     return {
-        name: check for name, check in found.items() if (folder / name).is_file() and _checksum(folder / name) == check
+        name: check
+        for name, check in found.items()
+        if (folder / name).is_file() and checksum_of(folder / name) == check
     }
 
 

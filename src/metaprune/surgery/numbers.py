@@ -17,7 +17,7 @@ from torch import nn
 from metaprune.graph.attributes import whole_numbers, write_numbers
 from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.provenance import Attribute, Extent, Number, evaluate, leaves
-from metaprune.graph.term import Axis, Concat, Product, Term, axes_of, size, width
+from metaprune.graph.term import Axis, Concat, Term, axes_of, inside, size, width
 from metaprune.surgery.inverse import WRITTEN, Known, made_of, wanted
 
 __all__ = ["Solution", "set_numbers", "solve"]
@@ -204,7 +204,8 @@ def _candidates(
                 if isinstance(leaf, Attribute):
                     add(leaf, term)
     for equation in group:
-        for inner in (inner for term in equation.terms({}) for inner in _inner(term, graph)):
+        terms = (inner for term in equation.terms({}) for inner in inside(term))
+        for inner in (inner for inner in terms if any(map(graph.is_free, axes_of(inner)))):
             for attribute in equation.attributes():
                 add(attribute, inner)
     return {attribute: [*terms, None] for attribute, terms in found.items()}
@@ -271,18 +272,3 @@ def _named(pairs: Iterable[tuple[Reading, Reading]], equation: Equation, graph: 
         and size(one) == size(other)
         and any(axis.name in graph.axes for term in (one, other) for axis in axes_of(term))
     ]
-
-
-def _inner(term: Term, graph: ChannelGraph) -> Iterator[Term]:
-    """A term and everything inside it that has free axes, runs of neighbouring factors included."""
-    if any(graph.is_free(axis) for axis in axes_of(term)):
-        yield term
-        if isinstance(term, Product):
-            count = len(term.factors)
-            for start, stop in itertools.combinations(range(count + 1), 2):
-                if stop - start < count:
-                    run = term.factors[start:stop]
-                    yield from _inner(run[0] if len(run) == 1 else Product(run), graph)
-        elif not isinstance(term, Axis):
-            for part in term.parts:
-                yield from _inner(part, graph)

@@ -20,6 +20,7 @@ from metaprune.train.folder import UNFINISHED
 __all__ = [
     "FileError",
     "checksum",
+    "checksum_of",
     "read_json",
     "read_safetensors",
     "read_tensors",
@@ -209,6 +210,15 @@ def checksum(tree: Any, tensors: Mapping[str, Tensor]) -> int:
         tensor = tensors[name]
         total = zlib.crc32(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode(), total)
         total = zlib.crc32(tensor.detach().reshape(-1).view(torch.uint8).numpy().data, total)
+    return total
+
+
+def checksum_of(path: Path) -> int:
+    """Of the bytes of a file, read in pieces."""
+    total = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total = zlib.crc32(block, total)
     return total
 
 

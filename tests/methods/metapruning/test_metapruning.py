@@ -17,6 +17,7 @@ from metaprune.methods.metapruning.generator import PruningNet
 from metaprune.methods.metapruning.metapruning import shortened
 from metaprune.methods.method import Problem
 from metaprune.train.recipe import Recipe
+from tests.breaking import Breaks
 from tests.laws import oracle
 from tests.methods import small
 
@@ -75,23 +76,6 @@ def test_fresh_weights_are_none_of_the_given(model: small.Small, graph: mp.Chann
             parameter.mul_(0.5)
     one, two = (mp.MetaPruning(**QUICK).searched(problem_of(each, graph)) for each in (model, other))
     assert one.candidates == two.candidates
-
-
-class Breaks:
-    """Batches, until so many were given."""
-
-    def __init__(self, loader: Any, most: int) -> None:
-        self.loader, self.left = loader, most
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Any:
-        for batch in self.loader:
-            if not self.left:
-                raise KeyboardInterrupt
-            self.left -= 1
-            yield batch
 
 
 def test_killed_it_goes_on_to_the_same_bits(

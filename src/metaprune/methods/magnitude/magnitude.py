@@ -64,7 +64,7 @@ class Uniform:
         plan = allocation.proportional(scores)
         left = allocation.left_unspent(plan)
         said = f"widths are uniform to half a step each, which leaves {left:.2%} of the dense cost unspent"
-        return Found(plan, problem.model, scores, notes=(said,) if left > UNSPENT else ())
+        return Found(plan, problem.model, scores, notes=(said,) if plan.kept and left > UNSPENT else ())
 
 
 @dataclass(frozen=True)
