@@ -20,11 +20,11 @@ pytestmark = pytest.mark.skipif(
 
 
 HERE = Path(__file__).parents[2]
-ALIKE = (
-    *("dhp_as_a_hypernetwork", "dhp_as_in_the_paper", "graph_metanetwork_with_tuning", "transportation_by_sweeps"),
-    *("transportation", "a_network_that_comes_back", "training_in_place"),
+QUICK = (
+    *("dhp", "decisions", "training", "training_groups", "evaluation", "checkpoints", "meta_training"),
+    *("surgery", "surgery_of_attention", "recalibration", "carrying_an_optimizer", "magnitude_saved_and_loaded"),
 )
-"""What runs nearly the same code as another check does."""
+"""A search, decisions without one, training, cutting and files: the others run much of the same code."""
 LIMIT = 300.0  # seconds for one answer
 
 
@@ -52,7 +52,7 @@ def asked() -> Iterator[Callable[[str], str]]:
 
 
 @pytest.mark.parametrize(
-    "check", [pytest.param(check, marks=pytest.mark.slow if check in ALIKE else ()) for check in CHECKS]
+    "check", [pytest.param(check, marks=() if check in QUICK else pytest.mark.slow) for check in CHECKS]
 )
 def test_it_runs_on_a_second_device(check: str, asked: Callable[[str], str]) -> None:
     said = asked(check)
