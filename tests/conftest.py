@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -22,6 +23,19 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 def graphs_are_remembered() -> Iterator[None]:
     """Not before all modules are imported, and not for tests of trace itself, which call `mp.trace`."""
     with remembered():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clocks_are_quick() -> Iterator[None]:
+    """What a report measures beside its subject; tests of `latency` itself call it by its own name."""
+    from metaprune.cost import clock
+    from metaprune.cost.latency import latencies
+    from metaprune.session import measuring
+
+    with pytest.MonkeyPatch.context() as patch:
+        for room in (clock, measuring):
+            patch.setattr(room, "latencies", partial(latencies, seconds=0.01))
         yield
 
 

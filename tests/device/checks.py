@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassF1Score
 
 import metaprune as mp
+from metaprune.cost import clock
 from metaprune.data import Characters
 from metaprune.methods.graph_metanetwork import Direct, Imitate, Metanetwork, meta_train, teach
 from metaprune.methods.graph_metanetwork.learning.area import metrics
@@ -610,7 +611,8 @@ def answer(names: Iterable[str]) -> Iterator[str]:
     engine._fabric = Places(engine._fabric).fabric
     assert metrics.__kwdefaults__
     metrics.__kwdefaults__["steps"] = 2  # between a cut and a measurement
-    measuring.latencies = partial(measuring.latencies, seconds=1e-3)
+    for room in (clock, measuring):
+        room.latencies = partial(room.latencies, seconds=1e-3)  # type: ignore[attr-defined]
     torch.set_num_threads(1)
     torch.backends.cuda.enable_flash_sdp(False)  # of the CPU too: attention by the same kernels on both
     with remembered():
