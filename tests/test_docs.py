@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from metaprune.graph.call import RULES
+from metaprune.methods.graph_metanetwork.learning.area import metrics
 from metaprune.train.task import First
 
 ROOT = Path(__file__).parent.parent
@@ -60,8 +62,9 @@ def readme(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def short(readme: dict[str, Any]) -> dict[str, Any]:
-    """The same, with few digits: what a page shows runs alike, and sooner."""
+def short(readme: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The same, with few digits, and few steps to judge a metanetwork by: what a page shows runs alike, sooner."""
+    monkeypatch.setattr("metaprune.methods.graph_metanetwork.learning.meta_train.metrics", partial(metrics, steps=2))
     task = readme["task"]
     return readme | {"task": replace(task, train=First(task.train, 3), val=First(task.val, 1))}
 

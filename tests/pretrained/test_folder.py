@@ -56,8 +56,8 @@ for what it puts out, the trunk too), rotated head sizes whose halves lie side b
 QUICK = ("ViT",)  # tests below have others
 
 
-def network(name: str) -> tuple[Any, dict[str, Any]]:
-    """A network whose weights are not small, and inputs."""
+def network(name: str, **fields: Any) -> tuple[Any, dict[str, Any]]:
+    """A network whose weights are not small, with fields of its configuration, and inputs."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -65,7 +65,7 @@ def network(name: str) -> tuple[Any, dict[str, Any]]:
     build = getattr(transformers, kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = build(build.config_class(**settings)).eval()
+        model = build(build.config_class(**settings | fields)).eval()
         for parameter in (one for one in model.parameters() if one.requires_grad):  # others are made, not learned
             parameter.data += 0.1 * torch.randn_like(parameter)
         ids = torch.randint(3, 60, (2, 6))
@@ -171,7 +171,7 @@ def test_a_scale_that_code_made_of_a_size_is_carried(tmp_path: Path) -> None:
 
 
 def test_calls_of_generate_are_compared_each_with_a_cache_of_its_own(tmp_path: Path) -> None:
-    model, inputs = network("Llama")
+    model, inputs = network("Llama", num_hidden_layers=1)
     graph = mp.trace(model, (), inputs, calls=generation_calls(model, (), inputs))
     done = carve(model, graph, mp.Plan({name: range(axis.size // 2) for name, axis in graph.free.items()}))
     assert save_pretrained(tmp_path, done.model, done.plan, graph) is None

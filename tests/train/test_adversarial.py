@@ -211,7 +211,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("after", [4, 9])
+@pytest.mark.parametrize("after", [4, pytest.param(9, marks=pytest.mark.slow)])
 def test_killed_it_goes_on_to_the_same_bits(after: int, tmp_path: Any) -> None:
     """In the search, and in the fine-tuning: generator, discriminator and remembered pictures."""
     recipe = RECIPE if after < 6 else replace(RECIPE, epochs=4)
