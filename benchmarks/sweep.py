@@ -346,9 +346,10 @@ def place_of(folder: Path, name: str) -> Path:
 
 
 def kept_row(folder: Path, name: str) -> Row | None:
-    """The row of a network, if it was measured."""
+    """The row of a network, if it was measured to its end: not where the sweep itself was killed meanwhile."""
     place = place_of(folder, name)
-    return Row(**read_json(place)) if place.exists() else None
+    row = Row(**read_json(place)) if place.exists() else None
+    return row if row is not None and (row.stage == "done" or row.refusal) else None
 
 
 def measure(folder: Path, name: str, limit: int, memory: int, quick: bool) -> Row:
