@@ -148,12 +148,8 @@ def load_images(
             raise DataError(f"images {folder}: there is a subfolder val; leave val_share out, or take that away")
         val, source = found_in(parts["val"]), "a subfolder of its own"
     else:
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
-        held_out = max(1, round(share * len(train)))
-        if held_out == len(train):
-            raise DataError(f"images {folder}: cannot hold {share:g} of {len(train)} images out; add more")
         source = f"{share:g} of the training images"
-        train, val = ([train[i] for i in sorted(some)] for some in (order[held_out:], order[:held_out]))
+        train, val = held_out(train, share, seed, f"images {folder}", "images")
     tested = Path(test) if test is not None else parts.get("test")
 
     least = WINDOW + 2 * scale  # SSIM needs a window inside the borders
@@ -257,3 +253,16 @@ def checked(paths: Sequence[Path], least: int, channels: int, scale: int) -> Fol
 def _decoded(path: Path, channels: int) -> UInt8[Tensor, " c h w"]:
     with opened(path, f"images: {path}") as picture:
         return pixels(picture, "L" if channels == 1 else "RGB")
+
+
+def held_out(paths: Sequence[Path], share: float, seed: int, who: str, what: str) -> tuple[list[Path], list[Path]]:
+    """Those that stay, and a share of them drawn at random, one at least; both in their order.
+
+    Raises:
+        DataError: none would stay.
+    """
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
+    held = max(1, round(share * len(paths)))
+    if held == len(paths):
+        raise DataError(f"{who}: cannot hold {share:g} of {len(paths)} {what} out; add more")
+    return [paths[place] for place in sorted(order[held:])], [paths[place] for place in sorted(order[:held])]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from metaprune.data.images import PARTS, Folder, checked, found_in, is_folder
+from metaprune.data.images import PARTS, Folder, checked, found_in, held_out, is_folder
 from metaprune.data.load import MEMORY, VAL_SHARE, whole
 from metaprune.data.pairs import Pair, Patches, Source, window
 from metaprune.data.pictures import DataError, named
@@ -165,7 +165,8 @@ def load_pairs(
             raise DataError(f"pairs {folder}: there is a part val; leave val_share out, or take that away")
         source = "a part of its own"
     else:
-        parts["train"], parts["val"] = _held_out(parts["train"], share, seed, name)
+        split = [held_out(paths, share, seed, f"pairs {name}", "pictures") for paths in parts["train"]]
+        parts["train"], parts["val"] = (list(part) for part in zip(*split, strict=True))
         source = f"{share:g} of the training pictures"
     memory = MEMORY
     folders = {}
@@ -227,18 +228,3 @@ def _matched(folders: Sequence[Path], kinds: Sequence[Sequence[Path]]) -> list[l
             )
     names = sorted(by_name[0])
     return [[known[name] for name in names] for known in by_name]
-
-
-def _held_out(
-    kinds: Sequence[Sequence[Path]], share: float, seed: int, name: str
-) -> tuple[list[list[Path]], list[list[Path]]]:
-    """Training and validation pictures of both kinds."""
-    train, val = [], []
-    for paths in kinds:
-        order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
-        held = max(1, round(share * len(paths)))
-        if held == len(paths):
-            raise DataError(f"pairs {name}: cannot hold {share:g} of {len(paths)} pictures out; add more")
-        train.append([paths[place] for place in sorted(order[held:])])
-        val.append([paths[place] for place in sorted(order[:held])])
-    return train, val

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from metaprune.methods.gates.running import Running, Search
+from metaprune.methods.method import Problem
+from metaprune.train.checks import length
 from metaprune.train.recipe import Recipe
+from metaprune.train.run import History
 
-__all__ = ["Following", "Stepped"]
+__all__ = ["Following", "Stepped", "searched"]
 
 
 class Stepped(Protocol):
@@ -48,3 +53,24 @@ class Following:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""
         self.search.load_state_dict(state)
+
+
+def searched(start: Callable[..., Running[Search]], problem: Problem, epochs: int) -> tuple[Running[Search], History]:
+    """A search trained to its end in `fit`: the first epochs of the problem's schedule are its.
+
+    Args:
+        start: The method's own, as `DHP.start`.
+        problem: What the method was given.
+        epochs: How many epochs the search takes.
+    """
+    recipe = problem.recipe
+    steps = recipe.steps(length(problem.task.train, "search: the training data"), epochs)
+    running = start(problem.model, problem.graph, problem.budget, steps=steps, seed=recipe.seed)
+    history = problem.fit(
+        running.model,
+        stop=epochs,
+        name="search",
+        during=[Following(running, recipe, epochs)],
+        parameters=running.groups(recipe.lr),
+    )
+    return running, history

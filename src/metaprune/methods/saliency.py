@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.sums import on_channels
 from metaprune.graph.tensors import in_double, named_tensors
-from metaprune.graph.term import axes_of, places
 from metaprune.surgery.attention import written_out
 from metaprune.train import randomness
 from metaprune.train.stepping import asker
@@ -45,8 +45,8 @@ def relative_norms(tensors: Mapping[str, Tensor], graph: ChannelGraph) -> dict[s
     """
     sums = {name: torch.zeros(axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
     counts = dict.fromkeys(sums, 0)
-    squares = {name: in_double(tensors[name]).square() for name in graph.parameters}
-    for axis, channel in _summed(squares, graph):
+    squares = ((name, in_double(tensors[name]).square()) for name in graph.parameters)
+    for axis, channel in on_channels(squares, graph, graph.free):
         if (mean := channel.mean()) > 0:
             sums[axis] += channel / mean
             counts[axis] += 1
@@ -95,7 +95,7 @@ def gate_gradients(
                     if gradient is not None
                 }
                 totals = {name: torch.zeros(axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
-                for axis, channel in _summed(said, graph):
+                for axis, channel in on_channels(said.items(), graph, graph.free):
                     totals[axis] += channel
                 for axis, total in totals.items():
                     found[axis].append(total)
@@ -124,15 +124,3 @@ def evidence_per_cost(
     return {
         name: (rows.square().mean(0) / max(prices[name], 1e-30) ** power).sqrt() for name, rows in gradients.items()
     }
-
-
-def _summed(entries: Mapping[str, Tensor], graph: ChannelGraph) -> Iterator[tuple[str, Float[Tensor, " size"]]]:
-    """For each tensor, dimension and free axis that the dimension holds, the sums of the entries on each channel."""
-    for name, tensor in entries.items():
-        for dim, term in enumerate(graph.tensors[name]):
-            per_position = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1).sum(1).cpu()
-            for axis in {axis.name for axis in axes_of(term)} & graph.free.keys():
-                held = places(term, axis)
-                inside = held >= 0
-                zeros = torch.zeros(graph.axes[axis].size, dtype=tensor.dtype)
-                yield axis, zeros.index_add(0, held[inside], per_position[inside])

@@ -122,6 +122,10 @@ class Recipe:
             return self.lr * (self.length - epoch) / (self.length - self.warmup)
         return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / (self.length - self.warmup)))
 
+    def epochs_of(self, share: float) -> int:
+        """The whole epochs that a share of these is; at least one."""
+        return min(max(1, round(share * self.epochs)), self.epochs)
+
     def batches(self, given: int) -> int:
         """The batches of an epoch, of so many that the loader gives."""
         if self.max_steps is None:

@@ -25,8 +25,9 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.graph.steps import steps_of_operators
+from metaprune.graph.sums import on_channels
 from metaprune.graph.tensors import in_double
-from metaprune.graph.term import axes_of, channels, places, size
+from metaprune.graph.term import axes_of, channels, size
 from metaprune.zeros.contractions import contractions
 from metaprune.zeros.sparsify import named_like
 
@@ -268,14 +269,9 @@ def _largest(sizes: Tensor, share: float) -> Bool[Tensor, " ..."]:
 def _norms(graph: ChannelGraph, weights: Mapping[str, Tensor], axes: Sequence[str]) -> dict[str, Tensor]:
     """For each axis the root mean square, over the weights that hold it, of its channels' relative norms: (size,)."""
     sums = {axis: torch.zeros(graph.axes[axis].size, dtype=torch.float64) for axis in axes}
-    for name in graph.parameters:
-        squares = in_double(weights[name]).square().cpu()
-        for dim, term in enumerate(graph.tensors[name]):
-            along = squares.movedim(dim, 0).reshape(squares.shape[dim], -1).sum(1)
-            for axis in {axis.name for axis in axes_of(term)} & sums.keys():
-                held = places(term, axis)
-                each = torch.zeros_like(sums[axis]).index_add(0, held[held >= 0], along[held >= 0])
-                sums[axis] += each / each.mean().clamp(min=1e-300)
+    squares = ((name, in_double(weights[name]).square()) for name in graph.parameters)
+    for axis, each in on_channels(squares, graph, sums):
+        sums[axis] += each / each.mean().clamp(min=1e-300)
     return {axis: total.sqrt() for axis, total in sums.items()}
 
 

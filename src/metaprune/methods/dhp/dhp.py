@@ -35,7 +35,7 @@ from metaprune.graph.tensors import clone
 from metaprune.graph.term import size
 from metaprune.methods.dhp.hypernet import HyperNetwork
 from metaprune.methods.dhp.search import Search
-from metaprune.methods.following import Following
+from metaprune.methods.following import searched
 from metaprune.methods.gates.generated import Generated, Terms
 from metaprune.methods.gates.latents import Latents
 from metaprune.methods.gates.running import Running
@@ -44,7 +44,6 @@ from metaprune.methods.saliency import group_norms
 from metaprune.surgery.anew import begin_anew
 from metaprune.surgery.attention import written_out
 from metaprune.train import randomness
-from metaprune.train.checks import length
 
 __all__ = ["DHP", "initial_latents"]
 
@@ -147,17 +146,8 @@ class DHP:
 
     def find(self, problem: Problem) -> Found:
         """Search: train weights and latents together while the budget's ramp dooms latents; fold, and read the plan."""
-        recipe = problem.recipe
-        epochs = min(max(1, round(self.search * recipe.epochs)), recipe.epochs)
-        steps = recipe.steps(length(problem.task.train, "search: the training data"), epochs)
-        running = self.start(problem.model, problem.graph, problem.budget, steps=steps, seed=recipe.seed)
-        history = problem.fit(
-            running.model,
-            stop=epochs,
-            name="search",
-            during=[Following(running, recipe, epochs)],
-            parameters=running.groups(recipe.lr),
-        )
+        epochs = problem.recipe.epochs_of(self.search)
+        running, history = searched(self.start, problem, epochs)
         return Found(
             plan=running.plan,
             model=running.model.fold(),

@@ -198,7 +198,7 @@ class MetaPruning:
                 steady=genes.plan(genes.within(genes.whole())),
                 settle=settle,
             )
-        epochs = min(max(1, round(self.search * recipe.epochs)), recipe.epochs)
+        epochs = recipe.epochs_of(self.search)
         training = replace(problem, task=task, recipe=shortened(recipe, epochs))
         history = training.fit(net, name="generator", checkpoint=_stage(problem, "generator"))
         return net.to(device_of(recipe)), tuple(history.rows)

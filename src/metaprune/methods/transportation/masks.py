@@ -121,13 +121,11 @@ class Sweep(nn.Module):
 
     def masks(self, scores: Flat) -> dict[str, Tensor]:
         """The scores of now are in the kernel already: only their gradient is added."""
-        mass, plan = self._swept(scores)
-        return split(self.allocation, (plan[:, 1].exp() / mass).clamp(max=1))
+        return self._swept(scores)[0]
 
     def advance(self, scores: Flat) -> None:
         """The plan becomes the kernel."""
-        mass, plan = self._swept(scores)
-        parts = split(self.allocation, (plan[:, 1].exp() / mass).clamp(max=1))
+        parts, plan = self._swept(scores)
         self.log_kernel.copy_(plan - squared_distances(scores) / self.temperature)
         self.widths.copy_(torch.stack([part.sum() for part in parts.values()]))
 
@@ -135,12 +133,13 @@ class Sweep(nn.Module):
         """log P_i1 - log P_i0."""
         return self.log_kernel[:, 1] - self.log_kernel[:, 0]
 
-    def _swept(self, scores: Flat) -> tuple[Flat, Tensor]:
-        """The mass of each channel, and log P after a sweep from the kernel."""
+    def _swept(self, scores: Flat) -> tuple[dict[str, Tensor], Tensor]:
+        """The mask of each axis, and log P, after a sweep from the kernel."""
         mass, kept = self._linearised()
         change = squared_distances(scores) / self.temperature
         kernel = self.log_kernel - (change - change.detach())
-        return mass, sinkhorn(kernel, mass, kept)
+        plan = sinkhorn(kernel, mass, kept)
+        return split(self.allocation, (plan[:, 1].exp() / mass).clamp(max=1)), plan
 
     def _linearised(self) -> tuple[Flat, Tensor]:
         """The mass of each channel, and how much of it stays: sum_c F_c m_c = B - F(n) + sum_a F_a n_a."""

@@ -31,7 +31,7 @@ from metaprune.graph.arguments import is_number
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import clone
-from metaprune.methods.following import Following
+from metaprune.methods.following import searched
 from metaprune.methods.gates.generated import Generated
 from metaprune.methods.gates.running import Running
 from metaprune.methods.gates.terms import reading_terms
@@ -40,7 +40,6 @@ from metaprune.methods.saliency import group_norms
 from metaprune.methods.transportation.annealing import Annealing
 from metaprune.methods.transportation.masks import Masks, Sweep, Threshold
 from metaprune.surgery.attention import written_out
-from metaprune.train.checks import length
 
 __all__ = ["Transportation", "standardised"]
 
@@ -79,17 +78,8 @@ class Transportation:
 
     def find(self, problem: Problem) -> Found:
         """Train weights and scores together through the mask; harden and fold it, and read the plan."""
-        recipe = problem.recipe
-        epochs = min(max(1, round(self.search * recipe.epochs)), recipe.epochs)
-        steps = recipe.steps(length(problem.task.train, "search: the training data"), epochs)
-        running = self.start(problem.model, problem.graph, problem.budget, steps=steps, seed=recipe.seed)
-        history = problem.fit(
-            running.model,
-            stop=epochs,
-            name="search",
-            during=[Following(running, recipe, epochs)],
-            parameters=running.groups(recipe.lr),
-        )
+        epochs = problem.recipe.epochs_of(self.search)
+        running, history = searched(self.start, problem, epochs)
         hardness = running.search.hardness
         return Found(
             plan=running.plan,
