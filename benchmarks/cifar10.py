@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from experiment import Run, carry_out, dense_network, mean_and_spread, pyplot, rows_in
+from experiment import Run, Setting, carry_out, dense_network, mean_and_spread, pyplot, rows_in
 from torch import nn
 
 import metaprune as mp
@@ -33,15 +33,6 @@ from metaprune.models import MODELS
 
 PAGE = Path(__file__).with_name("cifar10.md")
 SCRATCH_LR = 0.1
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a network is trained, densely and then pruned."""
-
-    dense: mp.Recipe
-    pruned: mp.Recipe
-    sizes: dict[str, int] = field(default_factory=dict)  # of the network, where not its usual ones
 
 
 SETTINGS = {

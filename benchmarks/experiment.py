@@ -5,7 +5,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,15 @@ class Run:
     def folder(self) -> str:
         """Where it is kept."""
         return f"{self.arm}-{self.share:g}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a network is built, and trained, densely and then pruned."""
+
+    dense: mp.Recipe
+    pruned: mp.Recipe
+    sizes: dict[str, int] = field(default_factory=dict)  # of the network, where not its usual ones
 
 
 class Busy(SystemExit):

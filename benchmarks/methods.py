@@ -16,14 +16,14 @@ import itertools
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from cifar10 import GroupNorm
-from experiment import Run, carry_out, dense_network, mean_and_spread, pyplot, rows_in
+from experiment import Run, Setting, carry_out, dense_network, mean_and_spread, pyplot, rows_in
 from torch import nn
 
 import metaprune as mp
@@ -36,15 +36,6 @@ PAGE = Path(__file__).with_suffix(".md")
 OTHER_TOOL = "torch_pruning"
 VARIANTS = ("metapruning:fresh=false", "metapruning:fitness=rewarded")
 """Settings that are methods of their own."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a network is built, and trained, densely and then pruned."""
-
-    dense: mp.Recipe
-    pruned: mp.Recipe
-    sizes: dict[str, int] = field(default_factory=dict)  # of the network, where not its usual ones
 
 
 SETTINGS = {
