@@ -50,9 +50,8 @@ def no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput"):  # workers share the cores
-        torch.set_num_threads(1)
-        os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)  # workers share the cores
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 LONG = ("device/", "cli/test_killed", "train/test_run", "laws/test_random", "test_survival", "cli/", "methods/")

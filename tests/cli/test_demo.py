@@ -2,7 +2,6 @@
 
 import importlib.util
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from torch import nn
 from typer.testing import CliRunner
 
 from metaprune.cli import app, demo
-from metaprune.cost.latency import latencies
 from metaprune.report.report import from_json
 
 
@@ -31,7 +29,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "MODELS", {demo.NETWORK: tiny})
     for name in ("DENSE", "AFTER"):
         monkeypatch.setattr(demo, name, replace(getattr(demo, name), epochs=1, warmup=0.0))
-    monkeypatch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.001))
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,6 @@ def test_times_are_measured_alike(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_evaluate_says_what_the_report_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the precision of the run, which is not that of the device by default everywhere."""
-    monkeypatch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.001))
     line = f"prune own_nets.py:build {RUN} --multiple-of 1 --precision bf16-mixed --method uniform --out out"
     assert CliRunner().invoke(app, shlex.split(line)).exit_code == 0
     asked = []

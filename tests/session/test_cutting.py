@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any, ClassVar
 
 import pytest
@@ -12,22 +12,14 @@ import torch
 from torch import nn
 
 import metaprune as mp
-from metaprune.cost.latency import latencies
 from metaprune.methods.method import Found, Problem
 from metaprune.report import words
 from metaprune.report.page import render
 from metaprune.report.report import from_json, to_json
-from metaprune.session import measuring
 from metaprune.train.task import First
 from tests.methods import small
 
 BUDGET = mp.Budget(macs=0.5, multiple_of=1)
-
-
-@pytest.fixture(autouse=True)
-def no_time_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.setattr(measuring, "latencies", partial(latencies, seconds=0.001))
 
 
 @cache

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -19,17 +18,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassF1Score, MulticlassJaccardIndex
 
 import metaprune as mp
-from metaprune.cost.latency import latencies
-from metaprune.session import measuring
 
 RECIPE = mp.Recipe(epochs=2, lr=0.02, precision="32-true", device="cpu", channels_last=False)
 EXAMPLE = (torch.zeros(2, 1, 8, 8),)
-
-
-@pytest.fixture(autouse=True)
-def no_time_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.setattr(measuring, "latencies", partial(latencies, seconds=0.001))
 
 
 def pruned(model: nn.Module, args: tuple[Any, ...], kwargs: Any = None, **fields: Any) -> mp.Result:

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,6 @@ from tests.methods import small
 METHODS = (mp.Magnitude(), mp.Uniform(), mp.Random(), mp.DHP(), mp.DHP(form="hypernetwork"), mp.Transportation())
 BUDGET = mp.Budget(macs=0.5, multiple_of=4)
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: getattr(method, "form", method.name))
-
-
-@pytest.fixture(autouse=True)
-def no_time_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    for room in (clocks, measuring):
-        monkeypatch.setattr(room, "latencies", partial(latencies, seconds=0.005))
 
 
 @cache

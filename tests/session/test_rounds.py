@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,13 @@ import torch
 from torch import nn
 
 import metaprune as mp
-from metaprune.cost.latency import latencies
 from metaprune.graph.errors import MetapruneError
 from metaprune.report.page import render
 from metaprune.report.report import from_json, to_json
-from metaprune.session import measuring
 from metaprune.session.rounds import budgets, parts
 from metaprune.train.task import First
 from tests.laws import oracle
 from tests.methods import small
-
-
-@pytest.fixture(autouse=True)
-def no_time_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.setattr(measuring, "latencies", partial(latencies, seconds=0.001))
 
 
 @cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +15,6 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassJaccardIndex
 
 import metaprune as mp
-from metaprune.cost.latency import latencies
-from metaprune.session import measuring
 from metaprune.train import (
     Detection,
     LanguageModelling,
@@ -32,12 +29,6 @@ from metaprune.train import (
 from metaprune.train.engine import rehearse
 
 RECIPE = Recipe(epochs=3, lr=3e-3, optimizer="adamw", precision="32-true", device="cpu", channels_last=False)
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.setattr(measuring, "latencies", partial(latencies, seconds=0.001))
 
 
 def pruned(model: nn.Module, args: tuple[Any, ...], task: Task, method: Any) -> mp.Result:
@@ -115,7 +106,6 @@ def test_the_loss_of_segmentation() -> None:
             Segmentation(data, data, classes=bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_segmenting_network_is_pruned() -> None:
     data = scenes()
     torch.manual_seed(0)
@@ -184,7 +174,6 @@ class Overlap:
         return torch.stack(self.seen).mean()
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("method", [mp.DHP(), mp.Taylor()], ids=lambda method: method.name)
 def test_a_detecting_network_learns_and_is_pruned(method: Any) -> None:
     data = things()
@@ -287,7 +276,6 @@ def test_batches_as_collators_make_them() -> None:
         task.loss(logits[:, :1], tokens[:, :1])
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_speaking_network_is_pruned() -> None:
     data = sentences()
     torch.manual_seed(0)
