@@ -13,7 +13,7 @@ for equal epochs. Nothing is chosen by any of these figures.
 
 import argparse
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,8 @@ ARMS: dict[str, mp.IntraFusion | None] = {
 TUNE = ("drop", "fuse, projection")
 ORDERS = ("one half alone", "fuse and prune", "prune and fuse")
 HALVED = ("VGG",)
+Piece = tuple[str, Callable[[], Mapping[str, Any]]]
+"""A folder's name, and what makes the row in it."""
 
 
 def some_of(data: Any) -> mp.Task:
@@ -170,6 +172,24 @@ def halves(out: Path, order: str, network: str, share: float, seed: int, task: m
     }
 
 
+def cuts(out: Path, network: str, seed: int, task: mp.Task) -> Iterator[Piece]:
+    """What is measured right after the cut."""
+    for share in SHARES:
+        yield f"{network}-{share:g}-{seed}", partial(after_the_cut, out, network, share, seed, task)
+
+
+def tunings(out: Path, network: str, seed: int, task: mp.Task) -> Iterator[Piece]:
+    """What is measured after tuning."""
+    for share, arm in itertools.product(SHARES, TUNE):
+        yield f"{network}-{share:g}-{seed}-{arm}", partial(after_tuning, out, arm, network, share, seed, task)
+
+
+def halvings(out: Path, network: str, seed: int, task: mp.Task) -> Iterator[Piece]:
+    """What two networks of half the images each are good for; of the first seed alone."""
+    for order in ORDERS if network in HALVED and seed == SEEDS[0] else ():
+        yield f"{network}-halves-{order}-{seed}", partial(halves, out, order, network, 0.6, seed, task)
+
+
 def page(rows: list[dict[str, Any]]) -> str:
     """What there is, in Markdown."""
     seeds = ", ".join(sorted({str(row["seed"]) for row in rows}))
@@ -248,17 +268,10 @@ def main() -> None:
         torch.set_num_threads(1)
         task = some_of(load(given.data, size=16))
         networks = [given.only] if given.only else list(NETWORKS)
-        for seed, network in itertools.product(SEEDS, networks):
+        for stage, seed, network in itertools.product((cuts, tunings, halvings), SEEDS, networks):
             try:
-                for share in SHARES:
-                    name = f"{network}-{share:g}-{seed}"
-                    carry_out(given.out / name, partial(after_the_cut, given.out, network, share, seed, task))
-                for share, arm in itertools.product(SHARES, TUNE):
-                    name = f"{network}-{share:g}-{seed}-{arm}"
-                    carry_out(given.out / name, partial(after_tuning, given.out, arm, network, share, seed, task))
-                for order in ORDERS if network in HALVED else ():
-                    name = f"{network}-halves-{order}-{seed}"
-                    carry_out(given.out / name, partial(halves, given.out, order, network, 0.6, seed, task))
+                for name, piece in stage(given.out, network, seed, task):
+                    carry_out(given.out / name, piece)
             except Busy as busy:
                 print(busy)  # noqa: T201
     PAGE.write_text(page(rows_in(given.out)), encoding="utf-8")
