@@ -214,7 +214,13 @@ class Allocation:
             )
         return self._kept(order, widths)
 
-    def soft(self, scores: Mapping[str, Tensor], sharpness: float, limit: float | None = None) -> dict[str, Tensor]:
+    def soft(
+        self,
+        scores: Mapping[str, Tensor],
+        sharpness: float,
+        limit: float | None = None,
+        towards: tuple[Plan, float] | None = None,
+    ) -> dict[str, Tensor]:
         """Masks between 0 and 1 whose widths, their sums, cost what the budget allows, to rounding.
 
         A mask is sigmoid(sharpness (score - t)), with one threshold t over all axes together. Widths are no smaller and
@@ -225,11 +231,19 @@ class Allocation:
             scores: For each free axis, one score per channel, comparable between axes: shape (size,), finite.
             sharpness: How fast a mask goes from 0 to 1 around the threshold, per unit of score; above 0.
             limit: As for `plan`.
+            towards: A plan within the budget, and how far the masks are moved to its 0 and 1, from 0 to 1. What they
+                cost moves as far, from what the budget allows to what the plan costs.
 
         Returns:
             For each free axis a tensor of shape (size,), of its scores' dtype and device.
         """
-        return self._softness.masks(scores, sharpness, self._allowed(limit))
+        allowed = self._allowed(limit)
+        if towards is not None:
+            plan, share = towards
+            widths = self.sizes | plan.widths
+            costs = [bound.form.at(widths) for bound in self.bounds]
+            allowed = tuple((1 - share) * most + share * cost for most, cost in zip(allowed, costs, strict=True))
+        return self._softness.masks(scores, sharpness, allowed, towards)
 
     @cached_property
     def _softness(self) -> Softness:

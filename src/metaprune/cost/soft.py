@@ -2,11 +2,16 @@
 
 m_c = sigmoid(sharpness (s_c - t)) with one threshold t for all axes: the plan of entropic transport between scores and
 a target that is kept or gone, of which a channel's mass is its cost. As the sharpness grows, m becomes a plan's.
+
+Where widths go in steps, whole blocks of channels have one score, their mean, and so compete; what a block is given is
+then shared out among its channels in the same way, by a threshold of the block's own. So the cost stays what it was,
+and a sharp mask is 0 or 1 but for one channel, which pays the budget's last digit. A plan has whole blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from metaprune.cost.bound import Bound
 from metaprune.cost.lanes import Lane
+from metaprune.graph.plan import Plan
 
 __all__ = ["Softness"]
 
@@ -25,6 +31,9 @@ _FAR = 40.0
 
 _EXACT = 1e-13
 """How near to a target, as a share of it, a root must come."""
+
+_SHUT = 1e-9
+"""A mask so near to 0 or 1 is not shared out."""
 
 Flat = Float[Tensor, " channels"]
 
@@ -50,43 +59,68 @@ class Softness:
         place = {axis: index for index, lane in enumerate(self.lanes) for axis in lane.axes}
         self.place = torch.tensor([place[name] for name in bounds[0].form.axes], dtype=torch.int64, device="cpu")
 
-    def masks(self, scores: Mapping[str, Tensor], sharpness: float, allowed: Sequence[float]) -> dict[str, Tensor]:
+    def masks(
+        self,
+        scores: Mapping[str, Tensor],
+        sharpness: float,
+        allowed: Sequence[float],
+        towards: tuple[Plan, float] | None = None,
+    ) -> dict[str, Tensor]:
         """For each axis its mask, of its scores' dtype and device; gradients flow to the scores.
 
         Args:
             scores: For each free axis, one score per channel.
             sharpness: How fast the mask goes from 0 to 1 around the threshold, per unit of score.
             allowed: The most that each bound allows.
+            towards: A plan, and how far masks are moved to its 0 and 1, from 0 to 1.
         """
         if not self.axes:
             return {}
         flat = torch.cat([scores[axis].cpu().double() for axis in self.axes])
-        mask: Tensor = _Soft.apply(flat, self, sharpness, tuple(allowed))  # type: ignore[no-untyped-call]
+        goal, share = (torch.zeros_like(flat), 0.0) if towards is None else (self._of_plan(towards[0]), towards[1])
+        mask: Tensor = _Soft.apply(flat, self, sharpness, tuple(allowed), goal, share)  # type: ignore[no-untyped-call]
+        if share:
+            mask = (1 - share) * mask + share * goal
         parts = torch.split(mask, self.sizes)
         return {
             axis: part.to(scores[axis].device, scores[axis].dtype) for axis, part in zip(self.axes, parts, strict=True)
         }
 
-    def pooled(self, flat: Flat) -> Flat:
+    def ranked(self, flat: Flat) -> _Blocks:
         """Scores that leave as widths do: a block of a lane's step has one, and so have channels that stay together."""
-        parts = []
+        blocks, inside, pooled, known = [], [], [], 0
         for lane, part in zip(
             self.lanes, torch.split(flat, [lane.size * len(lane.axes) for lane in self.lanes]), strict=True
         ):
             rows = part.reshape(len(lane.axes), lane.size)
             if lane.same:
                 rows = rows.mean(0, keepdim=True).expand_as(rows)
-            if lane.step > 1 or (len(lane.axes) > 1 and not lane.same):
-                order = torch.argsort(rows, dim=1, descending=True, stable=True)
-                ranked = rows.gather(1, order).mean(0)
-                blocks = torch.cat([block.mean().expand(len(block)) for block in torch.split(ranked, lane.step)])
-                rows = torch.empty_like(rows).scatter(1, order, blocks.expand_as(rows))
-            parts.append(rows.reshape(-1))
+            ranks = torch.argsort(torch.argsort(rows, dim=1, descending=True, stable=True), dim=1)
+            block = ranks // lane.step
+            count = -(-lane.size // lane.step)
+            sums = torch.zeros(2, count, dtype=rows.dtype, device=rows.device)
+            sums[0].index_add_(0, block.flatten(), rows.flatten())
+            sums[1].index_add_(0, block.flatten(), torch.ones_like(rows).flatten())
+            pooled.append((sums[0] / sums[1])[block].flatten())
+            inside.append(rows.flatten())
+            offsets = known + count * torch.arange(len(lane.axes), device=rows.device)[:, None]
+            blocks.append((block + offsets).flatten())
+            known += count * len(lane.axes)
+        return _Blocks(torch.cat(blocks), known, torch.cat(inside), torch.cat(pooled))
+
+    def _of_plan(self, plan: Plan) -> Flat:
+        """1 for channels that stay, else 0."""
+        parts = []
+        for axis, size in zip(self.axes, self.sizes, strict=True):
+            part = torch.zeros(size, dtype=torch.float64, device="cpu")
+            part[list(plan.kept.get(axis, range(size)))] = 1
+            parts.append(part)
         return torch.cat(parts)
 
-    def fitted(self, flat: Flat, sharpness: float, allowed: Sequence[float]) -> tuple[Flat, Flat, Tensor]:
-        """The mask, what channels cost in the bound that is nearest, and which lanes have a threshold of their own."""
-        pooled = self.pooled(flat)
+    def fitted(self, flat: Flat, sharpness: float, allowed: Sequence[float], goal: Flat, share: float) -> _Fitted:
+        """The mask, and what its gradient is made of; moved by `share` to the goal, it costs what is allowed."""
+        blocks = self.ranked(flat)
+        pooled = blocks.pooled
         low, high = float(pooled.min()) - _FAR / sharpness, float(pooled.max()) + _FAR / sharpness
 
         def mask_at(threshold: Tensor) -> Flat:
@@ -95,9 +129,11 @@ class Softness:
         def widths(mask: Flat) -> Tensor:
             return torch.zeros_like(self.least).index_add(0, self.lane, mask) / self.alike
 
+        moved = share * widths(goal)
+
         def over(threshold: float) -> float:
             held = widths(mask_at(pooled.new_tensor(threshold))).clamp(self.least, self.most)
-            return max(self._shares(held, allowed)) - 1
+            return max(self._shares((1 - share) * held + moved, allowed)) - 1
 
         fits = over(low) <= 0
         mask = torch.ones_like(pooled) if fits else mask_at(pooled.new_tensor(_root(over, low, high)))
@@ -107,7 +143,8 @@ class Softness:
         if own.any():
             thresholds = _roots(lambda t: widths(mask_at(t[self.lane])) - held, len(self.lanes), low, high)
             mask = torch.where(own[self.lane], mask_at(thresholds[self.lane]), mask)
-        return mask, self._slopes(held, allowed), own
+        slopes = self._slopes((1 - share) * held + moved, allowed)
+        return _Fitted(blocks.shared_out(mask, sharpness), mask, blocks, slopes, own)
 
     def _shares(self, widths: Tensor, allowed: Sequence[float]) -> list[float]:
         """What lanes of these widths cost, over what each bound allows."""
@@ -127,36 +164,110 @@ class Softness:
         return torch.cat(each)
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """Which channels leave together.
+
+    Attributes:
+        of: For each channel, the number of its block.
+        count: How many blocks there are.
+        inside: Scores by which the channels of a block are told apart.
+        pooled: Scores by which blocks are, for each of their channels.
+    """
+
+    of: Tensor
+    count: int
+    inside: Flat
+    pooled: Flat
+
+    def sums(self, flat: Flat) -> Flat:
+        """Of each block."""
+        return torch.zeros(self.count, dtype=flat.dtype, device=flat.device).index_add(0, self.of, flat)
+
+    def shared_out(self, mask: Flat, sharpness: float) -> Flat:
+        """A mask that is equal in each block, given to the block's channels by their own scores; sums stay."""
+        open_ = (mask > _SHUT) & (mask < 1 - _SHUT) & (self.sums(torch.ones_like(mask))[self.of] > 1)
+        if not open_.any():
+            return mask
+        numbers, place = torch.unique(self.of[open_], return_inverse=True)
+        inside, held = self.inside[open_], self.sums(mask)[numbers]
+
+        def mask_at(thresholds: Tensor) -> Flat:
+            return torch.sigmoid(sharpness * (inside - thresholds[place]))
+
+        def over(thresholds: Tensor) -> Tensor:
+            return torch.zeros_like(held).index_add(0, place, mask_at(thresholds)) - held
+
+        far = _FAR / sharpness
+        thresholds = _roots(over, len(numbers), float(inside.min()) - far, float(inside.max()) + far)
+        return mask.clone().masked_scatter(open_, mask_at(thresholds))
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A mask, and what its gradient is made of.
+
+    Attributes:
+        mask: Of each channel.
+        even: The same where each block's channels are given equal parts.
+        blocks: Which channels leave together.
+        slopes: What channels cost in the bound that is nearest.
+        own: Which lanes have a threshold of their own.
+    """
+
+    mask: Flat
+    even: Flat
+    blocks: _Blocks
+    slopes: Flat
+    own: Tensor
+
+
 class _Soft(Function):
-    """The mask as a function of scores, with the gradient of the implicit function that the threshold is."""
+    """The mask as a function of scores, with the gradient of the implicit functions that the thresholds are."""
 
     @staticmethod
-    def forward(ctx: Any, flat: Flat, softness: Softness, sharpness: float, allowed: tuple[float, ...]) -> Flat:
-        """Solve for the threshold."""
-        mask, slopes, own = softness.fitted(flat, sharpness, allowed)
-        ctx.save_for_backward(mask, slopes, own)
-        ctx.softness, ctx.sharpness = softness, sharpness
-        return mask
+    def forward(
+        ctx: Any,
+        flat: Flat,
+        softness: Softness,
+        sharpness: float,
+        allowed: tuple[float, ...],
+        goal: Flat,
+        share: float,
+    ) -> Flat:
+        """Solve for the thresholds."""
+        fitted = softness.fitted(flat, sharpness, allowed, goal, share)
+        ctx.save_for_backward(fitted.mask)
+        ctx.fitted, ctx.lane, ctx.sharpness = fitted, softness.lane, sharpness
+        return fitted.mask
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Flat) -> tuple[Flat, None, None, None]:
-        """dm = d (ds - dt) with d = sharpness m (1 - m), where dt holds the cost: sum_c F_c d_c (ds_c - dt) = 0.
+    def backward(ctx: Any, gradient: Flat) -> tuple[Flat | None, ...]:
+        """With d = sharpness m (1 - m) of channels, e the same of the even mask, and p, a block's mean score:
 
-        F_c is what a channel costs. Lanes at their least or most hold their width instead. A channel that shares a
-        block's score is treated as if it had the score alone: so channels of one block can change their order.
+        sum_c F_c e_c (dp - dt) = 0 holds the cost, where F_c is what a channel costs (lanes at their least or most hold
+        their width instead); and dm_c = d_c (ds_c - du) with one u for each block, such that its sum is that of
+        e_c (dp - dt). With G, a block's mean of the gradient weighted by d, and R = sum e G / sum e F, that gives
+        d_c (g_c - G) + e_c (G - F_c R). Axes that are alike are treated as if each had its scores alone.
         """
-        mask, slopes, own = ctx.saved_tensors
-        lane = ctx.softness.lane
+        fitted = ctx.fitted
+        blocks, lane, own = fitted.blocks, ctx.lane, fitted.own
         alone = own[lane]
-        slopes = torch.where(alone, 1.0, slopes)
-        change = ctx.sharpness * mask * (1 - mask)
+        slopes = torch.where(alone, 1.0, fitted.slopes)
+        change, even = (ctx.sharpness * mask * (1 - mask) for mask in (fitted.mask, fitted.even))
+        mean = _over(blocks.sums(gradient * change), blocks.sums(change))[blocks.of]
         group = torch.where(alone, lane, len(own))
-        sums = torch.zeros(2, len(own) + 1, dtype=mask.dtype, device=mask.device)
-        sums[0].index_add_(0, group, gradient * change)
-        sums[1].index_add_(0, group, slopes * change)
-        ratio = torch.where(sums[1] > 0, sums[0] / sums[1].clamp(min=1e-300), 0.0)
-        return change * (gradient - slopes * ratio[group]), None, None, None
+        sums = torch.zeros(2, len(own) + 1, dtype=even.dtype, device=even.device)
+        sums[0].index_add_(0, group, mean * even)
+        sums[1].index_add_(0, group, slopes * even)
+        shared = _over(sums[0], sums[1])[group]
+        return change * (gradient - mean) + even * (mean - slopes * shared), None, None, None, None, None
+
+
+def _over(parts: Tensor, whole: Tensor) -> Tensor:
+    """The quotient, and 0 where there is nothing to divide by."""
+    return torch.where(whole > 0, parts / whole.clamp(min=1e-300), 0.0)
 
 
 def _column(values: Sequence[float]) -> Tensor:
@@ -183,10 +294,18 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
 
 
 def _roots(function: Callable[[Tensor], Tensor], count: int, low: float, high: float) -> Tensor:
-    """The same for several functions at once, by halving: one threshold each."""
+    """The same for several functions at once."""
     lows, highs = (torch.full((count,), end, dtype=torch.float64, device="cpu") for end in (low, high))
-    for _ in range(100):
+    above, below = function(lows), function(highs)
+    for turn in range(200):
         middle = (lows + highs) / 2
-        above = function(middle) > 0
-        lows, highs = torch.where(above, middle, lows), torch.where(above, highs, middle)
+        if turn % 3 < 2:
+            straight = (lows * below - highs * above) / (below - above)
+            middle = torch.where((lows < straight) & (straight < highs), straight, middle)
+        value = function(middle)
+        if bool(((value.abs() < _EXACT) | (middle <= lows) | (middle >= highs)).all()):
+            return middle
+        up = value > 0
+        lows, above = torch.where(up, middle, lows), torch.where(up, value, above)
+        highs, below = torch.where(up, highs, middle), torch.where(up, below, value)
     return (lows + highs) / 2

@@ -17,6 +17,10 @@ __all__ = ["Annealing"]
 LOOKS = 100
 """How often in a search channels that are as good as gone are left out of averages."""
 
+DECIDED = 0.75
+"""Share of the search after which the plan is decided. Where widths go in steps it is not what the masks are by then:
+to use up the budget, it exchanges blocks. So masks are moved to it step by step, and the network has time to follow."""
+
 LANDED = 0.9
 """Share of the search after which the masks are 0 and 1: the rest lets weights and statistics of norms settle."""
 
@@ -33,7 +37,7 @@ class Annealing:
         allocation: The budget.
         hide: Told which channels stay whenever that may have changed.
         hidden: What it was told last.
-        hardness: The mean of m (1 - m) before the masks became 0 and 1.
+        hardness: The mean of m (1 - m) when the plan was decided: how far the masks had hardened by themselves.
     """
 
     masks: Masks
@@ -52,10 +56,15 @@ class Annealing:
         """
         if self.masks.plan is not None:
             return
-        if done == max(1, int(LANDED * steps)):
-            self.hardness = self.masks.hardness()
-            self.harden(self.plan())
-            return
+        decided, landed = (max(1, int(share * steps)) for share in (DECIDED, LANDED))
+        if done >= min(decided, landed):
+            plan = self.plan()
+            if self.hardness is None:
+                self.hardness = self.masks.hardness()
+            if done >= landed:
+                self.harden(plan)
+                return
+            self.masks.towards = plan, (done - decided + 1) / (landed - decided)
         self.masks.advance()
         if done % max(1, steps // LOOKS) == 0:
             self.tell(self.living())
@@ -77,16 +86,20 @@ class Annealing:
         return Plan({name: torch.nonzero(mask)[:, 0].tolist() for name, mask in alive.items() if not mask.all()})
 
     def plan(self) -> Plan:
-        """The channels that stay: those of the highest logits, within the budget."""
-        return self.masks.plan or self.allocation.plan(self.masks.ranking())
+        """The channels that stay: those of the highest logits, within the budget, once that is decided for good."""
+        if self.masks.plan is not None:
+            return self.masks.plan
+        return self.allocation.plan(self.masks.ranking()) if self.masks.towards is None else self.masks.towards[0]
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints; scores and logits are in the network's."""
         hard = self.masks.plan is not None
-        return {"hidden": dict(self.hidden.kept), "hard": hard, "hardness": self.hardness}
+        towards = None if self.masks.towards is None else [dict(self.masks.towards[0].kept), self.masks.towards[1]]
+        return {"hidden": dict(self.hidden.kept), "hard": hard, "hardness": self.hardness, "towards": towards}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """From a checkpoint."""
         self.hardness = state["hardness"]
         self.tell(Plan(state["hidden"]))
+        self.masks.towards = None if state["towards"] is None else (Plan(state["towards"][0]), state["towards"][1])
         self.masks.plan = self.hidden if state["hard"] else None

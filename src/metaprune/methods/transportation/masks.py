@@ -51,8 +51,8 @@ def sinkhorn(
 class Transport(Protocol):
     """What makes masks of scores, and remembers those of the steps before; a module."""
 
-    def masks(self, scores: Flat) -> dict[str, Tensor]:
-        """The mask of each axis; gradients flow to the scores."""
+    def masks(self, scores: Flat, towards: tuple[Plan, float] | None = None) -> dict[str, Tensor]:
+        """The mask of each axis, moved by a share to a plan's; gradients flow to the scores."""
 
     def advance(self, scores: Flat) -> None:
         """A step of the optimizer was taken, and these are the scores now."""
@@ -81,10 +81,10 @@ class Threshold(nn.Module):
         self.register_buffer("total", start.clone())
         self.total: Tensor
 
-    def masks(self, scores: Flat) -> dict[str, Tensor]:
+    def masks(self, scores: Flat, towards: tuple[Plan, float] | None = None) -> dict[str, Tensor]:
         """The scores of now are in the sum already: only their gradient is added."""
         logits = self.total + (scores - scores.detach())
-        return self.allocation.soft(split(self.allocation, logits), 1 / self.temperature)
+        return self.allocation.soft(split(self.allocation, logits), 1 / self.temperature, towards=towards)
 
     def advance(self, scores: Flat) -> None:
         """Add the scores."""
@@ -119,9 +119,13 @@ class Sweep(nn.Module):
         self.register_buffer("log_kernel", mass.log()[:, None] - squared_distances(start) / temperature)
         self.log_kernel: Tensor
 
-    def masks(self, scores: Flat) -> dict[str, Tensor]:
+    def masks(self, scores: Flat, towards: tuple[Plan, float] | None = None) -> dict[str, Tensor]:
         """The scores of now are in the kernel already: only their gradient is added."""
-        return self._swept(scores)[0]
+        masks = self._swept(scores)[0]
+        if towards is None:
+            return masks
+        plan, share = towards
+        return {name: (1 - share) * mask + share * of_plan(plan, name, mask) for name, mask in masks.items()}
 
     def advance(self, scores: Flat) -> None:
         """The plan becomes the kernel."""
@@ -159,6 +163,10 @@ class Masks(nn.Module):
     Args:
         start: Axis name -> scores, shape (size,).
         transport: What makes masks of scores, all axes in one vector.
+
+    Attributes:
+        towards: The plan that the masks are moved to, and how far, once it is decided.
+        plan: That plan, once they are its 0 and 1.
     """
 
     def __init__(self, start: Mapping[str, Tensor], transport: Transport) -> None:
@@ -166,18 +174,14 @@ class Masks(nn.Module):
         self.names = tuple(start)
         self.scores = nn.ParameterList([nn.Parameter(scores.float().clone()) for scores in start.values()])
         self.transport = transport
+        self.towards: tuple[Plan, float] | None = None
         self.plan: Plan | None = None
 
     def named(self) -> dict[str, Tensor]:
         """Axis name -> mask: 0 and 1 once hardened."""
         if self.plan is None:
-            return self.transport.masks(torch.cat(list(self.scores)))
-        masks = {}
-        for name, scores in zip(self.names, self.scores, strict=True):
-            mask = torch.zeros(len(scores), device="cpu")
-            mask[list(self.plan.kept.get(name, range(len(scores))))] = 1
-            masks[name] = mask.to(scores)
-        return masks
+            return self.transport.masks(torch.cat(list(self.scores)), self.towards)
+        return {name: of_plan(self.plan, name, scores) for name, scores in zip(self.names, self.scores, strict=True)}
 
     @torch.no_grad()
     def advance(self) -> None:
@@ -198,6 +202,13 @@ class Masks(nn.Module):
         """The mean of m (1 - m) over all channels: 0 where the mask is a plan's."""
         mask = torch.cat(list(self.named().values()))
         return float((mask * (1 - mask)).mean())
+
+
+def of_plan(plan: Plan, axis: str, like: Flat) -> Flat:
+    """1 for channels that stay, else 0."""
+    mask = torch.zeros(len(like), device="cpu")
+    mask[list(plan.kept.get(axis, range(len(like))))] = 1
+    return mask.to(like.device, like.dtype)
 
 
 def split(allocation: Allocation, flat: Flat) -> dict[str, Tensor]:

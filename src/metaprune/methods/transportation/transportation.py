@@ -15,6 +15,8 @@ Departures, with reasons:
     A channel is gated once, in what reads it, since that is what a cut removes; axes that attention or recurrent layers
     sum over are gated everywhere.
     Scores start at the channels' relative group norms, in units of their standard deviation.
+    Where widths go in steps, three quarters into the search the plan is decided on them, and masks are moved to it in a
+    straight line; the cost then moves from the budget to that of the plan, which steps keep below it.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ class Transportation:
             epochs=epochs,
             exact=True,
             history=tuple(history.rows),
-            notes=(f"before it became 0 and 1, the mask's mean m (1 - m) was {hardness:.2g}",),
+            notes=(f"before it was moved to its plan, the mask's mean m (1 - m) was {hardness:.2g}",),
             before=running.model,
         )
 
