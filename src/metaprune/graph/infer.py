@@ -574,21 +574,25 @@ class _Reading:
 
 @dataclass
 class _Frozen:
-    """Shapes as terms, each made once."""
+    """Shapes as terms, each made once: equal terms are one object."""
 
     leaves: dict[Variable, Axis]
-    known: dict[int, tuple[Shape, Term]] = field(default_factory=dict)
+    resolved: dict[int, tuple[Shape, Shape]] = field(default_factory=dict)
+    known: dict[int, Term] = field(default_factory=dict)
+    made: dict[tuple[type, tuple[int, ...]], Term] = field(default_factory=dict)
 
     def term(self, shape: Shape) -> Term:
-        if id(shape) not in self.known:
-            self.known[id(shape)] = shape, self.written(resolve(shape))
-        return self.known[id(shape)][1]
+        return self.written(resolve(shape, self.resolved))
 
     def written(self, shape: Shape) -> Term:
+        """The term of a shape in normal form, which `resolved` keeps alive."""
         if isinstance(shape, Variable):
             return self.leaves.setdefault(shape, Axis("", shape.size, shape.fixed or "no tensor holds it"))
-        inner = tuple(self.written(part) for part in shape.of)
-        return Product(inner) if isinstance(shape, Factors) else Concat(inner)
+        if id(shape) not in self.known:
+            inner = tuple(self.written(part) for part in shape.of)
+            kind = Product if isinstance(shape, Factors) else Concat
+            self.known[id(shape)] = self.made.setdefault((kind, tuple(map(id, inner))), kind(inner))
+        return self.known[id(shape)]
 
     def terms(self, dims: Dims) -> tuple[Term, ...]:
         return tuple(self.term(dim) for dim in dims)

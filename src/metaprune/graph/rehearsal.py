@@ -35,12 +35,12 @@ def undisturbed(function: Function) -> Function:
     """A function of ours in a world of its own, whatever its caller has set.
 
     Outside of PyTorch's inference mode, whose tensors cannot be trained; with the CPU as the default device, but for
-    the network's code; with the classes of its arguments open to PyTorch's trees.
+    the network's code; with the classes of inputs and outputs that were met open to PyTorch's trees.
     """
 
     @functools.wraps(function)
     def outside(*args: Any, **kwargs: Any) -> Any:
-        with torch.inference_mode(False), open_to_trees(args, kwargs), on_the_cpu():
+        with torch.inference_mode(False), open_to_trees(), on_the_cpu():
             return function(*args, **kwargs)
 
     return outside  # type: ignore[return-value]

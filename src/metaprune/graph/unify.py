@@ -89,21 +89,30 @@ def measure(shape: Shape) -> int:
     return math.prod(sizes) if isinstance(shape, Factors) else sum(sizes)
 
 
-def resolve(shape: Shape) -> Shape:
+def resolve(shape: Shape, known: dict[int, tuple[Shape, Shape]] | None = None) -> Shape:
     """Follow bindings to a normal form.
 
     It is flat, without units in products and empty parts in concatenations; a leading concatenation is distributed.
+
+    Args:
+        shape: What to resolve.
+        known: What was resolved since the last binding, by the identity of the shape, and kept alive; filled.
     """
-    if isinstance(shape, Variable):
-        if shape.size < 2:
-            return UNIT if shape.size else EMPTY
-        if shape.bound is None:
-            return shape
-        shape.bound = resolve(shape.bound)
-        return shape.bound
+    if known is not None and (found := known.get(id(shape))) is not None:
+        return found[1]
+    result: Shape = shape
     if isinstance(shape, Parts):
-        return _parts([resolve(part) for part in shape.of])
-    return _product([resolve(inner) for inner in shape.of])
+        result = _parts([resolve(part, known) for part in shape.of])
+    elif isinstance(shape, Factors):
+        result = _product([resolve(inner, known) for inner in shape.of])
+    elif shape.size < 2:
+        result = UNIT if shape.size else EMPTY
+    elif shape.bound is not None:
+        result = shape.bound = resolve(shape.bound, known)
+    if known is not None:
+        known[id(shape)] = shape, result
+        known[id(result)] = result, result
+    return result
 
 
 def _parts(resolved: Sequence[Shape]) -> Shape:
@@ -119,7 +128,7 @@ def _product(resolved: Sequence[Shape]) -> Shape:
         flat.extend(inner.of if isinstance(inner, Factors) else (inner,))
     if len(flat) == 1:
         return flat[0]
-    if EMPTY in flat:
+    if any(type(inner) is Parts and not inner.of for inner in flat):
         return EMPTY
     if flat and isinstance(flat[0], Parts):
         return _parts([_product([part, *flat[1:]]) for part in flat[0].of])
@@ -128,12 +137,13 @@ def _product(resolved: Sequence[Shape]) -> Shape:
 
 def variables(shape: Shape) -> Iterator[Variable]:
     """The unbound variables of a shape, left to right."""
-    shape = resolve(shape)
-    if isinstance(shape, Variable):
-        yield shape
-    else:
-        for inner in shape.of:
-            yield from variables(inner)
+    waiting = [resolve(shape)]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, Variable):
+            yield inner
+        else:
+            waiting.extend(reversed(inner.of))
 
 
 def fix(shape: Shape, reason: str) -> None:

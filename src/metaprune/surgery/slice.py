@@ -115,7 +115,7 @@ class _Carving:
 
     @cached_property
     def runs_without_values(self) -> bool:
-        """Whether the network's code runs on tensors that have no values, so that those of a cut one can be asked."""
+        """Whether the network's code runs on tensors that have no values: then what that of a cut one raises counts."""
         return failure(self.model, self.calls(self.model, {})) is None
 
     def calls(self, small: nn.Module, kept: Mapping[str, tuple[int, ...]]) -> list[Call]:
@@ -126,10 +126,8 @@ class _Carving:
 
     def crash(self, kept: Mapping[str, tuple[int, ...]], small: nn.Module) -> Failure | None:
         """What the code of a cut network raises; None where it runs, or where that cannot be told without values."""
-        if not self.runs_without_values:
-            return None
         error = failure(small, self.calls(small, kept))
-        return None if error is None else blame(error, small)
+        return None if error is None or not self.runs_without_values else blame(error, small)
 
     def cut(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module:
         """The network cut, not verified."""

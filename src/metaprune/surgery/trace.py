@@ -14,6 +14,7 @@ from metaprune.graph.chance import other_ways, with_its_chance
 from metaprune.graph.counting import Outputs
 from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.infer import Inference, read
+from metaprune.graph.objects import learn
 from metaprune.graph.rehearsal import undisturbed
 from metaprune.graph.term import Term, axes_of
 from metaprune.surgery.attention import observe, written_out
@@ -65,6 +66,7 @@ def trace(
     check_inputs(model, args, kwargs)
     first = Call(args, kwargs or {})
     wanted = [first, *calls]
+    learn([(call.args, dict(call.kwargs)) for call in wanted])
     alone = not any(call.training for call in calls)
     written = observe(model, [*wanted, replace(first, training=True)] if alone else wanted)
     model = written_out(model, written)

@@ -71,10 +71,17 @@ def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) ->
     loose = [one for one in old.passes if one.seed is not None]  # they are not read again
     tied = bool(old.ties or loose)
 
+    agreed: set[tuple[int, int]] = set()  # what stands for what only grows: two that agree go on agreeing
+
+    def alike(a: Term, b: Term) -> bool:
+        if (id(a), id(b)) not in agreed:
+            if not _agree(before(a), after(b), image, tied):
+                return False
+            agreed.add((id(a), id(b)))
+        return True
+
     def agree(one: tuple[Term, ...], other: tuple[Term, ...]) -> bool:
-        return len(one) == len(other) and all(
-            _agree(before(a), after(b), image, tied) for a, b in zip(one, other, strict=True)
-        )
+        return len(one) == len(other) and all(map(alike, one, other))
 
     for one_pass, other_pass in zip(distinct(old), distinct(new), strict=True):
         if (problem := _mismatch_of_passes(one_pass, other_pass, agree)) is not None:
