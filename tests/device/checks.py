@@ -30,7 +30,7 @@ from torchmetrics.classification import MulticlassF1Score
 
 import metaprune as mp
 from metaprune.cost import clock
-from metaprune.data import Characters
+from metaprune.data import Batches, Characters
 from metaprune.methods.graph_metanetwork import Direct, Imitate, Metanetwork, meta_train, teach
 from metaprune.methods.graph_metanetwork.learning.area import metrics
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks
@@ -38,6 +38,7 @@ from metaprune.methods.method import Method, Problem
 from metaprune.models import BothWays, PatchDiscriminator, ResidualGenerator
 from metaprune.session import measuring
 from metaprune.train import Recipe, Task, Training, engine
+from metaprune.train.dividing import near
 from metaprune.train.few_shot import Inner
 from metaprune.train.task import First
 from tests.breaking import Breaks
@@ -273,6 +274,29 @@ def training(device: torch.device) -> Any:
     rows = mp.fit(model, task(), recipe(device, clip_norm=1.0, warmup=0.5), progress=False).rows
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
     return model.state_dict(), [(row.loss, row.metric) for row in rows]
+
+
+@check
+def training_on_pictures_in_memory(device: torch.device) -> Any:
+    """They are moved there once, and augmented there; also the first batches of them, and in evaluation."""
+    images = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    middle = torch.full((1,), 127.5)
+    held = Batches(images, torch.arange(40) % 3, 12, middle, middle / 2, shuffle=True, pad=2, flip=True)
+    assert near(held, device).images.device.type == device.type
+    model = convolutional()
+    rows = mp.fit(model, mp.Classification(First(held, 3), held), recipe(device), progress=False).rows
+    assert held.images.device.type == "cpu"
+    return model.state_dict(), [(row.loss, row.metric) for row in rows]
+
+
+@check
+def training_on_labels_that_are_no_classes(device: torch.device) -> Any:
+    """On a device nobody waits to look at them: the loss is no number then."""
+    x = [(torch.zeros(4, 1, 8, 8), torch.full((4,), 7))]
+    try:
+        mp.fit(convolutional(), mp.Classification(x, x), recipe(device, 1), progress=False)
+    except mp.MetapruneError as error:
+        return "no class" in str(error) or "labels must be inside" in str(error)
 
 
 @check

@@ -22,7 +22,14 @@ pytestmark = pytest.mark.skipif(
 HERE = Path(__file__).parents[2]
 QUICK = (
     *("dhp", "decisions", "training", "training_groups", "evaluation", "checkpoints", "meta_training"),
-    *("surgery", "surgery_of_attention", "recalibration", "carrying_an_optimizer", "magnitude_saved_and_loaded"),
+    *(
+        "training_on_pictures_in_memory",
+        "surgery",
+        "surgery_of_attention",
+        "recalibration",
+        "carrying_an_optimizer",
+        "magnitude_saved_and_loaded",
+    ),
 )
 """A search, decisions without one, training, cutting and files: the others run much of the same code."""
 LIMIT = 300.0  # seconds for one answer

@@ -1,7 +1,7 @@
 """Batches of images, augmented and normalised a whole batch at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -47,9 +47,16 @@ class Batches:
         """One pass over all examples."""
         total = len(self.labels)
         order = torch.randperm(total) if self.shuffle else torch.arange(total)
-        indices = torch.split(order, self.batch_size)
+        indices = torch.split(order.to(self.labels.device), self.batch_size)
         for chosen, images in zip(indices, self._read(indices), strict=True):
             yield self.prepare(images), self.labels[chosen]
+
+    def near(self, device: torch.device) -> "Batches":
+        """The same, of images that are kept and augmented on a device, where they are in memory and it has room."""
+        if not isinstance(self.images, Tensor) or self.images.device == device or not _has_room(device, self.images):
+            return self
+        there = {name: getattr(self, name).to(device) for name in ("images", "labels", "mean", "std")}
+        return replace(self, **there)
 
     def _read(self, indices: tuple[Tensor, ...]) -> Iterator[Tensor]:
         if isinstance(self.images, Tensor):
@@ -70,13 +77,22 @@ def shift(images: UInt8[Tensor, " n c h w"], pad: int, flip: bool) -> UInt8[Tens
     All of it in one gather, which takes a tenth of the time of slicing windows.
     """
     n, channels, height, width = images.shape
-    top, left = torch.randint(2 * pad + 1, (2, n, 1))
+    top, left = torch.randint(2 * pad + 1, (2, n, 1))  # on the CPU, wherever the images are: the same everywhere
     mirrored = torch.rand(n, 1) < (0.5 if flip else 0.0)
-    rows = torch.arange(height) + top  # (N, H)
-    columns = torch.where(mirrored, torch.arange(width).flip(0), torch.arange(width)) + left  # (N, W)
+    if images.device.type != "cpu":
+        top, left, mirrored = torch.stack([top, left, mirrored.long()]).to(images.device, non_blocking=True)
+        mirrored = mirrored.bool()
+    across = torch.arange(width, device=images.device)
+    rows = torch.arange(height, device=images.device) + top  # (N, H)
+    columns = torch.where(mirrored, across.flip(0), across) + left  # (N, W)
     pixels = rows.unsqueeze(2) * (width + 2 * pad) + columns.unsqueeze(1)  # (N, H, W), into the padded image
     padded = F.pad(images, (pad,) * 4).flatten(2)
     return padded.gather(2, pixels.view(n, 1, -1).expand(-1, channels, -1)).view_as(images)
+
+
+def _has_room(device: torch.device, images: Tensor) -> bool:
+    """Whether images take no more than a quarter of what a device has left; of others than CUDA's it is not known."""
+    return device.type != "cuda" or images.nbytes <= torch.cuda.mem_get_info(device)[0] / 4
 
 
 def read_ahead(read: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,12 @@ class Tokens:
         """One pass over all sequences."""
         total = len(self.tokens)
         order = torch.randperm(total) if self.shuffle else torch.arange(total)
-        for chosen in torch.split(order, self.batch_size):
+        for chosen in torch.split(order.to(self.tokens.device), self.batch_size):
             yield self.tokens[chosen]
+
+    def near(self, device: torch.device) -> Tokens:
+        """The same, with the tokens on a device."""
+        return self if self.tokens.device == device else replace(self, tokens=self.tokens.to(device))
 
 
 @dataclass(frozen=True)
