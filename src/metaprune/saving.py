@@ -27,6 +27,7 @@ from metaprune.surgery.attention import checked_calls, written_out
 from metaprune.surgery.unsaid import warning_when_saved
 from metaprune.train.atomic import FileError, read_json, read_safetensors, read_tensors, write_tensors, write_text
 from metaprune.train.folder import FolderError, alone_in, draft, sweep_drafts
+from metaprune.train.processes import apart, leads
 
 __all__ = ["SavingError", "load", "ours", "read_weights", "save", "save_report", "taken"]
 
@@ -66,6 +67,8 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
     _where("save", folder)
     wanted_cut("save", model, graph, plan)
     folder = Path(folder)
+    if not leads():  # the first of several processes writes
+        return folder
     modules = dict(model.named_modules())
     cut = {name: axis.size for name, axis in graph.axes.items() if name in plan.kept}
     about = {
@@ -87,7 +90,7 @@ def save(folder: str | Path, model: nn.Module, plan: Plan, graph: ChannelGraph, 
             seen.add(id(tensor))
             tensors[name] = tensor
     try:
-        with alone_in(folder, "save"):
+        with apart(), alone_in(folder, "save"):
             written = {PLAN: plan.to_json() + "\n", **(texts(folder, report) if report is not None else {})}
             if reason := taken(folder):
                 raise SavingError(f"save: {reason}")
@@ -112,8 +115,10 @@ def save_report(folder: str | Path, report: Report) -> None:
         SavingError: The folder cannot be written, or holds files of others under these names.
     """
     folder = Path(folder)
+    if not leads():
+        return
     try:
-        with alone_in(folder, "report"):
+        with apart(), alone_in(folder, "report"):
             if reason := taken(folder):
                 raise SavingError(f"report: {reason}")
             for name, text in texts(folder, report).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shlex
 import signal
 import sys
@@ -23,24 +24,29 @@ from metaprune.cli.options import (
     BatchSize,
     Channels,
     Classes,
+    Compile,
     Config,
     DataOption,
     Device,
+    Devices,
     Expect,
     Input,
     Mean,
     Model,
+    Nodes,
     Precision,
     Pruned,
     Scale,
     Sigma,
     Size,
     Std,
+    Strategy,
     Task,
     Threads,
     ValShare,
     Weights,
     Workers,
+    several,
 )
 from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, Schedule, label_of, scheduled
 
@@ -301,6 +307,10 @@ def prune(
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed …")] = "auto",
     device: Device = "auto",
+    devices: Devices = "1",
+    strategy: Strategy | None = None,
+    nodes: Nodes = 1,
+    compile: Compile = False,
     threads: Threads = None,
     config: Config = None,
 ) -> None:
@@ -356,8 +366,10 @@ def prune(
     after = scheduled(
         schedule, milestones, warmup, accumulate=accumulate, max_steps=max_steps, keep="best" if keep_best else None
     )
-    common = {"seed": seed, "precision": precision, "device": device}
+    common = {"seed": seed, "precision": precision, "device": device, "compile": compile}
+    common |= several(devices, strategy, nodes)
     dense, recipe = purpose.recipes(epochs, dense_epochs, optimizer, lr, weight_decay, after=after, **common)
+    together(recipe)
     check_teacher(teacher, teacher_weights, teacher_share)
     loggers_of(log, out)
     find(model)
@@ -621,6 +633,18 @@ def report(
 def _number(value: float | None) -> float | None:
     """Absolute budgets are whole numbers."""
     return int(value) if value is not None and 1 < value < float("inf") and value == int(value) else value
+
+
+def together(recipe: Any) -> None:
+    """Until the command ends all processes that the recipe asks for do the same; the first one speaks."""
+    from metaprune.train.launching import fabric_of, group_of, is_alone
+
+    if is_alone(recipe):
+        return
+    group = group_of(fabric_of(recipe))
+    _ending.get().enter_context(group.together("prune"))
+    if not group.leads:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def writable(folder: Path, *, shared: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,24 +17,29 @@ __all__ = [
     "BatchSize",
     "Channels",
     "Classes",
+    "Compile",
     "Config",
     "DataOption",
     "Device",
+    "Devices",
     "Expect",
     "Input",
     "Mean",
     "Model",
+    "Nodes",
     "Precision",
     "Pruned",
     "Scale",
     "Sigma",
     "Size",
     "Std",
+    "Strategy",
     "Task",
     "Threads",
     "ValShare",
     "Weights",
     "Workers",
+    "several",
 ]
 
 Model = Annotated[
@@ -62,6 +67,11 @@ Input = Annotated[
 ]
 Classes = Annotated[int | None, typer.Option(help="Classes: by default what it was pruned with, else 10.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
+Devices = Annotated[
+    str, typer.Option(help="How many processes of a machine train together, or auto; `torchrun` starts them, too.")
+]
+Nodes = Annotated[int, typer.Option(help="On how many machines.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the steps of training.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; as many as torch likes by default.")]
 BatchSize = Annotated[
     int | None,
@@ -98,6 +108,19 @@ class Backend(StrEnum):
     eager = "eager"
     compiled = "compiled"
     onnxruntime = "onnxruntime"
+
+
+class Strategy(StrEnum):
+    """How processes train together."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
+def several(devices: str, strategy: Strategy | None, nodes: int) -> dict[str, Any]:
+    """What a recipe is told of processes."""
+    count: int | str = int(devices) if devices.isdecimal() else devices
+    return {"devices": count, "strategy": "auto" if strategy is None else strategy.value, "nodes": nodes}
 
 
 class Precision(StrEnum):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from metaprune.cli.resolve import UsageError
 from metaprune.graph.tensors import digest
 from metaprune.train.atomic import FileError, read_tensors, write_weights
 from metaprune.train.engine import fit
+from metaprune.train.processes import now
 from metaprune.train.recipe import Recipe
 from metaprune.train.task import Task, settings_of
 
@@ -52,7 +52,7 @@ def train_dense(net: nn.Module, task: Task, recipe: Recipe, folder: Path, data: 
         "data": data,
         "preprocessing": dict(settings_of(task.train)),
         "network": digest({name: tensor for name, tensor in net.state_dict().items() if isinstance(tensor, Tensor)}),
-        **json.loads(json.dumps(asdict(recipe) | {"device": None})),
+        **json.loads(json.dumps(recipe.what | {"device": None})),
     }
     before: dict[str, Tensor] | None = None
     if path.exists():
@@ -71,7 +71,7 @@ def train_dense(net: nn.Module, task: Task, recipe: Recipe, folder: Path, data: 
     after = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
     if before is not None and not _same(before, after):
         raise UsageError(f"--out: {path} is not what was trained here; delete it, or give it as --weights")
-    write_weights(net, path, {"trained": trained})
+    now().told(lambda: write_weights(net, path, {"trained": trained}))
     return after
 
 

@@ -21,6 +21,7 @@ from metaprune.graph.quiet import quiet as without_prints
 from metaprune.graph.refusal import depends_on_values, place_of
 from metaprune.graph.tensors import clone
 from metaprune.train.folder import draft, sweep_drafts
+from metaprune.train.processes import leads
 
 __all__ = ["ExportError", "export", "lacking"]
 
@@ -86,6 +87,8 @@ def export(
     labels = _labels(path, open_sizes, inputs, outputs, opset)
     if not path.parent.is_dir():
         raise ExportError(f"export: folder {str(path.parent)!r} does not exist; make it first")
+    if not leads():  # the first of several processes writes
+        return path
     network = clone(module).cpu().eval()
     examples: Arguments = tree_map_only(Tensor, lambda x: x.detach().cpu(), (args, kwargs or {}))
     if half:

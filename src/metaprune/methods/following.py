@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from metaprune.methods.gates.running import Running, Search
 from metaprune.methods.method import Problem
@@ -41,6 +41,7 @@ class Following:
     search: Stepped
     recipe: Recipe
     epochs: int
+    leaves_weights: ClassVar[bool] = True  # only gates change
 
     def after_step(self, step: int, steps: int) -> None:
         """One step of the search, at the rate that the schedule has after it."""

@@ -15,6 +15,7 @@ from metaprune.graph.sums import on_channels
 from metaprune.graph.tensors import in_double, named_tensors
 from metaprune.surgery.attention import written_out
 from metaprune.train import randomness
+from metaprune.train.processes import now
 from metaprune.train.stepping import asker
 from metaprune.train.task import Task, on
 
@@ -60,7 +61,7 @@ def gate_gradients(
 
     The gate multiplies every parameter that holds the channel (biases and norms, too), so that by the chain rule its
     gradient is the sum of w dL/dw over them, frozen ones too (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771,
-    for groups).
+    for groups). Processes that prune together take turns with the batches, and each is told of all.
 
     Args:
         model: The network, on any device; asked in evaluation mode and left untouched.
@@ -81,11 +82,13 @@ def gate_gradients(
     device = next((leaf.device for leaf in leaves.values()), None)
     found: dict[str, list[Tensor]] = {name: [] for name in graph.free}
     model.eval()
-    asked = asker(model, task)
+    asked, group = asker(model, task), now()
     try:
         with randomness.isolated():
             randomness.seed(seed)
-            for batch in itertools.islice(iter(task.train), most):
+            for place, batch in enumerate(itertools.islice(iter(task.train), most)):
+                if place % group.size != group.rank:
+                    continue
                 with torch.enable_grad():
                     loss = asked(leaves, on(device, batch))
                     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
@@ -102,6 +105,11 @@ def gate_gradients(
     finally:
         for module, mode in modes:
             module.training = mode
+    every = group.gathered(found)  # in the order of the batches
+    found = {
+        name: [row for turn in itertools.zip_longest(*(one[name] for one in every)) for row in turn if row is not None]
+        for name in found
+    }
     empty = {name: torch.zeros(0, axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
     return {name: torch.stack(rows) if rows else empty[name] for name, rows in found.items()}
 

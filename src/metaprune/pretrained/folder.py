@@ -35,6 +35,7 @@ from metaprune.saving import load, ours, save
 from metaprune.train.atomic import FileError, checksum_of, read_json, write_json, write_text
 from metaprune.train.checks import said
 from metaprune.train.folder import LOCK, FolderError, alone_in, draft
+from metaprune.train.processes import apart, leads
 
 __all__ = ["PretrainedError", "from_pretrained", "is_pretrained", "save_pretrained"]
 
@@ -88,8 +89,10 @@ def save_pretrained(
             f"save_pretrained: {type(model).__name__} is no network of transformers; result.save(folder) writes it"
         )
     folder = Path(folder)
+    if not leads():  # the first of several processes writes
+        return None
     try:
-        with alone_in(folder, "save_pretrained"), draft(folder, DRAFT) as unfinished:
+        with apart(), alone_in(folder, "save_pretrained"), draft(folder, DRAFT) as unfinished:
             place = unfinished / "network"
             place.mkdir()
             with quiet():

@@ -11,11 +11,13 @@ from torch import nn
 
 from metaprune.cost.budget import Allocation, Budget
 from metaprune.cost.clock import Clock
+from metaprune.cost.latency_form import Anchor
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.timing import Timed, corrected, recalled, timed
+from metaprune.train.processes import now
 
 __all__ = ["on_clock", "tree_of", "within"]
 
@@ -42,11 +44,19 @@ def on_clock(
     """
     if not budget.is_timed:
         return None
-    if budget.speedup is not None and dense is not model and known is None:
+    if known is None and now().size > 1:  # one process measures
+        known = now().told(lambda: _measured(model, graph, budget, clock, dense).tree)
+    return (
+        _measured(model, graph, budget, clock, dense) if known is None else recalled(known, model, graph, budget, clock)
+    )
+
+
+def _measured(model: nn.Module, graph: ChannelGraph, budget: Budget, clock: Clock, dense: nn.Module) -> Timed:
+    if budget.speedup is not None and dense is not model:
         first = clock.latencies({"dense": dense}, graph.args, graph.kwargs)["dense"].median_ms / budget.speedup
         latency = first if budget.latency is None else min(first, budget.latency)
         budget = replace(budget, speedup=None, latency=latency)
-    return timed(model, graph, budget, clock) if known is None else recalled(known, model, graph, budget, clock)
+    return timed(model, graph, budget, clock)
 
 
 def tree_of(time: Timed, plan: Plan | None = None) -> dict[str, Any]:
@@ -85,7 +95,7 @@ def within(
     best, trained = found, found.epochs > 0 or bool(found.spent) or found.fresh
     best_ratio = float("inf")
     for turn in range(TRIES):
-        time, ratio = corrected(found.model, problem.graph, found.plan, time, clock, begun)
+        time, ratio = _corrected(found, problem.graph, time, clock, begun)
         if abs(ratio - 1) < abs(best_ratio - 1) or (best_ratio > OVER and ratio < best_ratio):
             best, best_ratio = found, ratio
         whole = not found.plan.kept
@@ -99,6 +109,21 @@ def within(
             break
         found = again
     return best, time
+
+
+def _corrected(found: Found, graph: ChannelGraph, time: Timed, clock: Clock, begun: nn.Module) -> tuple[Timed, float]:
+    """`corrected`, of several processes by the first; the others are told."""
+    if now().size == 1:
+        return corrected(found.model, graph, found.plan, time, clock, begun)
+
+    def measured() -> tuple[dict[str, int], float, float]:
+        known, ratio = corrected(found.model, graph, found.plan, time, clock, begun)
+        return dict(known.later[-1].widths), known.later[-1].ms, ratio
+
+    widths, ms, ratio = now().told(measured)
+    steady, form = Anchor(widths, ms), time.budget.form
+    assert form is not None
+    return replace(time, budget=time.budget.on(form.through(steady)), later=(*time.later, steady)), ratio
 
 
 def _again(budget: Budget, found: Found, problem: Problem, method: Method, trained: bool) -> Found:

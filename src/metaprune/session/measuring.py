@@ -18,6 +18,7 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.report.report import Figures, Floor
 from metaprune.train.engine import device_of
+from metaprune.train.processes import now
 from metaprune.train.randomness import isolated
 from metaprune.train.recipe import Recipe
 from metaprune.train.scores import scores, scores_of_outputs
@@ -65,7 +66,11 @@ def clock_of(recipe: Recipe) -> Clock:
 
 
 def in_turns(networks: Mapping[str, nn.Module], graph: ChannelGraph, clock: Clock) -> dict[str, Latency]:
-    """Times of networks on the graph's example inputs, in turns."""
+    """Times of networks on the graph's example inputs, in turns; of several processes the first measures."""
+    return now().told(lambda: _in_turns(networks, graph, clock))
+
+
+def _in_turns(networks: Mapping[str, nn.Module], graph: ChannelGraph, clock: Clock) -> dict[str, Latency]:
     if clock.measure is not None:
         return clock.latencies(networks, graph.args, graph.kwargs)
     return latencies(networks, *clock.inputs(graph.args, graph.kwargs), **clock.settings)
@@ -91,6 +96,7 @@ def moved(large: nn.Module, small: nn.Module, graph: ChannelGraph) -> float:
 def environment(recipe: Recipe) -> dict[str, str]:
     """The machine and versions, for the report."""
     device = device_of(recipe)
+    several = {} if now().size == 1 else {"processes": f"{now().size}, {recipe.strategy}"}
     machine = f"{'CPU' if device.type == 'cpu' else device.type} ({platform.machine()})"
     return {
         "metaprune": VERSION,
@@ -98,5 +104,6 @@ def environment(recipe: Recipe) -> dict[str, str]:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else machine,
         "threads": str(torch.get_num_threads()),
+        **several,
         "date": date.today().isoformat(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from metaprune.graph.counting import Outputs
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.limits import Limits, limited
 from metaprune.graph.plan import Plan
-from metaprune.methods.method import Method, Problem
+from metaprune.graph.tensors import digest
+from metaprune.methods.method import Found, Method, Problem
 from metaprune.report.report import Alignment, Figures, Report
 from metaprune.run_folder import RunFolder, remembered
 from metaprune.session.cutting import shrink
@@ -30,8 +32,9 @@ from metaprune.session.rounds import Round, Standing, absolute, budgets, parts
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
 from metaprune.timing import Timed
+from metaprune.train import processes
 from metaprune.train.callbacks import Callback
-from metaprune.train.engine import evaluate, rehearse
+from metaprune.train.engine import evaluate, in_processes, rehearse
 from metaprune.train.extras import Extras
 from metaprune.train.folder import one_at_a_time
 from metaprune.train.optimizers import Factory, described
@@ -41,6 +44,7 @@ from metaprune.train.task import Task
 __all__ = ["prune"]
 
 
+@in_processes
 @one_at_a_time
 def prune(
     model: nn.Module | Result,
@@ -108,9 +112,12 @@ def prune(
     of_training = {} if optimizer is None else {"recipe.optimizer": described(optimizer, recipe)}
     clock = clock or clock_of(recipe)
 
+    if (group := processes.now()).size > 1 and isinstance(model, nn.Module | Result):
+        given = model.model if isinstance(model, Result) else model
+        group.same(digest(given.state_dict()), "prune: the weights of the network")
     dense, now, former = _begun(model, args, kwargs, calls, outputs, limits)
     asked_for = budget if former is None else absolute(budget, now.first)
-    known = remembered(out, budget)
+    known = processes.now().told(lambda: remembered(out, budget))
     time = on_clock(now.model, now.graph, asked_for, clock, known, dense)
     bounds = budgets(asked_for if time is None else time.budget, now.graph, steps)
     schedule = parts(recipe, steps)
@@ -126,16 +133,17 @@ def prune(
     dense_val = whole.metric if asked.split == "val" else evaluate(dense, task.val, task, recipe)
     folder = None
     if out is not None:
-        folder = RunFolder.claim(out, now.model, now.graph, method, budget, recipe, data, said)
+        claim = partial(RunFolder.claim, out, now.model, now.graph, method, budget, recipe, data, said)
+        folder = processes.now().told(claim)
     if folder and time and known is None:
-        folder.remember(budget, tree_of(time))
+        processes.now().told(partial(folder.remember, budget, tree_of(time)))
 
     run = _Run(asked, folder, extras, clock, progress)
     val = dense_val if former is None else evaluate(now.model, task.val, task, recipe)
     done, now, time = run.go_down(now, bounds, schedule, val, time, known)
     plan = now.plan.then(done[-1].shrunk.cut.plan)
     measured = run.compare(done[-1], now, plan, whole, dense_val, time)
-    for logger in loggers:
+    for logger in loggers if processes.now().leads else ():
         getattr(logger, "finalize", lambda status: None)("success")
     partners = {name: partner.module for name, partner in task.partners.items()}
     report = report_of(asked, done, plan, measured)
@@ -182,12 +190,13 @@ class _Run:
             stages = [self._stage(name, place, len(bounds)) for name in ("search", "fine-tuning")]
             plain = written_out(now.model, now.graph.written_out)
             problem = Problem(plain, now.graph, bound, asked.task, part, stages[0], self.progress, extras=self.extras)
-            found = asked.method.find(problem)
+            found = agreed(asked.method.find(problem))
             Allocation(now.graph, bound).check(found.plan, asked.method.name)
             if time is not None and place == len(bounds):
                 found, time = within(time, found, problem, asked.method, self.clock, begun, known)
+                found = agreed(found)
                 if self.folder:
-                    self.folder.remember(asked.budget, tree_of(time, found.plan))
+                    processes.now().told(partial(self.folder.remember, asked.budget, tree_of(time, found.plan)))
             done.append(Round(found, shrink(found, problem, val, stages[1]), problem, now.first))
         return done, now, time
 
@@ -214,6 +223,12 @@ class _Run:
             alignment=alignment,
             time=time,
         )
+
+
+def agreed(found: Found) -> Found:
+    """What the first process found, on all: where machines differ, so may the last bits that plans hang on."""
+    plan = processes.now().told(lambda: found.plan)
+    return found if plan == found.plan else replace(found, plan=plan, exact=False)
 
 
 def _begun(

@@ -146,8 +146,12 @@ def unaligned(found: Found, graph: ChannelGraph, budget: Budget) -> Cut | None:
 def _settings(asked: Asked) -> dict[str, str]:
     method = asked.method
     own: dict[str, Any] = asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
+    usual = Recipe()
+    quiet = ("before", "after", "compile", "devices", "strategy", "nodes")  # said where they are not as usual
     of_recipe = {
-        name: value for name, value in asdict(asked.recipe).items() if value or name not in ("before", "after")
+        name: value
+        for name, value in asdict(asked.recipe).items()
+        if name not in quiet or value != getattr(usual, name)
     }
     said = {f"{method.name}.{name}": str(value) for name, value in own.items()}
     said |= {f"recipe.{name}": str(value) for name, value in of_recipe.items()}

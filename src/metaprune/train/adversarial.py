@@ -169,6 +169,7 @@ def Adversarial(
             settings=settings,
             step=partial(_paired, loss=loss, weight=weight),
             partners={"discriminator": Partner(Critic(clone(discriminator), joined, remembers), rate)},
+            alone=ALONE,
         )
     assert features is not None
     critics = {
@@ -191,7 +192,11 @@ def Adversarial(
         settings=settings | {"adversarial.identity": f"{identity:g}"},
         step=partial(_unpaired, loss=loss, weight=weight, keeps=keeps),
         partners=critics if isinstance(back, str) else {"back": Partner(clone(back)), **critics},
+        alone=ALONE,
     )
+
+
+ALONE = "a discriminator remembers the pictures that it has seen"
 
 
 def _paired(training: Any, batch: Batch, loss: Loss, weight: float) -> Tensor:

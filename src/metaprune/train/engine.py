@@ -4,13 +4,12 @@ One schedule may span several calls of `fit` (a search and the fine-tuning after
 killed goes on where it was: on the CPU it ends with bitwise the weights of an uninterrupted one.
 """
 
-import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import ExitStack, nullcontext
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +18,12 @@ from torch.utils._pytree import tree_map_only
 from metaprune.graph.arguments import is_whole, wanted
 from metaprune.graph.tensors import channels_last, clone
 from metaprune.train import randomness
-from metaprune.train.borrowing import borrowed, statistics_kept
+from metaprune.train.borrowing import Compiled, borrowed, statistics_kept
 from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.checkpoint import Checkpoint
 from metaprune.train.checks import (
     TrainError,
     answer,
-    counted,
     examples_of,
     holds_tensors,
     length,
@@ -33,24 +31,45 @@ from metaprune.train.checks import (
     predicted,
     smallest,
 )
+from metaprune.train.dividing import ahead, divided, near
 from metaprune.train.extras import Extras
+from metaprune.train.launching import fabric_of, group_of, is_alone
 from metaprune.train.logs import Logging
 from metaprune.train.loop import Loop, Window
 from metaprune.train.measure import Measure, begin
 from metaprune.train.optimizers import Factory, Groups, as_moved
+from metaprune.train.processes import ALONE, Group
 from metaprune.train.progress import Bar
-from metaprune.train.recipe import Recipe, pick_precision
+from metaprune.train.recipe import Recipe
 from metaprune.train.run import Best, History, Projector, Run
 from metaprune.train.stepping import Training, step
 from metaprune.train.task import Batch, First, Loader, Task
+from metaprune.train.whole_batch import Across
 
-__all__ = ["device_of", "evaluate", "fit", "measured", "rehearse"]
+__all__ = ["device_of", "evaluate", "fit", "in_processes", "measured", "rehearse"]
 
 MEASURING = "evaluate"  # what it is called where data do not fit
 Look = Callable[[Any], object] | None
 LOOK = 20  # steps between two looks at the loss; each look waits for the device
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
+def in_processes(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that all processes of its `recipe` run side by side: what ends it in one ends it in all."""
+
+    @wraps(function)
+    def together(*args: P.args, **kwargs: P.kwargs) -> T:
+        recipe = kwargs.get("recipe") or next((given for given in args if isinstance(given, Recipe)), None) or Recipe()
+        if not isinstance(recipe, Recipe) or is_alone(recipe):
+            return function(*args, **kwargs)
+        with group_of(_fabric(recipe)).together(function.__name__):
+            return function(*args, **kwargs)
+
+    return together
+
+
+@in_processes
 def fit(
     module: nn.Module,
     task: Task,
@@ -119,19 +138,26 @@ def fit(
         checkpoint = Checkpoint(checkpoint)
     wanted(name, "checkpoint", checkpoint, Checkpoint | None, "a folder", TrainError)
     fabric = _fabric(recipe)
+    group = _known_to_divide(fabric, task, name)
+    for projector in during if _splits(recipe, group) else ():
+        if not getattr(projector, "leaves_weights", False):
+            raise TrainError(
+                f"{name}: {type(projector).__name__} changes weights, of which each process has a piece with "
+                "strategy='fsdp'; train with strategy='ddp'"
+            )
     if checkpoint:
-        checkpoint.prepare()
+        group.told(checkpoint.prepare)
     total, steps = (stop - start) * batches, recipe.steps(batches, stop - start)
     before = recipe.steps(batches, start)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
 
     with ExitStack() as stack:
-        for trained in (module, *(partner.module for partner in task.partners.values())):
-            stack.enter_context(borrowed(trained, fabric.device, recipe))
-        bar = stack.enter_context(Bar(name, total, shown=progress))
-        loop = Loop(fabric, module, task, recipe, as_moved(parameters, names, module), name, optimizer)
-        identity = asdict(recipe) | {
-            "device": None,  # a run may move to another
+        stack.enter_context(borrowed(module, fabric.device, recipe, group, divide=_splits(recipe, group)))
+        for partner in task.partners.values():
+            stack.enter_context(borrowed(partner.module, fabric.device, recipe))
+        bar = stack.enter_context(Bar(name, total, shown=progress and group.leads))
+        loop = Loop(fabric, module, task, recipe, as_moved(parameters, names, module), name, optimizer, group)
+        identity = recipe.what | {  # a run may move, and go on in more processes or fewer
             "name": name,
             "start": start,
             "stop": stop,
@@ -139,27 +165,34 @@ def fit(
             "groups": loop.sizes,
             "optimizer": [type(each).__name__ for each in loop.optimizers.values()],
         }
-        run = Run(loop.modules, loop.optimizers, during, identity)
+        run = Run(loop.modules, loop.optimizers, during, identity, group)
+        place = partial(_placed, fabric, recipe=recipe)
+        data = divided(near(train, fabric.device), task, group, f"{name}: the training data")
+        val = near(task.val, fabric.device)
+        across = Across(group) if group.size > 1 else None
+        compiled = Compiled(module, recipe)
         best = Best(run, task.higher_is_better) if (keep or recipe.keep) == "best" else None
         if checkpoint:
             run.resume(checkpoint)
         while run.epoch < stop:
             bar.at((run.epoch - start) * batches + run.batch)
             loop.train()
-            for batch in run.rest_of_epoch(train):
+            for batch, weight, _ in run.rest_of_epoch(ahead(iter(data), place, fabric.device)):
                 done = (run.epoch - start) * batches + run.batch
                 window = Window.at(done, total, recipe.accumulate)
                 lr = recipe.lr_at(run.epoch + (run.batch + window.middle) / batches)
-                batch = _placed(fabric, batch, recipe)
-                loop.begin(window, lr)
-                with fabric.autocast(), statistics_kept(module, only=done == 0):
+                loop.begin(window, lr, weight)
+                with fabric.autocast(), statistics_kept(module, only=done == 0), _across(across, weight), compiled:
                     loss = step(loop.training, batch, name)
-                loop.learn(loss)
+                with _across(across, weight):  # backward may run parts of the network again
+                    loop.learn(loss)
                 if window.closes:
                     for projector in during:
                         projector.after_step(window.place, steps)
-                run.count(loss, lr, half=not window.closes)
+                run.count(loss, lr, weight=weight, half=not window.closes)
                 if told_of_steps and window.closes:
+                    if group.size > 1:
+                        loss = group.total(loss.detach() * (weight / group.size))
                     epoch = run.epoch + run.batch / batches
                     now = Moment(
                         name, epoch, window.place + 1, steps, before + window.place + 1, lr, loss.detach(), module
@@ -170,7 +203,7 @@ def fit(
                     bar.at(done + 1, f"loss {run.look():.3f}")
                 if checkpoint and run.batch < batches:
                     run.save_every(checkpoint)
-            row = run.end_epoch(_score(fabric, loop.training.network, task.val, task, recipe))
+            row = run.end_epoch(_score(fabric, loop.training.network, val, task, recipe, group))
             if best:
                 best.look(row)
             bar.line(
@@ -198,16 +231,22 @@ def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:
     batches = length(task.train, "prune: the training data")
     length(task.val, "prune: the validation data")
     fabric = _fabric(recipe)
+    group = _known_to_divide(fabric, task, what)
     twin, task = clone(module), task.cloned()
     with ExitStack() as stack:
+        stack.enter_context(borrowed(twin, fabric.device, recipe, group, divide=_splits(recipe, group)))
+        for partner in task.partners.values():
+            stack.enter_context(borrowed(partner.module, fabric.device, recipe))
         for trained in (twin, *(partner.module for partner in task.partners.values())):
-            stack.enter_context(borrowed(trained, fabric.device, recipe))
             trained.train()
         randomness.seed(recipe.seed, 0)
         network = fabric.setup(twin)
         partners = {name: fabric.setup(partner.module) for name, partner in task.partners.items()}
-        batch = _placed(fabric, next(counted(task.train, batches, "prune: the training data")), recipe)
-        with torch.enable_grad(), fabric.autocast():
+        data = divided(First(task.train, batches), task, group, "prune: the training data")
+        batch, weight, _ = next(iter(data))
+        batch = _placed(fabric, batch, recipe)
+        across = Across(group) if group.size > 1 else None
+        with torch.enable_grad(), fabric.autocast(), _across(across, weight):
             loss = step(Training(network, twin, partners, {}, task), batch, what)
         if not math.isfinite(loss.item()):
             raise TrainError(
@@ -219,6 +258,7 @@ def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:
                 answer(network, one_of(batch, examples_of(batch, task)), task, f"{what} of the last training batch")
 
 
+@in_processes
 def evaluate(module: nn.Module, batches: Loader, task: Task, recipe: Recipe) -> float:
     """The metric of the task over all examples, in evaluation mode.
 
@@ -252,9 +292,11 @@ def measured(
     _known(MEASURING, module, task, recipe)
     length(batches, "evaluate: the data")
     fabric = _fabric(recipe)
-    with borrowed(module, fabric.device, recipe):
+    group = group_of(fabric)
+    with borrowed(module, fabric.device, recipe, group, divide=_splits(recipe, group)):
         randomness.seed(recipe.seed)
-        _pass(fabric, fabric.setup(module), batches, task, recipe, measures, look)
+        turns = ALONE if look else group  # who looks is to see all
+        _pass(fabric, fabric.setup(module), batches, task, recipe, measures, turns, look)
 
 
 def device_of(recipe: Recipe) -> torch.device:
@@ -275,21 +317,29 @@ def _known(who: str, module: object, task: object, recipe: object) -> None:
 
 
 def _fabric(recipe: Recipe) -> Any:
-    """One device, at the precision of the recipe."""
-    from lightning_fabric import Fabric
+    """Fabric on the recipe's devices, at its precision."""
+    return fabric_of(recipe)
 
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # no news, no words
-    accelerator, _, index = recipe.device.partition(":")
-    precision: Any = recipe.precision
-    try:
-        devices = [int(index)] if index else 1
-        if precision == "auto":
-            precision = pick_precision(Fabric(accelerator=accelerator, devices=devices).device)
-        return Fabric(accelerator=accelerator, devices=devices, precision=precision)
-    except Exception as error:
-        raise TrainError(
-            f"recipe: cannot use device {recipe.device!r} with precision {recipe.precision!r} ({error})"
-        ) from error
+
+def _known_to_divide(fabric: Any, task: Task, who: str) -> Group:
+    """The processes, once it is known that they can train this task together."""
+    group = group_of(fabric)
+    if group.size > 1 and task.alone:
+        raise TrainError(f"{who}: {group.size} processes cannot train this task together: {task.alone}; train in one")
+    return group
+
+
+def _splits(recipe: Recipe, group: Group) -> bool:
+    """Whether weights are split between the processes."""
+    return recipe.strategy == "fsdp" and group.size > 1
+
+
+def _across(mode: Across | None, weight: float) -> Any:
+    """What a step on several processes runs in."""
+    if mode is None:
+        return nullcontext()
+    mode.weight = weight
+    return mode
 
 
 def _placed(fabric: Any, batch: Batch, recipe: Recipe) -> Batch:
@@ -298,10 +348,10 @@ def _placed(fabric: Any, batch: Batch, recipe: Recipe) -> Batch:
     return tree_map_only(Tensor, channels_last, batch) if recipe.channels_last else batch
 
 
-def _score(fabric: Any, network: Any, batches: Loader, task: Task, recipe: Recipe) -> float:
+def _score(fabric: Any, network: Any, batches: Loader, task: Task, recipe: Recipe, group: Group) -> float:
     """The metric, in evaluation mode."""
     measure = begin(task, task.metric, task.metric_name, MEASURING)
-    _pass(fabric, network, batches, task, recipe, [measure])
+    _pass(fabric, network, batches, task, recipe, [measure], group)
     return measure.value()
 
 
@@ -312,15 +362,20 @@ def _pass(
     task: Task,
     recipe: Recipe,
     measures: Sequence[Measure],
+    group: Group = ALONE,
     look: Look = None,
 ) -> None:
-    """One pass in evaluation mode."""
+    """One pass in evaluation mode; processes take turns with the batches."""
     network.eval()
+    several = group.size > 1
     with torch.no_grad():  # not inference mode: what a loader or a module caches here may be trained on later
-        for batch in counted(batches, len(batches), f"{MEASURING}: the data"):
-            batch = _placed(fabric, batch, recipe)
+        turns: Literal["turns", "side by side"] = "side by side" if _splits(recipe, group) else "turns"
+        for part in divided(batches, task, group, f"{MEASURING}: the data", turns):
+            batch = _placed(fabric, part.batch, recipe)
             output = predicted(network, batch, task, MEASURING)
             if look:
                 look(output)
-            for measure in measures:
-                measure.add(output, batch)
+            for measure in measures if part.weight else ():
+                measure.add(output, batch, divided=several)
+        for measure in measures if several else ():
+            measure.gather(group)

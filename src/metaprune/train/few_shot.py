@@ -394,6 +394,7 @@ def FewShot(
         further={"± (95 %)": _Interval()},
         judged=_judged,
         step=partial(reptile, inner=inner, project=project),
+        alone="each of its tasks is learned by steps of its own",
         predict=partial(predicted, inner=testing, transductive=transductive, project=project),
         settings={
             "few_shot": f"{ways}-way {shots}-shot, {'transductive' if transductive else 'not transductive'}",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from metaprune.graph.errors import MetapruneError
+from metaprune.train.processes import now
 
 __all__ = ["UNFINISHED", "FolderError", "alone_in", "draft", "one_at_a_time", "sweep", "sweep_drafts"]
 
@@ -38,7 +39,8 @@ class FolderError(MetapruneError):
 def alone_in(folder: Path | str, who: str) -> Iterator[None]:
     """As long as it lasts, nobody else is alone in the folder; whoever holds it already may ask again.
 
-    The folder is made where there is none, and removed again if it is left empty.
+    The folder is made where there is none, and removed again if it is left empty. Of processes that train together the
+    first one holds it for all.
 
     Args:
         folder: The folder.
@@ -47,25 +49,28 @@ def alone_in(folder: Path | str, who: str) -> Iterator[None]:
     Raises:
         FolderError: Another run is in it, or it cannot be written to.
     """
-    folder = Path(folder)
     with contextlib.ExitStack() as stack:
-        try:
-            missing = [place for place in (folder, *folder.parents) if not place.exists()]
-            stack.callback(_remove_empty, missing)
-            folder.mkdir(parents=True, exist_ok=True)
-            home = folder.resolve()
-            ours = home in _held.get()
-            free = ours or stack.enter_context(_lock(home / LOCK))
-            if free and not ours:
-                sweep(home)
-        except OSError as error:
-            raise FolderError(
-                f"{who}: the folder {folder} cannot be written to ({error}); name one that can be written"
-            ) from error
-        if not free:
-            raise FolderError(f"{who}: another run works in {folder}; wait for it, or name another folder")
-        stack.callback(_held.reset, _held.set(_held.get() | {home}))
+        now().told(lambda: _enter(Path(folder), who, stack))
         yield
+
+
+def _enter(folder: Path, who: str, stack: contextlib.ExitStack) -> None:
+    try:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        stack.callback(_remove_empty, missing)
+        folder.mkdir(parents=True, exist_ok=True)
+        home = folder.resolve()
+        ours = home in _held.get()
+        free = ours or stack.enter_context(_lock(home / LOCK))
+        if free and not ours:
+            sweep(home)
+    except OSError as error:
+        raise FolderError(
+            f"{who}: the folder {folder} cannot be written to ({error}); name one that can be written"
+        ) from error
+    if not free:
+        raise FolderError(f"{who}: another run works in {folder}; wait for it, or name another folder")
+    stack.callback(_held.reset, _held.set(_held.get() | {home}))
 
 
 def one_at_a_time(function: Callable[P, T]) -> Callable[P, T]:

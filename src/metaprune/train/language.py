@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaprune.graph.arguments import is_whole
-from metaprune.train.task import Arguments, Batch, Loader, Metric, Task, TaskError, kind_of, soft_divergence
+from metaprune.train.task import Arguments, Batch, Loader, Metric, Task, TaskError, kind_of, soft_divergence, spoiled
 
 __all__ = ["LanguageModelling"]
 
@@ -101,8 +101,10 @@ def _logits(output: Any) -> Tensor:
     return found
 
 
-def _following(output: Any, batch: Batch, ignore: int) -> tuple[Float[Tensor, " n t vocabulary"], Int[Tensor, " n t"]]:
-    """The logits at each place but the last, and the tokens after them."""
+def _following(
+    output: Any, batch: Batch, ignore: int, *, look: bool = True
+) -> tuple[Float[Tensor, " n t vocabulary"], Int[Tensor, " n t"]]:
+    """The logits at each place but the last, and the tokens after them, whose range is looked at (`look`)."""
     logits, tokens = _logits(output), _tokens(batch, ignore)
     if tokens.shape != logits.shape[:2] or tokens.is_floating_point():
         raise TaskError(
@@ -112,6 +114,8 @@ def _following(output: Any, batch: Batch, ignore: int) -> tuple[Float[Tensor, " 
     if tokens.shape[1] < 2:
         raise TaskError("language modelling: expected sequences of two tokens or more, got one; make them longer")
     after = tokens[:, 1:].long()
+    if not look:
+        return logits[:, :-1], after
     known = after[after != ignore]
     if known.numel() and (int(known.min()) < 0 or int(known.max()) >= logits.shape[2]):
         odd = int(known.min()) if int(known.min()) < 0 else int(known.max())
@@ -123,8 +127,13 @@ def _following(output: Any, batch: Batch, ignore: int) -> tuple[Float[Tensor, " 
 
 
 def _cross_entropy(output: Any, batch: Batch, ignore: int) -> Tensor:
-    logits, after = _following(output, batch, ignore)
-    return F.cross_entropy(logits.flatten(0, 1), after.flatten(), ignore_index=ignore)
+    waits = _logits(output).device.type != "cpu"  # to look at tokens there takes the time of a step
+    logits, after = _following(output, batch, ignore, look=not waits)
+    if not waits:
+        return F.cross_entropy(logits.flatten(0, 1), after.flatten(), ignore_index=ignore)
+    wrong = ((after < 0) | (after >= logits.shape[2])) & (after != ignore)
+    after = after.masked_fill(wrong, ignore)
+    return spoiled(F.cross_entropy(logits.flatten(0, 1), after.flatten(), ignore_index=ignore), wrong)
 
 
 def _apart(output: Any, answers: Any, temperature: float) -> Tensor:

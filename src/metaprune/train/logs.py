@@ -7,6 +7,7 @@ from typing import Any
 
 from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.checks import TrainError, said
+from metaprune.train.processes import leads
 
 __all__ = ["EVERY", "Logging"]
 
@@ -38,7 +39,7 @@ class Logging(Callback):
         Raises:
             TrainError: one fails.
         """
-        for logger in self.loggers:
+        for logger in self.loggers if leads() else ():
             try:
                 logger.log_metrics(figures, step)
             except Exception as error:

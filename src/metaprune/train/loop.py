@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from metaprune.train.checks import TrainError
 from metaprune.train.optimizers import Factory, Groups, by_default, learning, optimizer_of
 from metaprune.train.partners import NETWORK
+from metaprune.train.processes import ALONE, Group
 from metaprune.train.recipe import Recipe
+from metaprune.train.splitting import is_split, total_norm
 from metaprune.train.stepping import Training
 from metaprune.train.task import Task
 
@@ -64,13 +66,14 @@ class Loop:
         groups: Groups | None,
         who: str,
         factory: Factory | None = None,
+        group: Group = ALONE,
     ) -> None:
         """Set up modules that are on the device already.
 
         Raises:
             TrainError: nothing learns, or a partner shares parameters with the network or another.
         """
-        self.fabric, self.recipe = fabric, recipe
+        self.fabric, self.recipe, self.group = fabric, recipe, group
         self.modules = {NETWORK: module} | {name: partner.module for name, partner in task.partners.items()}
         _apart(self.modules, who)
         groups = list(by_default(module.parameters()) if groups is None else groups)
@@ -102,6 +105,13 @@ class Loop:
         alone = len(self.optimizers) == 1  # then every gradient is the network's
         self._inputs = {} if alone else {name: _parameters(found) for name, found in self.optimizers.items()}
         self._window = Window(0, 1, 0)
+        self._weight = 1.0
+        self.splits = any(map(is_split, module.parameters()))
+        for optimizer in self.optimizers.values() if self.splits else ():
+            for one in optimizer.param_groups:
+                one.update({key: False for key in ("foreach", "fused") if key in one})  # split and whole do not mix
+        if group.size > 1:
+            self._agree(who)
 
     @property
     def sizes(self) -> list[int]:
@@ -113,9 +123,9 @@ class Loop:
         for module in self.modules.values():
             module.train()
 
-    def begin(self, window: Window, lr: float) -> None:
-        """The next batch; rates are set."""
-        self._window = window
+    def begin(self, window: Window, lr: float, weight: float = 1.0) -> None:
+        """The next batch, of which this process has a part of so much weight; rates are set."""
+        self._window, self._weight = window, weight
         for name, optimizer in self.optimizers.items():
             for group, share in zip(optimizer.param_groups, self._shares[name], strict=True):
                 group["lr"] = lr * share
@@ -149,13 +159,36 @@ class Loop:
 
     def _backward(self, name: str, loss: Tensor) -> None:
         shared = loss if self._window.size == 1 else loss / self._window.size
+        shared = shared if self._weight == 1 else shared * self._weight
         self.fabric.backward(shared, **({"inputs": self._inputs[name]} if self._inputs else {}))
 
     def _step(self, name: str) -> None:
         stepper = self._steppers[name]
-        if self.recipe.clip_norm is not None:
+        if self.group.size > 1:
+            self.group.average(_parameters(self.optimizers[name]))
+        if self.recipe.clip_norm is not None and self.splits:
+            self._clip(name, self.recipe.clip_norm)
+        elif self.recipe.clip_norm is not None:
             self.fabric.clip_gradients(self._callables[name], stepper, max_norm=self.recipe.clip_norm)
         stepper.step()
+
+    def _agree(self, who: str) -> None:
+        """All begin with the weights of the first process, and see the same parameters."""
+        shapes = {name: [tuple(p.shape) for p in module.parameters()] for name, module in self.modules.items()}
+        self.group.same(shapes, f"{who}: the shapes of the network")
+        for module in self.modules.values():
+            with torch.no_grad():
+                whole = [tensor for tensor in (*module.parameters(), *module.buffers()) if not is_split(tensor)]
+                self.group.begin_alike(whole)
+
+    @torch.no_grad()
+    def _clip(self, name: str, most: float) -> None:
+        """As Fabric does, where some gradients are split."""
+        self.fabric.strategy.precision.unscale_gradients(self.optimizers[name])
+        gradients = [p.grad for p in _parameters(self.optimizers[name]) if p.grad is not None]
+        factor = (most / (total_norm(gradients, self.group) + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            (gradient.to_local() if is_split(gradient) else gradient).mul_(factor)  # type: ignore[attr-defined]
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -14,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from metaprune.graph.arguments import brief, is_number
 from metaprune.train.checks import TrainError, blaming, mean, metric_of
-from metaprune.train.task import Batch, Metric, Task, TaskError, Whole
+from metaprune.train.processes import Group, now
+from metaprune.train.task import Batch, Metric, Task, TaskError, Whole, on
 
 __all__ = ["Measure", "begin"]
 
@@ -22,8 +24,11 @@ __all__ = ["Measure", "begin"]
 class Measure(Protocol):
     """A metric that is being taken."""
 
-    def add(self, output: Any, batch: Batch) -> None:
-        """One more batch."""
+    def add(self, output: Any, batch: Batch, *, divided: bool = False) -> None:
+        """One more batch; `divided`: of those that processes share, until they `gather`."""
+
+    def gather(self, group: Group) -> None:
+        """Count what the other processes were given, too; each then has the same value."""
 
     def value(self) -> float:
         """Of all of them; asked once."""
@@ -49,9 +54,13 @@ class _Mean:
         self.total: float | Tensor = 0.0
         self.examples = 0
 
-    def add(self, output: Any, batch: Batch) -> None:
+    def add(self, output: Any, batch: Batch, *, divided: bool = False) -> None:
         value, count = metric_of(output, batch, self.metric, self.what)
         self.total, self.examples = self.total + value, self.examples + count
+
+    def gather(self, group: Group) -> None:
+        both = group.total(torch.tensor([float(self.total), self.examples], dtype=torch.float64))
+        self.total, self.examples = float(both[0]), int(both[1])
 
     def value(self) -> float:
         return mean(self.total, self.examples, self.name, "evaluate: the data")
@@ -67,8 +76,11 @@ class _Computed:
             if hasattr(self.metric, "reset"):
                 self.metric.reset()
         self.placed = not isinstance(self.metric, nn.Module)
+        self.held: list[Any] = []  # what this process was given, until all have it
+        if now().size > 1:
+            self._asks(False)
 
-    def add(self, output: Any, batch: Batch) -> None:
+    def add(self, output: Any, batch: Batch, *, divided: bool = False) -> None:
         with blaming(f"{self.what}: the metric's update"):
             given = self.task.judged(output, batch)
             if not isinstance(given, tuple | list):
@@ -76,10 +88,35 @@ class _Computed:
                     f"{self.what}: expected judged to give what the metric's update takes, as (predictions, targets), "
                     f"got {brief(given)}"
                 )
-            if not self.placed:
-                self.metric.to(next((leaf.device for leaf in _tensors(given)), torch.device("cpu")))
-                self.placed = True
-            self.metric.update(*given)
+            if divided and not hasattr(self.metric, "sync_context"):
+                self.held.append(on(torch.device("cpu"), tuple(given)))
+            else:
+                self._update(given)
+
+    def _update(self, given: Any) -> None:
+        if not self.placed:
+            self.metric.to(next((leaf.device for leaf in _tensors(given)), torch.device("cpu")))
+            self.placed = True
+        self.metric.update(*given)
+
+    def gather(self, group: Group) -> None:
+        with blaming(f"{self.what}: the metric over {group.size} processes"):
+            if hasattr(self.metric, "sync_context"):  # torchmetrics' own know how their states add up
+                if not self.placed:
+                    self.metric.to(group.device)
+                self._asks(True)
+                return
+            every = group.gathered(self.held)
+            for turn in itertools.zip_longest(*every):  # as one process would have been given them
+                for given in turn:
+                    if given is not None:
+                        self._update(on(group.device, given))
+
+    def _asks(self, others: bool) -> None:
+        """Whether torchmetrics' own ask the other processes when they compute: not where each has all data."""
+        for part in self.metric.modules() if isinstance(self.metric, nn.Module) else ():
+            if hasattr(part, "distributed_available_fn"):
+                vars(part)["distributed_available_fn"] = lambda: others
 
     def value(self) -> float:
         with blaming(f"{self.what}: the metric's compute"):

@@ -61,10 +61,16 @@ def optimizer_of(
     common: dict[str, Any] = {"lr": lr, "weight_decay": recipe.weight_decay}
     if factory is not None:
         return _made([common | group for group in groups], factory)
+    if _on_cuda(groups) and recipe.precision != "16-mixed":  # whose gradients are scaled, and clipped before the step
+        common["fused"] = True
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=(recipe.momentum, 0.999), **common)
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=nesterov, **common)
+
+
+def _on_cuda(groups: Groups) -> bool:
+    return all(p.is_cuda and p.is_floating_point() for group in groups for p in group["params"])
 
 
 def described(factory: Factory, recipe: Recipe) -> str:

@@ -21,15 +21,15 @@ def seed(*numbers: int) -> None:
     torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
 
-def capture() -> dict[str, Any]:
-    """The states of all three, as tensors and plain values that a checkpoint can hold."""
+def capture(*, devices: bool = True) -> dict[str, Any]:
+    """The states of all three, as tensors and plain values that a checkpoint can hold; those of devices, if asked."""
     version, words, gauss = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": [version, torch.tensor(words), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "devices": _of_devices(),
+        "devices": _of_devices() if devices else {},
     }
 
 

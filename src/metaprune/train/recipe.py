@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import torch
 
@@ -39,6 +39,18 @@ class Recipe:
         precision: "32-true", "bf16-mixed", … as in Lightning Fabric; "auto": see `pick_precision`.
         device: "cpu", "cuda", "cuda:1", …; "auto" takes an accelerator where there is one.
         channels_last: Memory layout of images and filters.
+        compile: Whether steps of the network are compiled (`torch.compile`); "graphs" replays them as CUDA graphs, too.
+        devices: How many processes of a machine train together, each on a device of its own, or on cores of the CPU;
+            "auto" takes all devices. Where `torchrun` or `fabric run` started processes, 1 means as many as those.
+        strategy: How they do: "ddp", each with the whole network; "fsdp", where large weights, their gradients and the
+            optimizer's state are divided between them; "auto" is "ddp".
+        nodes: How many machines.
+
+    Several processes divide each batch that the loader gives: what takes one process 100 steps takes them 100 steps, of
+    the same size and rate, whatever their number. The gradient is the mean over the whole batch, batch norms take their
+    statistics from all of it, and metrics count every example once; so results are those of one process but for
+    rounding. What a network draws as it runs (dropout) is drawn anew for each step. Losses count as means over
+    examples.
     """
 
     epochs: int = 10
@@ -60,6 +72,10 @@ class Recipe:
     precision: str = "auto"
     device: str = "auto"
     channels_last: bool = True
+    compile: Literal[True, False, "graphs"] = field(default=False, repr=False)  # what a run is does not hang on these
+    devices: int | Literal["auto"] = field(default=1, repr=False)
+    strategy: Literal["auto", "ddp", "fsdp"] = field(default="auto", repr=False)
+    nodes: int = field(default=1, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.
@@ -101,10 +117,23 @@ class Recipe:
             "seed": (whole["seed"] and 0 <= self.seed < 2**63, "a whole number inside [0, 2^63)"),
             "precision": (isinstance(self.precision, str), "words such as '32-true'"),
             "device": (isinstance(self.device, str), "words such as 'cpu' or 'cuda:0'"),
+            "compile": (self.compile in (True, False, "graphs"), "True, False or 'graphs'"),
+            "devices": (_from_one(self.devices) or self.devices == "auto", "a whole number from 1, or 'auto'"),
+            "strategy": (self.strategy in ("auto", "ddp", "fsdp"), "'auto', 'ddp' or 'fsdp'"),
+            "nodes": (_from_one(self.nodes), "a whole number from 1"),
         }
         for name, (fits, expected) in limits.items():
             if not fits:
                 raise TrainError(f"recipe: {name} must be {expected}, got {getattr(self, name)!r}")
+
+        if isinstance(self.device, str) and ":" in self.device and (self.devices, self.nodes) != (1, 1):
+            raise TrainError(f"recipe: several devices are of one kind, as 'cuda'; got device={self.device!r}")
+
+    @property
+    def what(self) -> dict[str, Any]:
+        """The fields but for those that say where it is computed, and leave the result as it is but for rounding."""
+        where = ("device", "compile", "devices", "strategy", "nodes")
+        return {name: value for name, value in asdict(self).items() if name not in where}
 
     @property
     def length(self) -> int:
@@ -135,6 +164,10 @@ class Recipe:
     def steps(self, batches: int, epochs: int | None = None) -> int:
         """Steps of the optimizer in a phase of so many epochs, by default all; the loader gives so many batches."""
         return -(-self.batches(batches) * (self.epochs if epochs is None else epochs) // self.accumulate)
+
+
+def _from_one(value: object) -> bool:
+    return type(value) is int and value >= 1
 
 
 def pick_precision(device: torch.device) -> str:

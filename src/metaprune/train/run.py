@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from metaprune.graph.notebook import html_table
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
-from metaprune.train.checks import TrainError, counted
+from metaprune.train.checks import TrainError
+from metaprune.train.dividing import Part
 from metaprune.train.partners import NETWORK
-from metaprune.train.task import Batch, Loader
+from metaprune.train.processes import ALONE, Group
+from metaprune.train.splitting import put, split_like, whole
 
 __all__ = ["History", "Projector", "Row", "Run", "TrainError"]
 
@@ -61,7 +63,10 @@ class History:
 
 @runtime_checkable
 class Projector(Protocol):
-    """What changes a network while it trains: a search, a mask that keeps zeros. Its state goes into checkpoints."""
+    """What changes a network while it trains: a search, a mask that keeps zeros. Its state goes into checkpoints.
+
+    One that leaves weights alone, and changes what few numbers lie beside them, may say `leaves_weights = True`.
+    """
 
     def after_step(self, step: int, steps: int, /) -> None:
         """Called after each step of the optimizer: its index, counted from 0 in the phase, and the number of all."""
@@ -73,6 +78,13 @@ class Projector(Protocol):
         """Go back to such a state; the network is back already, and what the state says of it holds again."""
 
 
+HOW = ("fused", "foreach", "capturable")
+"""What optimizers say of how they compute, which is a matter of the device."""
+
+ASKED = 20
+"""Steps between two questions, on several processes, whether it is time for a checkpoint."""
+
+
 class Run:
     """All that changes while a training runs: what a checkpoint holds."""
 
@@ -82,6 +94,7 @@ class Run:
         optimizers: Mapping[str, torch.optim.Optimizer],
         during: Sequence[Projector],
         identity: dict[str, Any],
+        group: Group = ALONE,
     ) -> None:
         """Begin at `identity["start"]`; runs of the same identity go on from one another's checkpoints.
 
@@ -90,8 +103,10 @@ class Run:
             optimizers: Of those that have one, under the same names.
             during: What changes the network after steps.
             identity: What the run is.
+            group: The processes that train together.
         """
         self.modules, self.optimizers, self.during, self.identity = modules, optimizers, during, identity
+        self.group = group
         self.name, self.batches = identity["name"], identity["batches"]
         self.epoch, self.batch = identity["start"], 0  # the next ones
         self.half = False  # whether gradients of batches wait for others before the optimizer steps
@@ -102,21 +117,43 @@ class Run:
         self._random: dict[str, Any] | None = None  # where this epoch was interrupted
         self._begun = self._saved = time.monotonic()
 
-    def rest_of_epoch(self, loader: Loader) -> Iterator[Batch]:
-        """The batches of this epoch that are not done yet, with the random numbers that belong to them."""
-        randomness.seed(self.identity["seed"], self.identity["before"] + self.epoch)
-        remaining = counted(loader, self.batches, f"{self.name}: the training data")
+    def rest_of_epoch(self, remaining: Iterator[Part]) -> Iterator[Part]:
+        """What is not done yet of this epoch's batches, with the random numbers that belong to them.
+
+        On several processes loaders draw from numbers of their own, so that all make the same batches, and each step
+        begins with numbers that are the same in all.
+
+        Args:
+            remaining: A pass that has not begun.
+        """
+        epoch = (self.identity["seed"], self.identity["before"] + self.epoch)
+        randomness.seed(*epoch)
         for _ in range(self.batch):
             next(remaining)
-        if self._random is not None:
-            randomness.restore(self._random)
-            self._random = None
-        yield from remaining
+        if self.group.size == 1:
+            if self._random is not None:
+                randomness.restore(self._random)
+                self._random = None
+            yield from remaining
+        else:
+            for part in remaining:
+                of_data = randomness.capture(devices=False)
+                randomness.seed(*epoch, part.place)
+                yield part
+                randomness.restore(of_data)
         self.look()
 
-    def count(self, loss: Tensor, lr: float, *, half: bool = False) -> None:
-        """One more batch is done; `half`: the optimizer waits for others before it steps."""
-        self._pending.append((loss.detach(), lr))
+    def count(self, loss: Tensor, lr: float, *, weight: float = 1.0, half: bool = False) -> None:
+        """One more batch is done; `half`: the optimizer waits for others before it steps.
+
+        Args:
+            loss: Of this process's part.
+            lr: The rate.
+            weight: Of the part.
+            half: See above.
+        """
+        loss = loss.detach()
+        self._pending.append((loss if self.group.size == 1 else loss * (weight / self.group.size), lr))
         self.batch, self.half = self.batch + 1, half
 
     def look(self) -> float:
@@ -125,14 +162,15 @@ class Run:
         Raises:
             TrainError: one is not finite.
         """
-        values = torch.stack([loss for loss, _ in self._pending]).tolist() if self._pending else []
+        values = self.group.total(torch.stack([loss for loss, _ in self._pending])).tolist() if self._pending else []
         for i, (value, (_, lr)) in enumerate(zip(values, self._pending, strict=True)):
             if not math.isfinite(value):
                 step = self.batch - len(values) + i
                 raise TrainError(
                     f"{self.name}: the loss is {value} at epoch {self.epoch + 1}, step {step + 1} "
                     f"of {self.batches}, lr {lr:.3g}; lower the learning rate, warm up, clip the "
-                    "gradient (clip_norm), or look for numbers in the data that are not finite"
+                    "gradient (clip_norm), or look for numbers in the data that are not finite, and labels that are no "
+                    "class"
                 )
             self.loss += value
         self._pending.clear()
@@ -147,30 +185,32 @@ class Run:
         return row
 
     def save_every(self, checkpoint: Checkpoint) -> None:
-        """Saves, if the last time is long enough ago."""
-        if time.monotonic() - self._saved >= checkpoint.seconds:
+        """Saves, if the last time is long enough ago; several processes ask the first one every so many steps."""
+        if self.group.size > 1 and (self.batch % ASKED or self.half):
+            return
+        if self.group.told(lambda: time.monotonic() - self._saved >= checkpoint.seconds):
             self.save(checkpoint)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Writes everything, unless a loss was not finite."""
+        """Writes everything, unless a loss was not finite; the first of several processes does."""
         self.look()
-        checkpoint.save(
-            {
-                "identity": self.identity,
-                "modules": {name: dict(module.state_dict()) for name, module in self.modules.items()},
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-                "gradients": self._gradients() if self.half else None,
-                "during": [projector.state_dict() for projector in self.during],
-                "random": randomness.capture(),
-                "rows": [asdict(row) for row in self.rows],
-                "best": self.best,
-                "epoch": self.epoch,
-                "batch": self.batch,
-                "loss": self.loss,
-                "seconds": time.monotonic() - self._begun,
-            }
-        )
         self._saved = time.monotonic()
+        tree = {
+            "identity": self.identity,
+            "modules": {name: dict(module.state_dict()) for name, module in self.modules.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "gradients": self._gradients() if self.half else None,
+            "during": [projector.state_dict() for projector in self.during],
+            "random": randomness.capture() if self.group.size == 1 else None,
+            "rows": [asdict(row) for row in self.rows],
+            "best": self.best,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "loss": self.loss,
+            "seconds": time.monotonic() - self._begun,
+        }
+        tree = tree if self.group.size == 1 else whole(tree)
+        self.group.told(lambda: checkpoint.save(tree))
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on where the checkpoint was written, if there is one.
@@ -178,7 +218,7 @@ class Run:
         Raises:
             CheckpointError: it is of another run, or of another network.
         """
-        tree = checkpoint.load()
+        tree = self.group.told(checkpoint.load)
         if tree is None:
             return
         try:
@@ -204,13 +244,16 @@ class Run:
                 "give another folder, or delete this one"
             )
         for name, module in self.modules.items():
-            module.load_state_dict(tree["modules"][name])
+            put(module, tree["modules"][name])
         for name, optimizer in self.optimizers.items():
+            how = [{key: one[key] for key in HOW if key in one} for one in optimizer.param_groups]
             optimizer.load_state_dict(tree["optimizers"][name])
+            for one, here in zip(optimizer.param_groups, how, strict=True):
+                one.update(here)
             for parameter, kept in optimizer.state.items():  # in its layout, or steps get slower
                 for key, value in kept.items():
                     if isinstance(value, Tensor) and value.dim() and value.shape == parameter.shape:
-                        kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                        kept[key] = split_like(value, parameter.detach())
         for projector, state in zip(self.during, tree["during"], strict=True):
             projector.load_state_dict(state)
         self.half = tree["gradients"] is not None
@@ -222,7 +265,9 @@ class Run:
         self._begun -= tree["seconds"]
 
     def _gradients(self) -> dict[str, dict[str, Tensor]]:
-        """Those that wait."""
+        """Those that wait; the means over processes, which are as good."""
+        if self.group.size > 1:
+            self.group.average([p for module in self.modules.values() for p in module.parameters()])
         return {
             name: {path: p.grad for path, p in module.named_parameters() if p.grad is not None}
             for name, module in self.modules.items()
@@ -233,8 +278,7 @@ class Run:
         for name, of_module in gradients.items():
             parameters = dict(self.modules[name].named_parameters())
             for path, gradient in of_module.items():
-                waits = torch.empty_like(parameters[path], dtype=gradient.dtype, requires_grad=False)
-                parameters[path].grad = waits.copy_(gradient)
+                parameters[path].grad = split_like(gradient, parameters[path].detach())
 
 
 class Best:
@@ -249,7 +293,7 @@ class Best:
         best = self.run.best
         if best is None or self.sign * row.metric >= self.sign * best["metric"]:
             states = {
-                name: {key: value.detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
+                name: {key: whole(value).detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
                 for name, module in self.run.modules.items()
             }
             self.run.best = {"epoch": row.epoch, "metric": row.metric, "modules": states}
@@ -259,7 +303,7 @@ class Best:
         if self.run.best is None:
             return None
         for name, module in self.run.modules.items():
-            module.load_state_dict(self.run.best["modules"][name])
+            put(module, self.run.best["modules"][name])
         return float(self.run.best["epoch"])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from metaprune.train.checks import counted, length
-from metaprune.train.engine import measured
+from metaprune.train.engine import in_processes, measured
 from metaprune.train.measure import Measure, begin
 from metaprune.train.recipe import Recipe
 from metaprune.train.task import Batch, Loader, Task
@@ -23,6 +23,7 @@ class Scores:
     further: dict[str, float]  # by name
 
 
+@in_processes
 def scores(
     model: nn.Module,
     batches: Loader,

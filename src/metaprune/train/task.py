@@ -32,6 +32,7 @@ __all__ = [
     "kind_of",
     "on",
     "settings_of",
+    "spoiled",
 ]
 
 Batch = Any
@@ -174,6 +175,7 @@ class Task:
         predict: (network, batch) -> what is measured, in place of the network's output on the inputs: tiling, sampling,
             adaptation (which works on a copy, and turns gradients on by itself).
         partners: Modules that train beside the network, by name.
+        alone: Why several processes cannot train it together, by dividing the rows of batches; empty where they can.
     """
 
     train: Loader
@@ -192,6 +194,7 @@ class Task:
     predict: Callable[[nn.Module, Batch], Any] | None = None
     partners: Mapping[str, Partner] = field(default_factory=dict)
     judged: Callable[[Any, Batch], tuple[Any, ...]] = second
+    alone: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be gone through or called.
@@ -307,13 +310,23 @@ def class_weights(given: Tensor | Sequence[float], who: str = "classification") 
 
 def _cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float, weight: Tensor | None) -> Tensor:
     labels = _labels(logits, batch)
+    if labels.device.type != "cpu":
+        wrong = (labels < 0) | (labels >= logits.shape[1])
+        labels = labels.masked_fill(wrong, 0)
     if weight is None:
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        return loss if labels.device.type == "cpu" else spoiled(loss, wrong)
     if len(weight) != logits.shape[1]:
         raise TaskError(
             f"classification: expected a weight for each class, got {len(weight)} for {logits.shape[1]} outputs"
         )
-    return F.cross_entropy(logits, labels, weight.to(logits), label_smoothing=label_smoothing)
+    loss = F.cross_entropy(logits, labels, weight.to(logits), label_smoothing=label_smoothing)
+    return loss if labels.device.type == "cpu" else spoiled(loss, wrong)
+
+
+def spoiled(loss: Tensor, wrong: Tensor) -> Tensor:
+    """A loss that is no number where anything is wrong: the next look finds that, and no step waits for a device."""
+    return torch.where(wrong.any(), torch.full_like(loss, torch.nan), loss)
 
 
 def _accuracy(logits: Tensor, batch: Batch) -> tuple[Tensor, int]:
@@ -322,7 +335,7 @@ def _accuracy(logits: Tensor, batch: Batch) -> tuple[Tensor, int]:
 
 
 def _labels(logits: Tensor, batch: Batch) -> Tensor:
-    """The labels of a batch, once they are known to fit: a GPU dies of a label that is out of range."""
+    """The labels of a batch, once they are known to fit; on the CPU they are also known to be inside their range."""
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise TaskError(
             f"classification: expected batches (images, labels), got {kind_of(batch)}; give a Task with a loss and a "
@@ -343,6 +356,8 @@ def _labels(logits: Tensor, batch: Batch) -> Tensor:
             f"classification: expected logits (N, classes) and N whole-number labels, got an output of shape "
             f"{tuple(logits.shape)} and labels of shape {tuple(labels.shape)} and type {labels.dtype}"
         )
+    if labels.device.type != "cpu":  # who would look there would wait, in each step
+        return labels
     low, high = (int(bound) for bound in torch.aminmax(labels))
     if low < 0 or high >= logits.shape[1]:
         raise TaskError(

@@ -59,6 +59,8 @@ class Generated(nn.Module):
         silencing: Whether zeros silence: else only what generators make is gated, and the rest speaks for the dead.
     """
 
+    reads_weights = True  # of the modules inside, before they are called
+
     def __init__(
         self,
         network: nn.Module,
@@ -133,6 +135,11 @@ class Generated(nn.Module):
                 generated = parameters[name] * self.gate(terms, vectors)
             result[name] = generated.to(parameters[name].dtype)
         return result
+
+    @property
+    def compiles(self) -> nn.Module:
+        """What is compiled where steps are: weights are made outside of it."""
+        return self.network
 
     def hide(self, plan: Plan) -> None:
         """From now on leave the channels that `plan` removes, whose gates are zero, out of every average."""

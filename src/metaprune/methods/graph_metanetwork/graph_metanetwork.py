@@ -132,6 +132,8 @@ class GraphMetanetwork:
 class _Origin:
     """The file that edited a network, which must be the same when its training goes on."""
 
+    leaves_weights: ClassVar[bool] = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.digest = zlib.crc32(path.read_bytes())

@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
 from metaprune.train.engine import device_of
 from metaprune.train.folder import one_at_a_time
+from metaprune.train.launching import alone_only
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import TrainError
@@ -96,6 +96,7 @@ def meta_train(
             objective that is not finite; a folder that holds another training.
     """
     recipe = recipe or Recipe(epochs=20, lr=1e-3, optimizer="adamw")
+    alone_only(recipe, "meta_train")
     check(criterion, "meta_train")
     for name, value in (("batches", batches), ("every", every)):
         if value < 1:
@@ -248,7 +249,7 @@ class _Training:
         return {
             "metanetwork": self.metanetwork.config,
             "goal": f"{self.goal!r}",
-            "recipe": asdict(self.recipe) | {"device": None, "milestones": list(self.recipe.milestones)},
+            "recipe": self.recipe.what | {"device": None, "milestones": list(self.recipe.milestones)},
             "batches": [self.batches, len(self.task.train)],
             "every": self.every,
             "criterion": self.criterion,

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
 from metaprune.train.atomic import read_json, write_json
 from metaprune.train.folder import one_at_a_time, sweep
+from metaprune.train.launching import alone_only
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
 from metaprune.train.task import Task
@@ -83,6 +84,7 @@ def teach(
         BudgetError: A network cannot be cut to a share.
     """
     folder, recipe = Path(out), recipe or Recipe()
+    alone_only(recipe, "teach")
     problems: list[tuple[str, Path, Problem]] = []
     for name, model in models.items():
         graph = trace(model, args, kwargs)
@@ -109,7 +111,7 @@ def _lesson(method: Method, problem: Problem, home: Path) -> Lesson:
     asked = {
         "network": digest(named_tensors(problem.model)),
         "method": f"{method!r}",
-        "recipe": json.loads(json.dumps(asdict(problem.recipe) | {"device": None})),
+        "recipe": json.loads(json.dumps(problem.recipe.what | {"device": None})),
         "share": problem.budget.value,
     }
     if not path.exists():

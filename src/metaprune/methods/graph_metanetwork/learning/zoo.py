@@ -33,6 +33,7 @@ from metaprune.train.atomic import FileError, read_json, read_tensors, write_jso
 from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.engine import evaluate, fit
 from metaprune.train.folder import sweep
+from metaprune.train.processes import apart
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.recipe import Recipe
 from metaprune.train.task import Task
@@ -178,8 +179,8 @@ def grow(
         "format": FORMAT,
         "data": data,
         "inputs": [list(leaf.shape[1:]) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)],
-        "recipe": asdict(replace(recipe, seed=0, device="auto")),
-        "tuning": asdict(replace(tuning, seed=0, device="auto")),
+        "recipe": recipe.what | {"seed": 0, "device": "auto"},
+        "tuning": tuning.what | {"seed": 0, "device": "auto"},
         "snapshots": sorted(snapshots),
         "facts": dict(facts or {}),
     }
@@ -191,7 +192,8 @@ def grow(
         with FileLock(home / LOCK, timeout=patience):
             sweep(home)
             if not (home / ENTRY).exists():
-                _train(home, variant, builders, args, kwargs, task, recipe, tuning, snapshots, progress)
+                with apart():  # each process trains networks of its own
+                    _train(home, variant, builders, args, kwargs, task, recipe, tuning, snapshots, progress)
             shutil.rmtree(home / WORKING, ignore_errors=True)
 
     busy = list[Variant]()

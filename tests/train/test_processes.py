@@ -1,0 +1,282 @@
+"""Several processes come to what one comes to; `tests.train.together` says what each does.
+
+They are started once for all quick tests: each start imports everything anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.train import together
+from torch import nn
+from torch.utils.data import DataLoader, DistributedSampler
+
+import metaprune as mp
+from metaprune.data import Characters
+from metaprune.train.dividing import Rows, divided, rows_of
+from metaprune.train.processes import Group
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 170.0
+"""Seconds: no run may hang."""
+
+
+def environment(size: int, rank: int, port: int) -> dict[str, str]:
+    names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    ranks = {"WORLD_SIZE": str(size), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    return {**os.environ, **names, **ranks}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def run(size: int, folder: Path, *checks: str) -> tuple[dict[str, Any], list[int], list[str]]:
+    """What the first process wrote, how each ended, and what each said."""
+    file, port = folder / "found.json", free_port()
+    file.unlink(missing_ok=True)
+    command = [sys.executable, "-W", "ignore", "-m", "tests.train.together", str(file), *checks]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env=environment(size, rank, port), stderr=subprocess.PIPE, text=True)
+        for rank in range(size)
+    ]
+    try:
+        said = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return json.loads(file.read_text()) if file.exists() else {}, [each.returncode for each in processes], said
+
+
+def alone(check: str, folder: Path) -> Any:
+    """What one process comes to, here."""
+    return json.loads(json.dumps(together.CHECKS[check](folder)))
+
+
+def same(found: Any, expected: Any) -> bool:
+    """But for rounding in float64."""
+    if isinstance(expected, float):
+        return bool(found == pytest.approx(expected, rel=1e-9, abs=1e-11))
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    if isinstance(expected, dict):
+        return bool(found.keys() == expected.keys()) and all(same(found[key], expected[key]) for key in expected)
+    return bool(found == expected)
+
+
+ALIKE = ("fit", "fit_from_a_loader_of_ones_own", "evaluate", "split", "split_dhp")
+TOLD = ("other_weights", "stopped", "not_divisible", "fault")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("two")
+    found, ended, said = run(2, folder, *ALIKE, *TOLD)
+    assert ended == [0, 0], said
+    return found, folder
+
+
+@pytest.mark.parametrize("check", ALIKE)
+def test_two_processes_come_to_what_one_comes_to(check: str, two: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    assert same(two[0][check], alone(check, tmp_path))
+
+
+def test_a_run_of_two_goes_on_in_one(two: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    assert two[0]["stopped"] == ["checkpoint.safetensors"]
+    assert same(alone("gone_on", two[1]), alone("uninterrupted", tmp_path))
+
+
+def test_networks_that_differ_are_refused_in_all(two: tuple[dict[str, Any], Path]) -> None:
+    assert "differ between the 2 processes" in two[0]["other_weights"]
+
+
+def test_a_task_that_cannot_be_divided_is_refused_with_the_reason(two: tuple[dict[str, Any], Path]) -> None:
+    assert "cannot train this task together: it is one" in two[0]["not_divisible"]
+
+
+def test_a_fault_in_one_ends_the_other_and_says_why(two: tuple[dict[str, Any], Path]) -> None:
+    said, seconds = two[0]["fault"]
+    assert "process 1 of 2" in said
+    assert "the disk is gone" in said
+    assert seconds < PATIENCE / 2
+
+
+# Long ones.
+
+EVERY = ("dhp", "taylor", "magnitude", "metanetwork", "transportation", "metapruning", "fit", "evaluate")
+
+
+@pytest.mark.slow
+def test_four_processes_come_to_what_one_comes_to_and_two_go_on(tmp_path: Path) -> None:
+    found, ended, said = run(4, tmp_path, *EVERY, "fit_from_a_loader_of_ones_own", "saved", "stopped")
+    assert ended == [0] * 4, said
+    (tmp_path / "alone").mkdir()
+    for check in (*EVERY, "fit_from_a_loader_of_ones_own"):
+        assert same(found[check], alone(check, tmp_path / "alone")), check
+    assert {"run.json", "plan.json", "model.safetensors", "report.json"} <= set(found["saved"])
+    again, ended, said = run(2, tmp_path, "gone_on")
+    assert ended == [0] * 2, said
+    assert same(again["gone_on"], alone("uninterrupted", tmp_path / "alone"))
+
+
+@pytest.mark.slow
+def test_the_clock_of_the_first_process_counts(tmp_path: Path) -> None:
+    found, ended, said = run(2, tmp_path, "milliseconds")
+    assert ended == [0] * 2, said
+    assert same(found["milliseconds"], alone("milliseconds", tmp_path))
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_other_and_it_says_so(tmp_path: Path) -> None:
+    found, ended, said = run(2, tmp_path, "killed")
+    assert ended == [0, -9], said
+    assert "ended without a word" in found["killed"][0]
+    assert found["killed"][1] < PATIENCE / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "start",
+    [
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"],
+        [sys.executable, "-m", "lightning_fabric.cli", "--accelerator", "cpu", "--devices", "2"],
+        [sys.executable, "-m"],
+    ],
+    ids=["torchrun", "fabric run", "by itself"],
+)
+def test_ways_to_start(start: list[str], tmp_path: Path) -> None:
+    """With `torchrun` and `fabric run` the recipe need not say how many; else it does, and the others are started."""
+    what = ["tests.train.together"] if start[-1] == "-m" else [str(ROOT / "tests/train/together.py")]
+    clean = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
+    devices = {"DEVICES": "2"} if start[-1] == "-m" and len(start) == 2 else {}
+    done = subprocess.run(
+        [*start, *what, str(tmp_path / "found.json"), "fit"],
+        cwd=ROOT,
+        env={**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **devices},
+        timeout=PATIENCE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["processes"] == 2
+    assert same(found["fit"], alone("fit", tmp_path))
+
+
+@pytest.mark.slow
+def test_the_command_line_starts_the_others_and_one_speaks(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
+    command = ["prune", "resnet8", "--data", "digits", "--out", str(tmp_path / "out"), "--method", "magnitude"]
+    epochs = ["--macs", "0.5", "--epochs", "1", "--dense-epochs", "1", "--device", "cpu", "--devices", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "metaprune", *command, *epochs],
+        cwd=ROOT,
+        env={**clean, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        timeout=PATIENCE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("data: ") == 1
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert '"processes": "2, auto"' in (tmp_path / "out" / "report.json").read_text()
+
+
+# Without other processes.
+
+
+@pytest.mark.parametrize(("examples", "size"), [(12, 4), (13, 4), (2, 4), (1, 2), (7, 3)])
+def test_rows_are_each_taken_once_and_weights_are_shares(examples: int, size: int) -> None:
+    parts = [Rows(rank, size).of(0, examples) for rank in range(size)]
+    taken = [row for first, last, weight in parts if weight for row in range(first, last)]
+    assert taken == list(range(examples))
+    assert sum(weight for *_, weight in parts) == pytest.approx(size)
+    assert all(last > first for first, last, _ in parts)
+
+
+def test_a_batch_of_lists_and_tensors_is_cut_by_rows() -> None:
+    task = together.task(inputs=lambda batch: ((batch[0],), {}))
+    images = [torch.zeros(3, 4, 4 + i) for i in range(2)]
+    targets = [{"boxes": torch.zeros(i, 4)} for i in range(2)]
+    cut = rows_of([images, targets, "all"], 1, 2, 2, task)
+    assert [image.shape[2] for image in cut[0]] == [5]
+    assert [len(target["boxes"]) for target in cut[1]] == [1]
+    assert cut[2] == "all"
+    x = torch.arange(2)
+    assert rows_of([x, x], 1, 2, 2, task)[1].tolist() == [1]
+
+
+def test_a_batch_that_cannot_be_cut_is_refused() -> None:
+    task = together.task(inputs=lambda batch: ((torch.zeros(6, 2),), {}))
+    with pytest.raises(mp.MetapruneError, match="train in one process"):
+        rows_of((torch.zeros(3, 4), torch.zeros(3)), 0, 3, 6, task)
+
+
+@pytest.mark.parametrize("how", ["rows", "turns", "side by side"])
+@pytest.mark.parametrize("own", [False, True])
+def test_each_example_is_given_to_one_process(how: Any, own: bool) -> None:
+    if own and how == "side by side":
+        pytest.skip("makes every batch, whatever loader gives them")
+    data = together.examples(50, 1)
+    seen: list[float] = []
+    for rank in range(3):
+        torch.manual_seed(0)
+        loader = DataLoader(data, batch_size=12, shuffle=True) if own else together.Plain(data, 12)
+        task = together.task(inputs=lambda batch: ((batch[0] if own else batch["labels"],), {}))
+        for part in divided(loader, task, _group(rank), "data", how):
+            if part.weight:
+                rows = part.batch[0][:, 0] if own else part.batch["x"][:, 0]
+                seen += rows.tolist()
+    near = sorted(data.tensors[0][:, 0].tolist())
+    assert sorted(seen) == pytest.approx(near, abs=0.1)
+    assert len(seen) == len(near)
+
+
+def _group(rank: int) -> Group:
+    """One of three, that says nothing to the others."""
+    group = Group(rank)
+    group.size = 3
+    return group
+
+
+def test_tasks_with_steps_of_their_own_cannot_be_divided() -> None:
+    classes = [torch.randn(6, 1, 8, 8) for _ in range(4)]
+    assert mp.FewShot(Characters(classes, classes, classes), 3, 2).alone
+    assert not together.task().alone
+
+
+@pytest.mark.parametrize("fields", [{"devices": 0}, {"devices": "all"}, {"strategy": "deepspeed"}, {"nodes": 1.5}])
+def test_settings_that_are_none_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(mp.MetapruneError, match=next(iter(fields))):
+        mp.Recipe(1, **fields)
+
+
+def test_data_that_somebody_divided_are_not_divided_again() -> None:
+    data = together.examples(8, 1)
+    loader = DataLoader(data, batch_size=4, sampler=DistributedSampler(data, 2, 0))
+    with pytest.raises(mp.MetapruneError, match="DistributedSampler"):
+        divided(loader, together.task(), _group(0), "data")
+
+
+def test_several_devices_are_of_one_kind() -> None:
+    with pytest.raises(mp.MetapruneError, match="of one kind"):
+        mp.Recipe(1, device="cuda:1", devices=2)
+
+
+def test_a_number_that_is_not_the_launchers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(mp.MetapruneError, match="4 processes were started"):
+        mp.evaluate(nn.Linear(6, 3).double(), together.task().val, together.task(), together.recipe(devices=2))
