@@ -1,5 +1,7 @@
 """Culprits: the axes at fault are found in few attempts, whatever the number of blocks."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -148,3 +150,45 @@ def test_a_scale_that_cannot_be_made_up_for_is_told() -> None:
     assert isinstance(outcome, Failure)
     assert "make up for a scale" in outcome
     assert mp.trace(model, (torch.zeros(2, 4).double(),)).free.keys() == {"5"}  # whose rows nobody's norm runs over
+
+
+class Scaled(nn.Module):
+    """Heads whose size makes a number that is lost behind an activation, beside hidden layers that may be cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(24, 24) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            nn.functional.silu(layer(x)).unflatten(-1, (3, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )
+        q = q * q.shape[-1] ** -0.5
+        return x + self.o((q @ k.mT @ v).transpose(1, 2).flatten(2))
+
+
+def test_whose_width_changed_as_the_number_did_is_convicted_alone() -> None:
+    """Of three axes on the line of one number, in two blocks, the sizes of heads stay; two attempts tell."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Scaled(), Scaled()).eval()
+    graph = infer(model, (torch.randn(2, 5, 24),)).graph
+    kept = {
+        name: range(axis.size // 2 + place % 2)
+        for place, (name, axis) in enumerate(graph.free.items())
+        if axis.size > 3
+    }
+    carving, attempts = _Carving(model, graph), 0
+
+    def attempt(cut: Any) -> nn.Module | str:
+        nonlocal attempts
+        attempts += 1
+        return carving.attempt(cut)
+
+    reason = carving.attempt(kept)
+    assert isinstance(reason, Failure)
+    assert "stands between a scale and the weights" in reason
+    culprits = Culprits(graph, kept, attempt)
+    culprits.sort(reason)
+    assert culprits.undone.keys() == {"0.q[1]", "1.q[1]"}
+    assert culprits.accepted.keys() == {"0.v", "1.v"}
+    assert attempts == 1  # after the one that failed

@@ -18,16 +18,21 @@ class Failure(str):
     Attributes:
         paths: The modules whose code it may have been: those of the class that failed.
         others: What else went wrong in the same attempt, in words, each with its line.
+        factors: By what the numbers changed that went wrong there, once for each operator.
     """
 
     paths: frozenset[str]
     others: tuple[str, ...]
+    factors: tuple[float, ...]
 
-    def __new__(cls, reason: str, paths: Iterable[str] = (), others: Iterable[str] = ()) -> Failure:
+    def __new__(
+        cls, reason: str, paths: Iterable[str] = (), others: Iterable[str] = (), factors: Iterable[float] = ()
+    ) -> Failure:
         """Words that know where they come from."""
         failure = super().__new__(cls, reason)
         failure.paths = frozenset(paths)
         failure.others = tuple(others)
+        failure.factors = tuple(factors)
         return failure
 
 

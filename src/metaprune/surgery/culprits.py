@@ -2,13 +2,15 @@
 
 A failure names a line of the network's code. What is laid out there is suspected, in all blocks at once, and left whole
 until the rest can be cut; then the suspects are tried again beside it, those of equal blocks together. So the number of
-attempts hangs on how many lines are at fault, not on how many axes there are.
+attempts hangs on how many lines are at fault, not on how many axes there are. Where a number went wrong by a factor
+that only one suspect's width changed by, that one is convicted at once.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -65,7 +67,7 @@ class Culprits:
         suspects = self.without_suspects(reason)
         operators = sum(len(one.operators) for one in self.graph.passes if one.like is None)
         self.most = min(self.most, max(self.attempts + _LEAST_ATTEMPTS, _OPERATORS // max(operators, 1)))
-        known = reason if len(suspects) == 1 else None  # with it all fails, without it all is well
+        known = reason if len(suspects) == 1 and not self.undone else None  # with it all fails, without it all is well
         for kind in sorted(suspects, key=self.entries, reverse=True):
             self.try_again(kind, known)
         for name in self.wanted.keys() - self.accepted.keys() - self.undone.keys():
@@ -77,12 +79,19 @@ class Culprits:
         while rest:
             among = [name for kind in rest for name in kind]
             told: dict[str, str] = {}
-            for one in (str(reason), *_others(reason)) if _others(reason) else (reason,):
-                told |= {name: told.get(name, one) for name in self.suspected(one, among)}
-            guilty = [kind for kind in rest if not told.keys().isdisjoint(kind)] or rest[: -(-len(rest) // 2)]
-            suspects += guilty
-            self.reasons |= {name: told.get(name, reason) for kind in guilty for name in kind}
-            rest = [kind for kind in rest if kind not in guilty]
+            convicted: dict[str, str] = {}
+            for one in (reason, *_others(reason)):
+                found = self.suspected(one, among)
+                told |= {name: told.get(name, one) for name in found}
+                convicted |= {name: str(one) for name in self.convicted(one, found)}
+            if convicted:
+                self.undone |= convicted
+                rest = [left for kind in rest if (left := [name for name in kind if name not in convicted])]
+            else:
+                guilty = [kind for kind in rest if not told.keys().isdisjoint(kind)] or rest[: -(-len(rest) // 2)]
+                suspects += guilty
+                self.reasons |= {name: told.get(name, reason) for kind in guilty for name in kind}
+                rest = [kind for kind in rest if kind not in guilty]
             outcome = self.cut([name for kind in rest for name in kind])
             if outcome is None:
                 return suspects
@@ -150,6 +159,18 @@ class Culprits:
         operators = [one.operators for one in self.graph.passes if one.like is None]
         return next((found for one in operators if (found := self.upstream(one, _at(one, reason), of))), set())
 
+    def convicted(self, reason: str, found: Iterable[str]) -> set[str]:
+        """Of suspects, those that the numbers convict: only their widths, of one part in equal blocks, changed as the
+        numbers did that went wrong.
+        """
+        widths = {name: len(self.wanted[name]) / self.graph.axes[name].size for name in found}
+        factors = Counter(reason.factors) if isinstance(reason, Failure) else Counter()
+        convicted: set[str] = set()
+        for factor, times in factors.items():
+            match = [name for name, width in widths.items() if _is_power(factor, width)]
+            convicted |= set(match) if len(_kinds(match)) == 1 and len(match) <= times else set()
+        return convicted
+
     def upstream(
         self, operators: Sequence[Operator], here: set[int], of: Callable[[Iterable[Term]], set[str]]
     ) -> set[str]:
@@ -206,6 +227,12 @@ def _at(operators: Sequence[Operator], reason: str) -> set[int]:
         return inside
     before = [line for line in lines if place is not None and line <= int(place["line"])]
     return lines[max(before)] if before else set()
+
+
+def _is_power(factor: float, width: float) -> bool:
+    """Whether a number changed as the size did, or its root or square, upwards or downwards."""
+    power = abs(math.log(factor) / math.log(width))
+    return any(math.isclose(power, one, rel_tol=1e-6) for one in (0.5, 1.0, 2.0))
 
 
 def _others(reason: str) -> tuple[str, ...]:

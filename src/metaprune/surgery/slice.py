@@ -166,17 +166,19 @@ def make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> 
         Why it cannot be done, in words, or None where it was.
     """
     wanted: list[dict[str, Tensor]] = []
-    problems: dict[str, None] = {}
+    problems: dict[str, list[float]] = {}
     for one, inference in zip(distinct(graph), cut, strict=True):
         changes, lost = scale_changes(one, inference.graph.passes[inference.place])
-        problems |= dict.fromkeys(lost)
+        problems |= {one: [] for one in lost}
         here: dict[str, Tensor] = {}
         for change in changes if not any(tensor.is_meta for tensor in small.parameters()) else ():
             found = factors(inference, inference.nodes[change.index], change.argument, change.factor)
             if isinstance(found, str):
-                problems[f"{change.where}: {found}"] = None
+                problems.setdefault(f"{change.where}: {found}", []).append(change.factor)
                 continue
             here |= {name: here.get(name, 1.0) * scale for name, scale in found.items()}
         wanted.append(here)
-    first, *others = problems or (None,)
-    return Failure(first, others=others) if first is not None else rescale(small, cut, wanted)
+    if problems:
+        first, *others = (Failure(reason, factors=factors) for reason, factors in problems.items())
+        return Failure(first, others=others, factors=first.factors)
+    return rescale(small, cut, wanted)
