@@ -220,3 +220,34 @@ def test_the_mask_refuses_where_the_plan_cannot_hold() -> None:
     same = mp.mask(model, graph, half(graph))
     with pytest.raises(mp.MetapruneError, match=r"mask: the plan cuts 'first', .* calls="):
         same(torch.randn(2, 7, 3, dtype=torch.float64))
+
+
+class Averaged(nn.Module):
+    """A codebook that training moves by hand, through `.data`, as vector quantisers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode, self.hidden, self.decode = nn.Linear(6, 8), nn.Linear(8, 10), nn.Linear(10, 6)
+        self.book = nn.Embedding(5, 8)
+        self.book.weight.requires_grad = False
+        self.register_buffer("mean", self.book.weight.data.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.encode(x)
+        codes = torch.cdist(h, self.book.weight).argmin(-1)
+        if self.training:
+            with torch.no_grad():
+                self.mean.data.mul_(0.9).add_(0.1 * h.mean(0))
+                self.book.weight.data.copy_(self.mean / self.mean.norm())
+        return self.decode(self.hidden(h + (self.book(codes) - h).detach()).relu())
+
+
+def test_what_only_an_uncaptured_training_forward_keeps_still_fits() -> None:
+    """Its means have the codes' size, which stays; all else is cut, and the cut network trains."""
+    model = Averaged().eval()
+    graph = mp.trace(model, (torch.randn(4, 6),))
+    assert graph.uncaptured is not None
+    assert graph.free.keys() == {"hidden"}
+    assert any("may meet 'mean'" in (axis.fixed or "") for axis in graph.axes.values())
+    small = mp.slice(model, graph, mp.Plan({"hidden": range(4)}))
+    assert small.train()(torch.randn(4, 6)).shape == (4, 6)

@@ -22,8 +22,8 @@ from metaprune.graph.objects import learn, open_to_trees
 from metaprune.graph.provenance import Record, recording
 from metaprune.graph.quiet import quiet
 from metaprune.graph.refusal import depends_on_values, refuse_at_once, refused
-from metaprune.graph.rehearsal import fresh, ordinary, rehearsal, stand_in
-from metaprune.graph.surroundings import drawn_so_far, seeded
+from metaprune.graph.rehearsal import fresh, ordinary, rehearsal
+from metaprune.graph.surroundings import drawn_so_far
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.values import values_followed
 
@@ -89,22 +89,16 @@ def _captured(model: nn.Module, call: Call, recorded: bool, mode: bool | None, s
     """The export, in the first of the ways in which it can be made."""
     args, kwargs = ordinary((call.args, dict(call.kwargs)))
     suspects: Sequence[tuple[str, str]] = ()
-    with rehearsal(model, mode, writes=False, seed=seed) as actor, torch.enable_grad():  # programs differ with it
-        before = drawn_so_far()
-        if recorded:
-            try:
-                with quiet(), recording(actor) as recorder:
-                    suspects = recorder.suspects
-                    program = _exported(actor, call.method, args, kwargs)
-                drew = drawn_so_far() != before
-                return Captured(program, recorder.records, recorder.floats, call, drew=drew)
-            except Exception:
-                actor = stand_in(model)  # trial cuts tell less, but something
-                seeded(seed)
+    reason = Exception()
+    for record in (True, False) if recorded else (False,):  # without, trial cuts tell less, but something
         try:
-            with quiet():
-                program = _exported(actor, call.method, args, kwargs, stack_traces=recorded)
-            return Captured(program, (), frozenset(), call, drew=drawn_so_far() != before)
+            with rehearsal(model, mode, writes=False, seed=seed) as actor, torch.enable_grad(), quiet():
+                before = drawn_so_far()
+                with recording(actor) if record else nullcontext() as recorder:
+                    suspects = recorder.suspects if recorder is not None else suspects
+                    program = _exported(actor, call.method, args, kwargs, stack_traces=recorded)
+                records, floats = (recorder.records, recorder.floats) if recorder is not None else ((), frozenset())
+                return Captured(program, records, floats, call, drew=drawn_so_far() != before)
         except Exception as error:
             reason = error
     if depends_on_values(reason) and (captured := _as_the_example_goes(model, call, mode, seed)) is not None:

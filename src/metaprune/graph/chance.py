@@ -18,10 +18,8 @@ from metaprune.graph.calling import Call
 from metaprune.graph.capture import Captured, capture
 from metaprune.graph.errors import TraceError
 from metaprune.graph.literals import digests
-from metaprune.graph.quiet import quiet
-from metaprune.graph.rehearsal import rehearsal
 from metaprune.graph.tensors import named_tensors
-from metaprune.graph.trail import Step, follow
+from metaprune.graph.trail import Step, followed
 
 __all__ = ["is_by_chance", "other_ways", "with_its_chance"]
 
@@ -85,8 +83,7 @@ def is_by_chance(model: nn.Module, call: Call, trail: list[Step], drew: bool) ->
 
 def _trail(model: nn.Module, call: Call, seed: int) -> list[Step] | None:
     try:
-        with rehearsal(model, call.training, seed=seed) as actor, quiet():
-            return follow(actor, call)
+        return followed(model, call, seed)[0]
     except Exception:
         return None  # an export says what went wrong
 

@@ -18,9 +18,13 @@ from torch.utils import _pytree as pytree
 
 from metaprune.graph.calling import Call
 from metaprune.graph.objects import open_to_trees
+from metaprune.graph.quiet import quiet
+from metaprune.graph.rehearsal import rehearsal
+from metaprune.graph.surroundings import drawn_so_far
 from metaprune.graph.tensors import named_tensors
+from metaprune.graph.valueless import valueless
 
-__all__ = ["Step", "follow", "switches"]
+__all__ = ["Step", "follow", "followed", "switches"]
 
 _DROPPING = {
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout"),
@@ -62,6 +66,26 @@ def switches(evaluation: list[Step], training: list[Step]) -> list[bool] | None:
         if (one.name, one.given, one.shapes) != (other.name, other.given, other.shapes):
             return None
     return [step.norm for step in training if step.norm is not None]
+
+
+def followed(model: nn.Module, call: Call, seed: int = 0) -> tuple[list[Step], bool]:
+    """What a network's code calls, and whether it drew random numbers of Python's or NumPy's; nothing of it stays.
+
+    It runs without values where it can: what takes another way for a value that it reads, cannot.
+
+    Args:
+        model: The network.
+        call: How to call it.
+        seed: Where the random numbers that its code draws start.
+    """
+    try:
+        with valueless(model, call, seed) as (actor, empty), quiet():
+            before = drawn_so_far()
+            return follow(actor, empty), drawn_so_far() != before
+    except Exception:  # it is run once more, and says then what is wrong
+        with rehearsal(model, call.training, seed=seed) as actor, quiet():
+            before = drawn_so_far()
+            return follow(actor, call), drawn_so_far() != before
 
 
 @torch.no_grad()

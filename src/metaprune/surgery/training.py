@@ -14,11 +14,8 @@ from metaprune.graph.capture import Captured, capture
 from metaprune.graph.chance import is_by_chance, with_its_chance
 from metaprune.graph.errors import TraceError
 from metaprune.graph.infer import Inference
-from metaprune.graph.quiet import quiet
-from metaprune.graph.rehearsal import rehearsal
-from metaprune.graph.surroundings import drawn_so_far
 from metaprune.graph.term import axes_of
-from metaprune.graph.trail import follow, switches
+from metaprune.graph.trail import followed, switches
 
 __all__ = ["Training", "as_in_evaluation", "training_of"]
 
@@ -53,12 +50,8 @@ def training_of(model: nn.Module, evaluation: Call, export: bool = False) -> Tra
     by_chance = False
     if not export:
         try:
-            with rehearsal(model, training=False) as actor, quiet():
-                steps = follow(actor, evaluation)
-            with rehearsal(model, training=True) as actor, quiet():
-                before = drawn_so_far()
-                trained = follow(actor, call)
-                drew = drawn_so_far() != before
+            steps, _ = followed(model, evaluation)
+            trained, drew = followed(model, call)
         except Exception:
             norms = None  # the export says what went wrong
         else:

@@ -1,4 +1,4 @@
-"""Parameters that no captured call reads: what may feed them is kept whole, so that it still fits them."""
+"""Parameters and buffers that no captured call reads: what may meet them is kept whole, so that it still fits them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,26 @@ _CHANNELS = 2  # the first dimensions of a parameter; those after them are a ker
 
 def unread(model: nn.Module, graph: ChannelGraph) -> list[str]:
     """The parameters that none of the captured calls reads."""
+    read, tensors = _read(model, graph), named_tensors(model)
+    return [name for name in graph.parameters if id(tensors[name]) not in read]
+
+
+def _read(model: nn.Module, graph: ChannelGraph) -> set[int]:
+    """What some captured call reads, by identity."""
     tensors = named_tensors(model)
-    read = {
+    return {
         id(tensors[name])
         for inference in graph.inferences
         for node, name in inference.owner.items()
         if node.users and name in tensors
     }
-    return [name for name in graph.parameters if id(tensors[name]) not in read]
 
 
 def feeding_what_is_unread(model: nn.Module, graph: ChannelGraph) -> dict[str, str]:
     """Axis -> why it is kept whole: it is part of a dimension of the size that a parameter expects which nobody read.
 
-    Where no dimension has that size, those count that it is a multiple of: one may be flattened with others.
+    Where no dimension has that size, those count that it is a multiple of: one may be flattened with others. A buffer
+    that nobody read (means that training keeps, say) meets dimensions of its own size, of tensors or in weights.
     """
     found: dict[str, str] = {}
     sizes: dict[int, set[str]] = {}
@@ -45,4 +51,12 @@ def feeding_what_is_unread(model: nn.Module, graph: ChannelGraph) -> dict[str, s
         reason = f"it may feed {name!r}, which no captured call reads"
         for axis in (axis for one in sorted(fed) for axis in sizes[one]):
             found.setdefault(axis, reason)
+    for terms in graph.tensors.values():
+        for term in terms:
+            sizes.setdefault(size(term), set()).update(axis.name for axis in axes_of(term) if graph.is_free(axis))
+    read = _read(model, graph)
+    for name, buffer in model.named_buffers():
+        if id(buffer) not in read:
+            met = {axis for one in buffer.shape if one > 1 for axis in sizes.get(one, ())}
+            found = dict.fromkeys(sorted(met), f"it may meet {name!r}, which no captured call reads") | found
     return found

@@ -1,0 +1,76 @@
+"""Rehearsals without values: they run what runs on any values, and nothing of them stays."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import metaprune as mp
+from metaprune.graph.capture import capture
+from metaprune.graph.trail import followed
+from metaprune.graph.valueless import valueless
+
+
+class Writing(nn.Module):
+    """A layer that writes to its weights, a buffer, a tensor of its own, and a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("seen", torch.zeros(4))
+        self.table = torch.ones(4)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        with torch.no_grad():
+            self.layer.weight.mul_(2)
+            self.seen += 1
+            self.table = self.table * 2
+        return self.layer(x) + torch.arange(4, device=x.device)
+
+
+def test_it_runs_without_values_and_nothing_of_it_stays() -> None:
+    model, x = Writing(), torch.randn(2, 4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with valueless(model, mp.Call((x,))) as (actor, call):
+        assert call.of(actor).is_meta
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(value.is_meta for value in model.state_dict().values())
+    assert (model.calls, model.table.tolist()) == (0, [1.0] * 4)
+
+
+class Reading(nn.Module):
+    """A layer that goes another way for a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).relu() if x.sum() > 0 else self.layer(x).tanh()
+
+
+@pytest.mark.parametrize(("x", "ends"), [(torch.ones(2, 4), "relu"), (-torch.ones(2, 4), "tanh")])
+def test_what_reads_values_is_followed_with_them(x: Tensor, ends: str) -> None:
+    steps, drew = followed(Reading(), mp.Call((x,)))
+    assert steps[-1].name == ends
+    assert not drew
+
+
+def test_the_second_try_of_an_export_is_in_the_mode_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a record of the calls cannot be made, the training forward is still that of training."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).eval()
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no record")
+
+    monkeypatch.setattr("metaprune.graph.capture.recording", broken)
+    captured = capture(model, mp.Call((torch.randn(3, 4),), training=True))
+    names = [str(node.target) for node in captured.program.graph.nodes]
+    assert not captured.records
+    assert any("dropout" in name for name in names)
+    [flag] = [node.args[5] for node in captured.program.graph.nodes if "batch_norm" in str(node.target)]
+    assert flag is True
+    assert not model.training
