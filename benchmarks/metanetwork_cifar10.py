@@ -43,10 +43,11 @@ from metaprune.methods.graph_metanetwork import (
     save,
     teach,
 )
+from metaprune.methods.graph_metanetwork.criterion import importance
 from metaprune.methods.graph_metanetwork.learning.area import STEPS, area, metrics
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal
-from metaprune.methods.graph_metanetwork.learning.objective import importance, masked
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks, variants
+from metaprune.methods.graph_metanetwork.reading.masks import masked
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.models import ResNet, VisionTransformer

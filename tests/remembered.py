@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 PLACES = (
     *("deciding", "session.pruning"),
-    *(f"methods.graph_metanetwork.learning.{name}" for name in ("meta_train", "teach", "zoo")),
+    *(f"methods.graph_metanetwork.learning.{name}" for name in ("meta_train", "lessons.teach", "zoo")),
 )
 """Where a run traces the network that it was given."""
 MOST = 1 << 20  # bytes of tensors: beyond, to look at all of them takes as long

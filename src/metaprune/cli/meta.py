@@ -148,8 +148,8 @@ def meta_train(
     from metaprune.cli.show import console
     from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
     from metaprune.methods.graph_metanetwork.learning.goal import Direct, Goal, Imitate, Paper
+    from metaprune.methods.graph_metanetwork.learning.lessons.teach import teach
     from metaprune.methods.graph_metanetwork.learning.meta_train import meta_train as run
-    from metaprune.methods.graph_metanetwork.learning.teach import teach
     from metaprune.methods.graph_metanetwork.learning.zoo import entries, known, networks
     from metaprune.train.recipe import Recipe
 

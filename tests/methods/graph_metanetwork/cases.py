@@ -38,6 +38,8 @@ def stirred(hidden: int = 8, layers: int = 3, seed: int = 0, **fields: Any) -> M
         for weight in (metanetwork.write_edges.outer, metanetwork.write_attributes.outer):
             nn.init.normal_(weight)
         nn.init.normal_(metanetwork.write_scores[2].weight)
+        if metanetwork.scored != "channels":
+            nn.init.normal_(metanetwork.write_axes[2].weight)
     return metanetwork
 
 

@@ -5,8 +5,11 @@ from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
 from metaprune.methods.graph_metanetwork.editor.saving import load, save
 from metaprune.methods.graph_metanetwork.graph_metanetwork import GraphMetanetwork
 from metaprune.methods.graph_metanetwork.learning.goal import Direct, Imitate, Paper
+from metaprune.methods.graph_metanetwork.learning.lessons.halving import search
+from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
+from metaprune.methods.graph_metanetwork.learning.lessons.teach import teach
 from metaprune.methods.graph_metanetwork.learning.meta_train import meta_train
-from metaprune.methods.graph_metanetwork.learning.teach import Lesson, teach
+from metaprune.methods.graph_metanetwork.learning.subject import Subject
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
 
 __all__ = [
@@ -17,10 +20,12 @@ __all__ = [
     "Metanetwork",
     "NetworkGraph",
     "Paper",
+    "Subject",
     "edit",
     "graph_of",
     "load",
     "meta_train",
     "save",
+    "search",
     "teach",
 ]

@@ -100,3 +100,33 @@ def test_with_and_without_a_tape_it_edits_alike(kept: int, monkeypatch: pytest.M
     taped = metanetwork(read).weights
     with torch.no_grad():
         assert oracle.distance({n: w.detach() for n, w in taped.items()}, metanetwork(read).weights) < 1e-10
+
+
+def test_scores_of_axes_leave_the_order_inside_alone() -> None:
+    """What axes say is the same for all channels; beside it, channels' scores have the mean 0 in each."""
+    read = told(case("resnet").read)
+    metanetwork, scores = stirred(scored="both", edits=False), {}
+    for metanetwork.scored in ("channels", "axes", "both"):
+        scores[metanetwork.scored] = metanetwork(read).scores.detach()
+    for nodes in read.free.values():
+        assert (scores["axes"][nodes] == scores["axes"][nodes][0]).all()
+        middle = scores["channels"][nodes].mean()
+        torch.testing.assert_close(
+            scores["both"][nodes] - scores["axes"][nodes], scores["channels"][nodes] - middle, rtol=1e-6, atol=1e-8
+        )
+    with pytest.raises(MetapruneError, match="scored as channels or axes or both, got 'none'"):
+        Metanetwork(scored="none")  # type: ignore[arg-type]
+
+
+def test_without_edits_weights_are_copies_of_what_they_were() -> None:
+    found = case("resnet")
+    edited = stirred(edits=False)(found.read)
+    for name, weight in edited.weights.items():
+        assert torch.equal(weight, found.parameters[name])
+        assert weight.data_ptr() != found.parameters[name].data_ptr()
+    torch.testing.assert_close(edited.scores, stirred()(found.read).scores)
+
+
+def test_a_graph_that_was_not_surveyed() -> None:
+    with pytest.raises(MetapruneError, match="expected a graph surveyed for cost"):
+        stirred(surveys=("cost",))(case("resnet").read)

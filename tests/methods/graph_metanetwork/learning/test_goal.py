@@ -12,7 +12,8 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Direct, Metanetwork
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel
-from metaprune.methods.graph_metanetwork.learning.objective import living, masked, task_loss
+from metaprune.methods.graph_metanetwork.learning.objective import task_loss
+from metaprune.methods.graph_metanetwork.reading.masks import living, masked
 from tests.methods import small
 from tests.methods.graph_metanetwork.cases import stirred
 

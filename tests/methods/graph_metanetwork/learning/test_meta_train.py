@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import metaprune as mp
+from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork import Direct, Metanetwork, Paper, load, meta_train
+from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, Paper, Subject, load, meta_train
 from metaprune.methods.graph_metanetwork.learning import area as areas
 from metaprune.methods.graph_metanetwork.learning.area import SHARES, STEPS, area, tune
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal
@@ -256,3 +257,50 @@ def test_the_folder_of_another_training(tmp_path: Path) -> None:
 def test_goals_that_are_none(make: Callable[[], Goal], said: str) -> None:
     with pytest.raises(MetapruneError, match=said):
         make()
+
+
+def of_its_own(seed: int) -> Subject:
+    """A network with a task of its own, whose metric is better where it is less."""
+    task = replace(small.task(), metric_name="error", higher_is_better=False, metric=lambda out, batch: (0.0, 1))
+    return Subject(network(seed), small.EXAMPLE, task, points=2.0)
+
+
+def test_networks_of_several_tasks() -> None:
+    """Each learns from its own batches, and areas count in points, more being better."""
+    metanetwork = fresh()
+    curve = train(
+        metanetwork,
+        models={"first": network(0), "second": of_its_own(1)},
+        held_out={"third": network(2), "fourth": of_its_own(2)},
+        goal=Direct(),
+        recipe=recipe(1),
+        batches=1,
+    )
+    assert [step.model for step in curve.steps].count("second") == 1
+    assert curve.metric_name == "accuracy (%) and error"
+    check = curve.checks[0]
+    assert check.area == pytest.approx((area(check.metrics["third"]) - 2 * area(check.metrics["fourth"])) / 2)
+    with pytest.raises(MetapruneError, match="expected args and a task for 'first', got none"):
+        meta_train(fresh(), {"first": network(0)}, held_out={"other": of_its_own(1)})
+
+
+def test_lessons_choose_at_once() -> None:
+    """Those of the held-out network, which surprise less and less."""
+    graph = traced(network(0))
+    allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
+    scores = {name: -norms for name, norms in group_norms(network(0), graph).items()}
+    told = (Lesson(0.5, allocation.plan(scores)), Lesson(0.5, allocation.proportional(scores), 0.5))
+    fields: dict[str, Any] = {
+        "models": {"first": network(0)},
+        "held_out": {"third": network(2)},
+        "goal": Imitate(),
+        "choose_by": "lessons",
+        "recipe": recipe(12),
+        "every": 4,
+    }
+    curve = train(fresh(), lessons={"first": told, "third": told}, **fields)
+    assert curve.metric_name == "surprise"
+    assert [len(check.metrics["third"]) for check in curve.checks] == [1] * 4
+    assert curve.best.area == min(check.area for check in curve.checks) < curve.checks[0].area
+    with pytest.raises(MetapruneError, match="expected lessons for data model 'third', got none"):
+        train(fresh(), lessons={"first": told}, **fields)

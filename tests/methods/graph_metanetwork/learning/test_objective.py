@@ -17,10 +17,9 @@ from metaprune.methods.graph_metanetwork.learning.objective import (
     Objective,
     add_gradients,
     group_penalty,
-    living,
-    masked,
     task_loss,
 )
+from metaprune.methods.graph_metanetwork.reading.masks import living, masked
 from tests.laws import oracle
 from tests.methods import small
 from tests.methods.graph_metanetwork.cases import gradients, stirred, told

@@ -14,6 +14,7 @@ from metaprune.graph.tensors import named_tensors, with_tensors
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
 from metaprune.methods.graph_metanetwork.reading.evidence import informed
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
+from metaprune.methods.graph_metanetwork.reading.survey.survey import surveyed
 from metaprune.methods.saliency import gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Task
@@ -66,6 +67,7 @@ def rewrite(
         )
     gradients = gate_gradients(model, graph, task) if task is not None else {}
     read = informed(read, gradients, relative_norms(named_tensors(model), graph))
+    read = surveyed(read, model, graph, task, metanetwork.surveys, gradients)
     with torch.no_grad():
         edited = metanetwork(read.aimed(share))
     weights = {name: tensor.contiguous() for name, tensor in edited.weights.items()}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -41,8 +41,12 @@ from metaprune.methods.graph_metanetwork.reading.features import (
 )
 from metaprune.methods.graph_metanetwork.reading.incidence import PLACES, Incidence
 from metaprune.methods.graph_metanetwork.reading.network_graph import Block, NetworkGraph
+from metaprune.methods.graph_metanetwork.reading.survey.survey import columns
 
-__all__ = ["Edited", "Metanetwork", "Passed", "aggregate"]
+__all__ = ["Edited", "Metanetwork", "Passed", "Scored", "aggregate"]
+
+Scored = Literal["channels", "axes", "both"]
+"""What has a score of its own."""
 
 EPSILON = 1e-5
 """Added to variances before the root."""
@@ -109,13 +113,26 @@ class Metanetwork(nn.Module):
         step: How large edits are, as a share of a tensor's root mean square (absolute where `relative` is false).
         relative: Whether weights are read and edited relative to each tensor's root mean square, so that the scale of a
             tensor, which norms and rescaling make arbitrary, is a feature and no more.
+        surveys: Groups of what else it is told of each axis (`survey.GROUPS`): what asks with it must survey these.
+        scored: What has a score of its own: "channels"; "axes", which leaves the order of channels inside each to the
+            criterion; or "both", an axis's score and how far a channel is above the mean of its axis.
+        edits: Whether weights are edited; else it ranks only, in half the time.
 
     Example:
         >>> metanetwork = Metanetwork(hidden=16, layers=3)
         >>> edited = metanetwork(graph_of(model, mp.trace(model, args)))  # doctest: +SKIP
     """
 
-    def __init__(self, hidden: int = 32, layers: int = 4, step: float = 0.1, relative: bool = True) -> None:
+    def __init__(
+        self,
+        hidden: int = 32,
+        layers: int = 4,
+        step: float = 0.1,
+        relative: bool = True,
+        surveys: Sequence[str] = (),
+        scored: Scored = "channels",
+        edits: bool = True,
+    ) -> None:
         super().__init__()
         if hidden < 2 or hidden % 2:
             raise MetapruneError(f"Metanetwork: expected an even number from 2 as hidden, got {hidden!r}")
@@ -123,9 +140,15 @@ class Metanetwork(nn.Module):
             raise MetapruneError(f"Metanetwork: expected layers from 1, got {layers!r}")
         if not 0 < step < float("inf"):
             raise MetapruneError(f"Metanetwork: expected a positive step, got {step!r}")
+        if scored not in get_args(Scored):
+            raise MetapruneError(f"Metanetwork: expected scored as {' or '.join(get_args(Scored))}, got {scored!r}")
         self.hidden = hidden
         self.step = step
         self.relative = relative
+        self.surveys = tuple(surveys)
+        self.scored: Scored = scored
+        self.edits = edits
+        surveyed = columns(self.surveys)
         self.read_axis = Encoder(AXIS_FEATURES, hidden, hidden)
         self.read_identity = nn.Linear(IDENTITY_FEATURES, hidden, bias=False)
         self.read_evidence = Encoder(EVIDENCE_FEATURES, hidden, hidden)
@@ -139,11 +162,25 @@ class Metanetwork(nn.Module):
         self.write_scores = Encoder(hidden, hidden, 1)
         nn.init.zeros_(self.write_scores[2].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.write_scores[2].bias)  # type: ignore[arg-type]
+        if surveyed:
+            self.read_survey = Encoder(surveyed, hidden, hidden)
+        if scored != "channels":
+            self.write_axes = Encoder(hidden, hidden, 1)
+            nn.init.zeros_(self.write_axes[2].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(self.write_axes[2].bias)  # type: ignore[arg-type]
 
     @property
-    def config(self) -> dict[str, int | float | bool]:
+    def config(self) -> dict[str, Any]:
         """The arguments that make another like this."""
-        return {"hidden": self.hidden, "layers": len(self.layers), "step": self.step, "relative": self.relative}
+        return {
+            "hidden": self.hidden,
+            "layers": len(self.layers),
+            "step": self.step,
+            "relative": self.relative,
+            "surveys": list(self.surveys),
+            "scored": self.scored,
+            "edits": self.edits,
+        }
 
     def forward(self, graph: NetworkGraph) -> Edited:
         """The edited tensors of a network, w' = w + step · scale · decoded, and the scores of its channels.
@@ -156,6 +193,10 @@ class Metanetwork(nn.Module):
         """
         graph = graph.to(self.places.device)
         passed = self.passed(graph)
+        normed = F.layer_norm(passed.states, (self.hidden,))
+        scores = self.scores(graph, normed)
+        if not self.edits:
+            return Edited({block.name: block.tensor(block.matrix).clone() for block in graph.learned}, scores)
         edited: dict[str, Tensor] = {}
         for pile in passed.piles:
             if any(block.learned for block in pile.blocks):
@@ -168,8 +209,20 @@ class Metanetwork(nn.Module):
                 decoder = self.decoder(pile, self.write_attributes)
                 edits = decode(states.view(len(pile.blocks), -1, states.shape[1]), decoder)
                 edited |= self.edited(pile, edits[..., None])
-        normed = F.layer_norm(passed.states, (self.hidden,))
-        return Edited(edited, self.write_scores(normed)[:, 0])
+        return Edited(edited, scores)
+
+    def scores(self, graph: NetworkGraph, states: Float[Tensor, " nodes h"]) -> Float[Tensor, " nodes"]:
+        """How far each channel is raised, see `scored`; `states` are normed."""
+        own: Tensor = self.write_scores(states)[:, 0]
+        if self.scored == "channels":
+            return own
+        counts = torch.bincount(graph.axis, minlength=len(graph.names)).clamp(min=1).to(own)
+        means = states.new_zeros(len(counts), self.hidden).index_add(0, graph.axis, states) / counts[:, None]
+        axes: Tensor = self.write_axes(means)[:, 0]
+        if self.scored == "axes":
+            return axes[graph.axis]
+        middle = own.new_zeros(len(counts)).index_add(0, graph.axis, own) / counts
+        return axes[graph.axis] + own - middle[graph.axis]
 
     def passed(self, graph: NetworkGraph) -> Passed:
         """All rounds of messages: H <- H + join(to columns) + join(to rows), with e gated between the rounds."""
@@ -233,6 +286,8 @@ class Metanetwork(nn.Module):
     def first_states(self, graph: NetworkGraph) -> Float[Tensor, " nodes h"]:
         """H_0: of a channel's axis, of the channel where it is one of a kind, of what data say, of its attributes."""
         states = self.read_axis(graph.axes.to(self.places))[graph.axis]
+        if self.surveys:
+            states = states + self.surveyed(graph)[graph.axis]
         states = states + self.read_identity(graph.identity.to(self.places))
         states = states + self.read_evidence(graph.evidence.to(self.places))
         if graph.attributes:
@@ -242,6 +297,21 @@ class Metanetwork(nn.Module):
             ]
             states = states + graph.held.mean(torch.cat(encoded))
         return states  # type: ignore[no-any-return]
+
+    def surveyed(self, graph: NetworkGraph) -> Float[Tensor, " axes h"]:
+        """What it makes of the survey.
+
+        Raises:
+            MetapruneError: The graph was not surveyed as it must be.
+        """
+        wanted, got = columns(self.surveys), graph.survey.shape[1]
+        if wanted != got:
+            raise MetapruneError(
+                f"Metanetwork: expected a graph surveyed for {', '.join(self.surveys)} ({wanted} numbers an axis), got "
+                f"{got}; survey it: surveyed(read, model, graph, task, metanetwork.surveys)"
+            )
+        found: Tensor = self.read_survey(graph.survey.to(self.places))
+        return found
 
     def decoder(self, pile: Pile, writer: Writer) -> Decoder:
         """How the edits of a pile's tensors are read off states."""

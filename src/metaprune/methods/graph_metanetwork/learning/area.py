@@ -17,7 +17,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import with_tensors
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel
-from metaprune.methods.graph_metanetwork.learning.objective import living, masked
+from metaprune.methods.graph_metanetwork.reading.masks import living, masked
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.train import randomness
 from metaprune.train.engine import evaluate
@@ -49,7 +49,7 @@ def metrics(
 ) -> list[float]:
     """The task's metric of the edited network, cut to each share of its MACs and tuned for some steps.
 
-    What is cut is masked (`objective.masked`): where no statistic runs over channels, that is what a cut computes.
+    What is cut is masked (`masks.masked`): where no statistic runs over channels, that is what a cut computes.
 
     Args:
         metanetwork: What edits.

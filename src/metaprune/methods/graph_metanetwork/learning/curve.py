@@ -11,7 +11,10 @@ from typing import Any
 
 from metaprune.train.atomic import FileError, read_json, write_text
 
-__all__ = ["Check", "Curve", "Step", "written_in"]
+__all__ = ["SURPRISE", "Check", "Curve", "Step", "written_in"]
+
+SURPRISE = "surprise"
+"""What is measured where lessons choose, in place of a metric; less is better."""
 
 WIDTH, HEIGHT, LEFT, BELOW = 640, 180, 70, 30
 
@@ -77,7 +80,8 @@ class Curve:
         last = self.steps[-1].parts if self.steps else {}
         parts = [f"{name} {value:.3f}" for name, value in last.items()]
         if self.checks:
-            parts.append(f"area {self.checks[-1].area:.2f} ({self.checks[0].area:.2f} without edits)")
+            what = self.metric_name if self.metric_name == SURPRISE else "area"
+            parts.append(f"{what} {self.checks[-1].area:.2f} ({self.checks[0].area:.2f} without edits)")
         return ", ".join(parts)
 
     def tree(self) -> dict[str, Any]:
@@ -108,6 +112,8 @@ class Curve:
             for name in names
         ]
         area = f"area: mean {self.metric_name} of held-out networks, cut and tuned for a few steps"
+        if self.metric_name == SURPRISE:
+            area = "how much the lessons of held-out networks surprise"
         drawn.append(_drawing(area, [(check.step, check.area) for check in self.checks], self.chosen))
         style = "body{font:15px sans-serif;max-width:700px;margin:2em auto}polyline{fill:none;stroke:#26c}"
         return (

@@ -26,10 +26,12 @@ from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import clone, named_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, Weights, ranking
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
-from metaprune.methods.graph_metanetwork.learning.objective import Objective, group_penalty, living, masked, task_loss
-from metaprune.methods.graph_metanetwork.learning.teach import Lesson
+from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson, of_share
+from metaprune.methods.graph_metanetwork.learning.objective import Objective, group_penalty, task_loss
 from metaprune.methods.graph_metanetwork.reading.evidence import informed
+from metaprune.methods.graph_metanetwork.reading.masks import living, masked
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
+from metaprune.methods.graph_metanetwork.reading.survey.survey import surveyed
 from metaprune.methods.saliency import evidence_per_cost, gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Batch, Task
@@ -48,6 +50,7 @@ class DataModel:
         read: What the metanetwork reads, with evidence.
         allocation: Plans of any share of its MACs.
         evidence: What its own training data say of its channels, per cost (`saliency.evidence_per_cost`).
+        task: What it is for.
         lessons: What a search found for it.
         criterion: By what its channels are ranked.
     """
@@ -58,6 +61,7 @@ class DataModel:
     read: NetworkGraph
     allocation: Allocation
     evidence: dict[str, Tensor]
+    task: Task
     lessons: tuple[Lesson, ...] = ()
     criterion: Criterion = "blend"
 
@@ -71,8 +75,11 @@ class DataModel:
         device: torch.device,
         lessons: Sequence[Lesson] = (),
         criterion: Criterion = "blend",
+        surveys: Sequence[str] = (),
     ) -> DataModel:
         """Ready to learn from; `model` is left untouched, and some training data of the task are asked about it.
+
+        What a metanetwork is told of its axes beside (`Metanetwork.surveys`) is surveyed here.
 
         Raises:
             MetapruneError: Nothing of it trains, or nothing of it can be cut.
@@ -95,7 +102,8 @@ class DataModel:
         allocation = Allocation(graph, Budget(macs=1.0, multiple_of=1))
         evidence = evidence_per_cost(said, allocation.prices({})) if len(task.train) else {}
         read = informed(read, said, relative_norms(named_tensors(own), graph))
-        return cls(name, own, graph, read, allocation, evidence, tuple(lessons), criterion)
+        read = surveyed(read, own, graph, task, surveys, said)
+        return cls(name, own, graph, read, allocation, evidence, task, tuple(lessons), criterion)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -107,6 +115,12 @@ class DataModel:
         """For each free axis what its channels weigh in the ranking, once edited."""
         tensors = named_tensors(self.model) | edited.weights
         return ranking(tensors, self.graph, self.read, self.criterion, edited.scores, self.evidence)
+
+    @property
+    def heights(self) -> dict[str, Tensor]:
+        """For each free axis what its channels weigh in the ranking as it is, with no metanetwork."""
+        scores = torch.zeros(len(self.read.axis))
+        return ranking(named_tensors(self.model), self.graph, self.read, self.criterion, scores, self.evidence)
 
     def plan(self, ranked: dict[str, Tensor], share: float) -> Plan:
         """What a share of its MACs leaves; the smallest network where that cannot be met."""
@@ -227,7 +241,8 @@ class Imitate:
     """The scores say which channels a search kept, at the budgets that it was asked for.
 
     The cross-entropy between what was kept and sigmoid(log ranking - its mean over all channels): the mean over the
-    channels of each axis, and then over axes, so that slim axes count like wide ones. Weights learn nothing from it.
+    channels of each axis, and then over axes, so that slim axes count like wide ones. Of several lessons at a budget, a
+    channel counts as kept by as much as their weights say. Weights learn nothing from it.
 
     Attributes:
         weights: What the weights learn from in the same steps, at the same budgets; None leaves them as they are.
@@ -246,14 +261,15 @@ class Imitate:
             raise MetapruneError(
                 f"Imitate: expected lessons for data model {data.name!r}, got none; make them with teach(...)"
             )
-        return data.lessons[int(torch.randint(len(data.lessons), (), generator=drawn))].share
+        shares = list(dict.fromkeys(lesson.share for lesson in data.lessons))
+        return shares[int(torch.randint(len(shares), (), generator=drawn))]
 
     def objectives(
         self, data: DataModel, task: Task, batches: Sequence[Batch], share: float
     ) -> Iterator[tuple[str, Objective]]:
         """One without any of the batches, and those for the weights."""
-        lesson = next(lesson for lesson in data.lessons if lesson.share == share)
-        stays = living(data.read, lesson.plan)
+        taught = of_share(data.lessons, share)
+        stays = torch.stack([lesson.weight * living(data.read, lesson.plan) for lesson in taught]).sum(0)
 
         def surprise(edited: Edited) -> Tensor:
             ranked = data.ranked(edited._replace(scores=torch.zeros_like(edited.scores)))

@@ -8,14 +8,13 @@ how well held-out networks can be pruned with it (`area`), not by eye.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,10 +27,11 @@ from metaprune.methods.graph_metanetwork.criterion import Criterion, check
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited, Metanetwork
 from metaprune.methods.graph_metanetwork.editor.saving import is_metanetwork, save
 from metaprune.methods.graph_metanetwork.learning.area import RATE, SHARES, STEPS, area, metrics
-from metaprune.methods.graph_metanetwork.learning.curve import Check, Curve, Step, written_in
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal, Paper
+from metaprune.methods.graph_metanetwork.learning.curve import SURPRISE, Check, Curve, Step, written_in
+from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal, Imitate, Paper
+from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
 from metaprune.methods.graph_metanetwork.learning.objective import Objective, add_gradients
-from metaprune.methods.graph_metanetwork.learning.teach import Lesson
+from metaprune.methods.graph_metanetwork.learning.subject import Subject, subjects
 from metaprune.surgery.trace import trace
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
@@ -49,11 +49,11 @@ __all__ = ["meta_train"]
 @one_at_a_time
 def meta_train(
     metanetwork: Metanetwork,
-    models: Mapping[str, nn.Module],
-    args: tuple[Any, ...],
-    task: Task,
+    models: Mapping[str, nn.Module | Subject],
+    args: tuple[Any, ...] | None = None,
+    task: Task | None = None,
     *,
-    held_out: Mapping[str, nn.Module],
+    held_out: Mapping[str, nn.Module | Subject],
     kwargs: Mapping[str, Any] | None = None,
     goal: Goal | None = None,
     recipe: Recipe | None = None,
@@ -61,6 +61,7 @@ def meta_train(
     every: int = 1,
     criterion: Criterion = "blend",
     lessons: Mapping[str, Sequence[Lesson]] | None = None,
+    choose_by: Literal["area", "lessons"] = "area",
     out: Path | str | None = None,
     checkpoint: Checkpoint | None = None,
     progress: bool = True,
@@ -72,8 +73,9 @@ def meta_train(
 
     Args:
         metanetwork: What is trained.
-        models: Name -> data model; left untouched. All take the same inputs.
-        args: Example inputs.
+        models: Name -> data model; left untouched. Those that take other inputs than the others, or are for another
+            task, are a `Subject`.
+        args: Example inputs of those that are none.
         task: Its training data give the gradients, its validation data choose.
         held_out: Name -> network that gives no gradients, on which the parameters are chosen; may not be empty.
         kwargs: Example keyword inputs.
@@ -82,7 +84,10 @@ def meta_train(
         batches: How many a step adds up.
         every: Epochs between two choices.
         criterion: By what channels are ranked; whoever prunes with the metanetwork should name the same.
-        lessons: Name of a data model -> what a search found for it, from `teach`; for `Imitate`.
+        lessons: Name of a data model -> what a search found for it, from `teach` or `search`; for `Imitate`.
+        choose_by: What chooses the parameters: the "area" under the metric of the held-out networks, cut to several
+            budgets and tuned for some steps, of which each look takes minutes; or how little their own "lessons"
+            surprise, at once.
         out: A folder for checkpoints, metanetwork.safetensors, curve.json and curve.html: a training that was killed
             goes on from it, on the CPU bit for bit.
         checkpoint: Where checkpoints are kept instead, and how often.
@@ -115,13 +120,19 @@ def meta_train(
         _see_that_it_is_ours(folder)
     if checkpoint is not None:
         checkpoint.prepare()
-    training = _Training(metanetwork, goal or Paper(), recipe, task, batches, every, criterion, folder)
+    given = subjects({**models, **held_out}, args, task, kwargs)
+    training = _Training(metanetwork, goal or Paper(), recipe, batches, every, criterion, choose_by, folder)
     home = next(metanetwork.parameters()).device
     with randomness.isolated():
-        for name, model in itertools.chain(models.items(), held_out.items()):
+        for name, one in given.items():
             taught = (lessons or {}).get(name, ())
-            graph = trace(model, args, kwargs)
-            data = DataModel.of(name, model, graph, task, training.device, taught, criterion)
+            graph = trace(one.model, one.args, one.kwargs)
+            data = DataModel.of(
+                name, one.model, graph, one.task, training.device, taught, criterion, metanetwork.surveys
+            )
+            training.points[name] = one.points
+            if choose_by == "lessons" and name in held_out:
+                Imitate().share(data, torch.Generator())  # refuses what cannot choose
             if name in models:
                 training.goal.share(data, torch.Generator())  # refuses what it cannot learn from
                 training.models.append(data)
@@ -154,24 +165,29 @@ class _Training:
         metanetwork: Metanetwork,
         goal: Goal,
         recipe: Recipe,
-        task: Task,
         batches: int,
         every: int,
         criterion: Criterion,
+        choose_by: Literal["area", "lessons"],
         folder: Path | None,
     ) -> None:
-        self.metanetwork, self.goal, self.recipe, self.task = metanetwork, goal, recipe, task
+        self.metanetwork, self.goal, self.recipe, self.choose_by = metanetwork, goal, recipe, choose_by
         self.batches, self.every, self.criterion, self.folder = batches, every, criterion, folder
         self.device = _device(recipe)
         self.models, self.held_out = list[DataModel](), list[DataModel]()
-        self.stream = _Stream(task.train, recipe.seed)
+        self.points: dict[str, float] = {}
+        self.streams: list[tuple[Task, _Stream]] = []
         self.step = 0
-        self.curve = Curve(f"{goal!r}", task.metric_name)
+        self.curve = Curve(f"{goal!r}", "")
         self.best: dict[str, Tensor] = {}
         self.optimizer: torch.optim.Optimizer
 
     def run(self, checkpoint: Checkpoint | None, progress: bool) -> None:
         """Step after step, from the checkpoint on; then take the best."""
+        tasks = {id(data.task): data.task for data in (*self.models, *self.held_out)}
+        self.streams = [(task, _Stream(task.train, self.recipe.seed)) for task in tasks.values()]
+        names = dict.fromkeys(data.task.metric_name for data in self.held_out)
+        self.curve.metric_name = " and ".join(names) if self.choose_by == "area" else SURPRISE
         self.optimizer = self.new_optimizer()
         epoch = len(self.models)
         steps, saved = self.recipe.epochs * epoch, time.monotonic()
@@ -211,13 +227,14 @@ class _Training:
         lr = self.recipe.lr_at((self.step + 0.5) / len(self.models))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        batches = [on(self.device, batch) for batch in self.stream.take(self.batches)]
+        [stream] = [stream for task, stream in self.streams if task is data.task]
+        batches = [on(self.device, batch) for batch in stream.take(self.batches)]
         parts: dict[str, float] = defaultdict(float)
         drawn = _generator(self.recipe.seed, 1, self.step)
         self.optimizer.zero_grad()
         share = self.goal.share(data, drawn)
         with _statistics(data.model, self.goal.batch_statistics):
-            objectives = self.goal.objectives(data, self.task, batches, share)
+            objectives = self.goal.objectives(data, data.task, batches, share)
             total = add_gradients(self.metanetwork, data.read.aimed(share), _noted(objectives, parts))
         if not math.isfinite(total):
             raise TrainError(
@@ -231,10 +248,19 @@ class _Training:
         self.curve.steps.append(Step(self.step, data.name, lr, dict(parts)))
 
     def choose(self, bar: Bar) -> None:
-        """Measure the area of the held-out networks; keep the parameters if it is the best so far."""
-        found = {data.name: metrics(self.metanetwork, data, self.task, self.recipe) for data in self.held_out}
-        mean = sum(area(values) for values in found.values()) / len(found)
-        sign = 1 if self.task.higher_is_better else -1
+        """Look at the held-out networks; keep the parameters if they are the best so far."""
+        if self.choose_by == "area":
+            found = {data.name: metrics(self.metanetwork, data, data.task, self.recipe) for data in self.held_out}
+            signs = {1 if data.task.higher_is_better else -1 for data in self.held_out}
+            sign = signs.pop() if len(signs) == 1 else 1  # as they are where all go one way, else more is better
+            worths = [
+                self.points[data.name] * (sign * (1 if data.task.higher_is_better else -1)) * area(found[data.name])
+                for data in self.held_out
+            ]
+        else:
+            sign, found = -1, {data.name: _surprises(self.metanetwork, data) for data in self.held_out}
+            worths = [sum(values) / len(values) for values in found.values()]
+        mean = sum(worths) / len(worths)
         if not self.best or sign * mean > sign * self.curve.best.area:
             self.best = {n: tensor.detach().clone() for n, tensor in self.metanetwork.state_dict().items()}
             self.curve.chosen = self.step
@@ -250,13 +276,18 @@ class _Training:
             "metanetwork": self.metanetwork.config,
             "goal": f"{self.goal!r}",
             "recipe": self.recipe.what | {"device": None, "milestones": list(self.recipe.milestones)},
-            "batches": [self.batches, len(self.task.train)],
+            "batches": [self.batches, *(len(task.train) for task, _ in self.streams)],
+            "choose_by": self.choose_by,
             "every": self.every,
             "criterion": self.criterion,
             "shares": [*SHARES, STEPS, RATE],
             "models": {data.name: _digest(data.model) for data in self.models},
             "held_out": {data.name: _digest(data.model) for data in self.held_out},
-            "lessons": {data.name: [str(told) for told in data.lessons] for data in self.models if data.lessons},
+            "lessons": {
+                data.name: [str(told) for told in data.lessons]
+                for data in (*self.models, *self.held_out)
+                if data.lessons
+            },
         }
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -269,8 +300,7 @@ class _Training:
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "curve": self.curve.tree(),
-                "passes": self.stream.passes,
-                "given": self.stream.given,
+                "streams": [[stream.passes, stream.given] for _, stream in self.streams],
             }
         )
 
@@ -292,7 +322,19 @@ class _Training:
         self.best = {name: tensor.to(self.device) for name, tensor in tree["best"].items()}
         self.step = tree["step"]
         self.curve = Curve.of(tree["curve"])
-        self.stream.go_to(tree["passes"], tree["given"])
+        for (_, stream), (passes, done) in zip(self.streams, tree["streams"], strict=True):
+            stream.go_to(passes, done)
+
+
+@torch.no_grad()
+def _surprises(metanetwork: Metanetwork, data: DataModel) -> list[float]:
+    """How far what it says of a network is from the network's own lessons, at each of their budgets."""
+    found = []
+    for share in dict.fromkeys(lesson.share for lesson in data.lessons):
+        edited = metanetwork(data.read.aimed(share))
+        [(_, surprise)] = Imitate().objectives(data, data.task, [], share)
+        found.append(float(surprise(edited)))
+    return found
 
 
 class _Stream:

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
-from metaprune.graph.plan import Plan
 from metaprune.methods.graph_metanetwork.criterion import Weights, importance
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited, Metanetwork
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph
@@ -25,8 +23,6 @@ __all__ = [
     "Objective",
     "add_gradients",
     "group_penalty",
-    "living",
-    "masked",
     "task_loss",
 ]
 
@@ -93,31 +89,3 @@ def group_penalty(graph: NetworkGraph, weights: Weights, spread: float = 4.0) ->
         gap = here.max() - here
         gamma[nodes] = 2 ** (spread * gap / gap.max().clamp(min=torch.finfo(gap.dtype).tiny))
     return 0.5 * (gamma * squares).sum()
-
-
-def living(graph: NetworkGraph, plan: Plan) -> Float[Tensor, " nodes"]:
-    """One for each channel that a plan keeps, zero for the others."""
-    found = torch.ones(len(graph.axis))
-    free = graph.free
-    for name, kept in plan.kept.items():
-        nodes = free[name]
-        alive = torch.zeros(nodes.stop - nodes.start)
-        alive[list(kept)] = 1
-        found[nodes] = alive
-    return found.to(graph.axis.device)
-
-
-def masked(graph: NetworkGraph, weights: Weights, alive: Float[Tensor, " nodes"]) -> dict[str, Tensor]:
-    """Edited weights with zeros wherever they lie on a channel that is not alive.
-
-    Where no statistic runs over channels this is what a cut computes; see `mp.mask` for the function of any cut.
-    """
-    found = dict(weights)
-    for side, blocks, which in graph.sides():
-        stays = side.product(alive)
-        for block in blocks:
-            if block.name in found:
-                here = stays[slice(*getattr(block, which))].to(found[block.name])
-                here = here[None, :, None] if which == "rows" else here[None, None]
-                found[block.name] = found[block.name] * block.tensor(here.expand(block.matrix.shape))
-    return found

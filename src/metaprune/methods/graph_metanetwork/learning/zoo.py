@@ -13,7 +13,7 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -236,6 +236,7 @@ def networks(
     kwargs: Mapping[str, Any] | None = None,
     *,
     snapshots: bool = True,
+    only: Collection[str] | None = None,
 ) -> dict[str, nn.Module]:
     """Build the finished networks of a zoo.
 
@@ -245,6 +246,7 @@ def networks(
         args: Example inputs.
         kwargs: Example keyword inputs.
         snapshots: Whether those are wanted that were stored along training.
+        only: Names of the variants that are wanted; by default all.
 
     Returns:
         Name of the variant, with `@epoch` where it is a snapshot -> the network, in evaluation mode.
@@ -255,6 +257,8 @@ def networks(
     found: dict[str, nn.Module] = {}
     for entry in entries(folder):
         variant = entry.variant
+        if only is not None and variant.name not in only:
+            continue
         if variant.network not in builders:
             raise ZooError(f"zoo: expected a builder of {variant.network!r}, got {', '.join(builders) or 'none'}")
         whole = _built(variant, builders)

@@ -90,6 +90,7 @@ class NetworkGraph:
         axes: What is told of each axis, see `axis_features`.
         identity: Which channel a node is, where its axis is fixed; see `identity_features`.
         evidence: What data say of each channel, zeros where none were asked; see `evidence.informed`.
+        survey: What else is told of each axis, nothing by default; see `survey.surveyed`.
     """
 
     edges: tuple[Block, ...]
@@ -102,6 +103,7 @@ class NetworkGraph:
     axes: Float[Tensor, " axes axis_features"]
     identity: Float[Tensor, " nodes identity_features"]
     evidence: Float[Tensor, " nodes evidence_features"]
+    survey: Float[Tensor, " axes survey_features"]
 
     @property
     def learned(self) -> tuple[Block, ...]:
@@ -133,7 +135,7 @@ class NetworkGraph:
         """The same with all but the network's own tensors on another device."""
         if self.axis.device == device:
             return self
-        names = ("rows", "columns", "held", "axis", "axes", "identity", "evidence")
+        names = ("rows", "columns", "held", "axis", "axes", "identity", "evidence", "survey")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -191,6 +193,7 @@ def graph_of(model: nn.Module, graph: ChannelGraph) -> NetworkGraph:
         axis_features(graph, names, used),
         torch.cat([torch.zeros(0, IDENTITY_FEATURES), *(identity_features(axis) for axis in axes)]),
         torch.zeros(nodes, EVIDENCE_FEATURES),
+        torch.zeros(len(names), 0),
     )
 
 

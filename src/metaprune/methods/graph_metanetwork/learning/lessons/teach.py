@@ -11,7 +11,6 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from metaprune.cost.budget import Allocation, Budget
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import digest, named_tensors
+from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
 from metaprune.methods.method import Method, Problem
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
@@ -31,23 +31,10 @@ from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
 from metaprune.train.task import Task
 
-__all__ = ["LESSONS", "Lesson", "teach"]
+__all__ = ["LESSONS", "teach"]
 
 LESSONS = (0.25, 0.35, 0.5)
 """Shares of the MACs that are searched for."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a search left of a network.
-
-    Attributes:
-        share: Of the MACs, that it was asked to leave.
-        plan: The channels that stayed.
-    """
-
-    share: float
-    plan: Plan
 
 
 @one_at_a_time

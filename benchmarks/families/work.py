@@ -1,0 +1,356 @@
+"""The pieces of the experiment, each of which is kept: networks, searches, metanetworks, rows of the table."""
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from benchmarks.experiment import carry_out
+from benchmarks.families.data import Data, Sources, prepared
+from benchmarks.families.drawn import FAMILIES, built, tuned
+from torch import nn
+
+import metaprune as mp
+from metaprune.cost.budget import Allocation
+from metaprune.methods.graph_metanetwork import Imitate, Lesson, Metanetwork, Subject, meta_train
+from metaprune.methods.graph_metanetwork.editor.metanetwork import Scored
+from metaprune.methods.graph_metanetwork.learning.goal import DataModel
+from metaprune.methods.graph_metanetwork.learning.lessons.halving import RUNGS, Rung, Searched, search
+from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks
+from metaprune.methods.graph_metanetwork.reading.survey.survey import GROUPS
+from metaprune.methods.method import Found, Problem
+from metaprune.train.atomic import read_json
+from metaprune.train.engine import evaluate
+
+SHARES = (0.5, 0.3, 0.15)
+EPOCHS = 3
+"""Of tuning after a cut, in searches and in the table."""
+
+TESTED, TEACH, CHOOSE = (0, 1), (0, 1, 2), (3,)
+"""Seeds of the networks of a family whose head room is measured, that are learned from, and that choose."""
+
+SHARPNESS = (0.0, 1.0, 3.0, math.inf)
+"""How much more lessons count that were measured better."""
+
+BRIEF = RUNGS[:2]
+"""How allocations are tried for lessons alone, where nobody asks how much there is to win."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network of a family.
+
+    Attributes:
+        family: Its name.
+        seed: Draws sizes and weights.
+        data: What it learns; by default what its family does.
+    """
+
+    family: str
+    seed: int
+    data: str = ""
+
+    @property
+    def learns(self) -> str:
+        """The name of its data."""
+        return self.data or FAMILIES[self.family].data
+
+    @property
+    def name(self) -> str:
+        """In folders and tables."""
+        return f"{self.family}-{self.learns}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """How a metanetwork is trained, and what it is told.
+
+    Attributes:
+        surveys: Groups of what it is told of axes.
+        scored: What has a score.
+        hidden: Size of its states.
+        layers: Rounds of messages.
+        sharpness: See `Searched.lessons`.
+        families: Of those it may learn from, how many it does; 0 are all.
+        epochs: Times that each network is seen.
+    """
+
+    surveys: tuple[str, ...] = GROUPS
+    scored: Scored = "both"
+    hidden: int = 32
+    layers: int = 3
+    sharpness: float = 1.0
+    families: int = 0
+    epochs: int = 40
+
+
+ABLATIONS: Mapping[str, Meta] = {
+    "axes only": Meta(scored="axes"),
+    "channels only": Meta(scored="channels"),
+    "no survey": Meta(surveys=()),
+    **{f"without {group}": Meta(surveys=tuple(other for other in GROUPS if other != group)) for group in GROUPS},
+    **{f"sharpness {sharpness:g}": Meta(sharpness=sharpness) for sharpness in SHARPNESS if sharpness != 1},
+    **{f"{count} families": Meta(families=count) for count in (1, 2, 4, 6)},
+    "hidden 8": Meta(hidden=8),
+    "hidden 64": Meta(hidden=64),
+    "one round": Meta(layers=1),
+}
+"""One thing changed each."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The same share of every axis; which channels stay is the metanetwork's criterion's word."""
+
+    name: ClassVar[str] = "uniform"
+    reference: ClassVar[str] = "none"
+
+    def find(self, problem: Problem) -> Found:
+        """Rank, and take the same share of each."""
+        heights = DataModel.of("", problem.model, problem.graph, problem.task, torch.device("cpu")).heights
+        plan = Allocation(problem.graph, problem.budget).proportional(heights)
+        return Found(plan, problem.model, heights)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The metanetwork's criterion without a metanetwork."""
+
+    name: ClassVar[str] = "criterion"
+    reference: ClassVar[str] = "none"
+
+    def find(self, problem: Problem) -> Found:
+        """Rank, and fit the budget."""
+        heights = DataModel.of("", problem.model, problem.graph, problem.task, torch.device("cpu")).heights
+        return Found(Allocation(problem.graph, problem.budget).plan(heights), problem.model, heights)
+
+
+RIVALS: Mapping[str, Callable[[], Any]] = {
+    "criterion": Criterion,
+    "uniform": Uniform,
+    "magnitude": mp.Magnitude,
+    "taylor": mp.Taylor,
+}
+"""One-shot criteria, the metanetwork's own first."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """All pieces of the experiment.
+
+    Attributes:
+        home: The folder; several processes may share it.
+        sources: Of the data.
+        epochs: Of tuning.
+        quick: Epochs of training in place of a family's; for a look, 0 leaves it.
+    """
+
+    home: Path
+    sources: Sources
+    epochs: int = EPOCHS
+    quick: int = 0
+    known: dict[str, Any] = field(default_factory=dict)
+
+    def data(self, name: str) -> Data:
+        """By its name; read once."""
+        if name not in self.known:
+            self.known[name] = prepared(name, self.sources, self.home / "data")
+        found: Data = self.known[name]
+        return found
+
+    def network(self, member: Member) -> nn.Module:
+        """Trained, where it was not."""
+        family, data = FAMILIES[member.family], self.data(member.learns)
+        recipe = replace(family.recipe, epochs=self.quick or family.recipe.epochs, warmup=0.5)
+        builders = {member.family: partial(built, member.family, data.shape)}
+        chosen = Variant(member.family, {"seed": member.seed}, member.seed)
+        home = self.home / "zoo" / f"{member.family}-{member.learns}"
+        grow(home, builders, [chosen], data.example, data.task, recipe, data=member.learns, progress=False)
+        return networks(home, builders, data.example, only=[chosen.name])[chosen.name]
+
+    def problem(self, member: Member, share: float) -> Problem:
+        """What is asked at a budget."""
+        model, data = self.network(member), self.data(member.learns)
+        graph = mp.trace(model, data.example)
+        recipe = tuned(FAMILIES[member.family].recipe, self.epochs)
+        return Problem(model, graph, mp.Budget(macs=share, multiple_of=1), data.task, recipe, progress=False)
+
+    def search(self, member: Member, share: float, rungs: Sequence[Rung] = RUNGS) -> Searched:
+        """Allocations of a network at a budget, tried, and what one-shot criteria say among them."""
+        problem = self.problem(member, share)
+        rivals = {name: make().find(problem) for name, make in RIVALS.items()}
+        plans = {name: found.plan for name, found in rivals.items()}
+        out = self.home / "searches" / f"{member.name}-{share:g}"
+        return search(problem, rivals["criterion"].scores, plans, out, rungs=rungs)
+
+    def head_room(self, member: Member, share: float) -> None:
+        """One row: how far the best that was found is above the best of the rivals."""
+
+        def row() -> dict[str, Any]:
+            started = time.process_time()
+            found = self.search(member, share)
+            data, problem = self.data(member.learns), self.problem(member, share)
+            dense = evaluate(problem.model, data.task.test or data.task.val, data.task, problem.recipe)
+            return {
+                "member": member.name,
+                "family": member.family,
+                "data": member.learns,
+                "share": share,
+                "points": data.points,
+                "axes": len(problem.graph.free),
+                "dense": dense,
+                "minutes": (time.process_time() - started) / 60,
+                "tunings": sum(len(trial.metrics) for trial in found.trials.values()),
+                **standing(found),
+            }
+
+        carry_out(self.home / "head_room" / f"{member.name}-{share:g}", row)
+
+    def prune(self, member: Member, arm: str, method: Callable[[], Any], share: float, seed: int) -> None:
+        """One row of the table: a network pruned by a method, all with the same epochs."""
+        folder = self.home / "runs" / f"{member.name}-{arm}-{share:g}-{seed}".replace(" ", "_")
+
+        def row() -> dict[str, Any]:
+            problem, data = self.problem(member, share), self.data(member.learns)
+            report = mp.prune(
+                problem.model,
+                data.example,
+                method=method(),
+                budget=problem.budget,
+                task=data.task,
+                recipe=replace(problem.recipe, seed=seed),
+                out=folder,
+                network=member.name,
+                data=member.learns,
+            ).report
+            return {
+                "member": member.name,
+                "family": member.family,
+                "data": member.learns,
+                "arm": arm,
+                "share": share,
+                "seed": seed,
+                "points": data.points,
+                "dense": report.dense.metric,
+                "metric": report.pruned.metric,
+                "macs": report.pruned.macs / report.dense.macs,
+            }
+
+        carry_out(folder, row)
+
+    def lessons(self, member: Member, share: float) -> None:
+        """One row: what a search teaches; what it tried is kept with the search."""
+
+        def row() -> dict[str, Any]:
+            found = self.search(member, share, RUNGS if member.seed in TESTED else BRIEF)
+            told = {
+                f"{sharpness:g}": [
+                    {"kept": json.loads(lesson.plan.to_json()), "weight": lesson.weight}
+                    for lesson in found.lessons(sharpness)
+                ]
+                for sharpness in SHARPNESS
+            }
+            return {"member": member.name, "share": share, "lessons": told}
+
+        carry_out(self.home / "lessons" / f"{member.name}-{share:g}", row)
+
+    def taught(self, member: Member, shares: Sequence[float], sharpness: float) -> tuple[Lesson, ...]:
+        """The lessons of a network that are there."""
+        found = []
+        for share in shares:
+            path = self.home / "lessons" / f"{member.name}-{share:g}" / "row.json"
+            if path.exists():
+                told = read_json(path)["lessons"][f"{sharpness:g}"]
+                found += [Lesson(share, mp.Plan(each["kept"]), each["weight"]) for each in told]
+        return tuple(found)
+
+    def meta_train(self, name: str, meta: Meta, families: Sequence[str], shares: Sequence[float]) -> None:
+        """One row and a metanetwork, learned from all networks of these families that have lessons."""
+        folder = self.home / "meta" / name
+
+        def row() -> dict[str, Any]:
+            known = families[: meta.families] if meta.families else families
+            learned, chooses = (
+                {
+                    member.name: (member, lessons)
+                    for member in members(known, seeds)
+                    if (lessons := self.taught(member, shares, meta.sharpness))
+                }
+                for seeds in (TEACH, CHOOSE)
+            )
+            if not learned or not chooses:
+                raise SystemExit(f"{name}: expected lessons to learn from and to choose by; do --parts lessons first")
+            started = time.process_time()
+            torch.manual_seed(0)
+            curve = meta_train(
+                Metanetwork(meta.hidden, meta.layers, surveys=meta.surveys, scored=meta.scored, edits=False),
+                {name: self.subject(member) for name, (member, _) in learned.items()},
+                held_out={name: self.subject(member) for name, (member, _) in chooses.items()},
+                goal=Imitate(),
+                recipe=mp.Recipe(meta.epochs, lr=3e-3, weight_decay=0.1, optimizer="adamw", clip_norm=1.0),
+                batches=1,
+                every=2,
+                lessons={name: lessons for name, (_, lessons) in (learned | chooses).items()},
+                choose_by="lessons",
+                out=folder,
+                progress=False,
+            )
+            return {
+                "name": name,
+                "networks": len(learned),
+                "families": list(known),
+                "minutes": (time.process_time() - started) / 60,
+                "before": curve.checks[0].area,
+                "surprise": curve.best.area,
+                "chosen": curve.chosen,
+                "steps": len(curve.steps),
+            }
+
+        carry_out(folder, row)
+
+    def subject(self, member: Member) -> Subject:
+        """What meta-training takes."""
+        data = self.data(member.learns)
+        return Subject(self.network(member), data.example, data.task, points=data.points)
+
+    def compare(self, member: Member, name: str, shares: Sequence[float], seeds: Sequence[int]) -> None:
+        """All rows of the table of one network: a metanetwork against its criterion and the others."""
+        path = self.home / "meta" / name / "metanetwork.safetensors"
+        arms: dict[str, Callable[[], Any]] = {**RIVALS, "dhp": mp.DHP}
+        if path.exists():
+            arms[name] = partial(mp.GraphMetanetwork, str(path), trial=0)
+        for share, seed, (arm, method) in itertools.product(shares, seeds, arms.items()):
+            self.prune(member, arm, method, share, seed)
+
+
+def standing(found: Searched) -> dict[str, Any]:
+    """What a search says of the room above one-shot criteria.
+
+    The best allocation and the best rival are chosen on validation data by the seeds before the last rung, and compared
+    by the seeds of the last, on test data; so is each rival.
+    """
+    last = found.rungs[-1].seeds
+
+    def figures(name: str) -> list[float]:
+        return [found.trials[name].tests[seed] for seed in last if seed in found.trials[name].tests]
+
+    best, rival = found.chosen(found.finalists), found.chosen(found.rivals)
+    return {
+        "best": best,
+        "rival": rival,
+        "tests": {name: figures(name) for name in (*found.rivals, *found.finalists)},
+        "noise": found.noise,
+        "spread": found.spread,
+    }
+
+
+def members(families: Iterable[str], seeds: Iterable[int]) -> list[Member]:
+    """Networks of families, the first of each family first."""
+    names = list(families)
+    return [Member(family, seed) for seed in seeds for family in names]

@@ -1,0 +1,122 @@
+"""Families of networks: every one is what it says, cuts as the graph says, and the page adds up."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.families.data import Noisy, going_on, telling_apart
+from benchmarks.families.drawn import APART, FAMILIES, KNOWN, built
+from benchmarks.families.page import gain, head_room, table
+from benchmarks.families.work import Member, standing
+
+import metaprune as mp
+from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched
+from metaprune.methods.graph_metanetwork.learning.lessons.trials import Trial
+
+SHAPE = {"channels": 1, "classes": 5, "pixels": 16, "length": 12}
+
+
+def example(family: str) -> torch.Tensor:
+    text = FAMILIES[family].data == "text"
+    return torch.zeros(2, 12, dtype=torch.int64) if text else torch.zeros(2, 1, 16, 16)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_can_be_drawn_and_run(family: str) -> None:
+    for seed in range(4):
+        network = built(family, SHAPE, seed).eval()
+        out = network(example(family))
+        assert out.shape[-1] == (16 if family == "hourglass" else 5)
+    draws = [FAMILIES[family].draw(random.Random(f"{family} {seed}")) for seed in range(4)]
+    assert any(draw != draws[0] for draw in draws[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_cut(family: str) -> None:
+    """Widths in its graph are free, and a third of them can go; `slice` verifies what is left."""
+    torch.manual_seed(0)
+    network = built(family, SHAPE, 1).eval()
+    graph = mp.trace(network, (example(family),))
+    assert len(graph.free) >= 3
+    plan = mp.Plan({name: range(max(1, round(axis.size * 2 / 3))) for name, axis in graph.free.items()})
+    assert mp.macs(graph, plan) < mp.macs(graph)
+
+
+def test_families_kept_apart_are_learned_nothing_from() -> None:
+    assert set(KNOWN).isdisjoint(APART)
+    assert len(KNOWN) >= 8
+    assert len(APART) >= 4
+    assert {FAMILIES[name].data for name in KNOWN} == {"cifar10", "text"}
+    assert Member("plain", 3).name == "plain-cifar10-3"
+    assert Member("plain", 3, "digits").name == "plain-digits-3"
+
+
+def test_noise_to_measure_is_always_the_same_and_to_learn_from_never() -> None:
+    patches = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
+    once, again = (torch.cat([noisy for noisy, _ in Noisy(patches, 2)]) for _ in range(2))
+    assert torch.equal(once, again)
+    assert torch.equal(torch.cat([true for _, true in Noisy(patches, 2)]), patches / 255)
+    learning = Noisy(patches, 2, training=True)
+    assert not torch.equal(*(torch.cat([noisy for noisy, _ in learning]) for _ in range(2)))
+
+
+def test_what_is_right_of_a_text() -> None:
+    """The share of characters after the first that the likeliest answer foretells, sequence by sequence."""
+    tokens = torch.tensor([[0, 1, 2], [2, 1, 0]])
+    data = going_on({"train": tokens, "val": tokens, "test": tokens})
+    logits = torch.zeros(2, 3, 3)
+    logits[:, 0, 1] = 1  # right both times
+    logits[:, 1, 2] = 1  # right once
+    assert data.task.metric(logits, tokens) == (pytest.approx(150.0), 2)  # type: ignore[operator]
+    assert data.shape == {"classes": 3, "length": 64}
+
+
+def test_pictures_know_their_shape() -> None:
+    parts = {part: torch.randint(256, (16, 1, 8, 8), dtype=torch.uint8) for part in ("train", "val", "test")}
+    labels = {f"{part}.labels": torch.arange(16) % 4 for part in parts}
+    data = telling_apart(parts | labels, flip=False)
+    assert data.shape == {"channels": 1, "classes": 4, "pixels": 8}
+
+
+def searched() -> Searched:
+    """The best by the seeds that choose is not the best by those that do not."""
+    rungs = (Rung(2, (0,)), Rung(1, (1, 2)))
+
+    def trial(name: str, chooses: float, tests: tuple[float, float] | None) -> Trial:
+        metrics = {0: chooses} | ({1: chooses, 2: chooses} if tests else {})
+        return Trial(name, mp.Plan({}), metrics, dict(zip((1, 2), tests, strict=True)) if tests else {})
+
+    trials = [
+        trial("criterion", 50.0, (60.0, 62.0)),
+        trial("taylor", 51.0, (59.0, 61.0)),
+        trial("drawn 1", 55.0, (62.0, 64.0)),
+        trial("drawn 2", 40.0, None),
+    ]
+    return Searched(0.3, {each.name: each for each in trials}, ("criterion", "taylor"), rungs, True)
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    about = {"member": "plain-cifar10-0", "family": "plain", "data": "cifar10", "share": 0.3, "points": 1.0}
+    return about | {"axes": 4, "dense": 70.0, "minutes": 3.0, "tunings": 9} | standing(searched()) | fields
+
+
+def test_head_room_by_hand() -> None:
+    """Chosen by the seeds before the last rung, compared by those of the last."""
+    told = row()
+    assert (told["best"], told["rival"]) == ("drawn 1", "taylor")
+    assert gain(told) == (pytest.approx(3.0), pytest.approx((2 / 2 + 2 / 2) ** 0.5))
+    page = head_room([told, row(share=0.5)], 3)
+    assert "| plain | +3.00 ± 1.41 | +3.00 ± 1.41 | 1 |" in page
+    assert "| plain-cifar10-0 | 4 | 0.3 | 70.00 | 60.00 (taylor) | 63.00 (drawn 1) | +3.00 ± 1.41 | +2.00 |" in page
+    assert gain(row(points=10.0))[0] == pytest.approx(30.0)
+
+
+def test_the_table_pools_seeds_of_each_network() -> None:
+    about = {"family": "plain", "data": "cifar10", "arm": "taylor", "share": 0.5}
+    rows = [
+        about | {"member": member, "metric": metric}
+        for member, metric in (("a", 60.0), ("a", 62.0), ("b", 70.0), ("b", 72.0))
+    ]
+    assert "| taylor | 66.00 ± 1.41 |" in table(rows)

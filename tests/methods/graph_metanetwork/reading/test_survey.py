@@ -1,0 +1,112 @@
+"""What is told of axes means the same in every network: it does not hang on scale, names or the order of channels."""
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+import metaprune as mp
+from metaprune.graph.errors import MetapruneError
+from metaprune.methods.graph_metanetwork import NetworkGraph, graph_of
+from metaprune.methods.graph_metanetwork.reading.survey import sensitivity as sensing
+from metaprune.methods.graph_metanetwork.reading.survey.position import places
+from metaprune.methods.graph_metanetwork.reading.survey.spectra import effective_rank
+from metaprune.methods.graph_metanetwork.reading.survey.survey import GROUPS, columns, surveyed
+from metaprune.train.task import First
+from tests.methods import small
+
+TASK = replace(small.task(), train=First(small.task().val, 2))
+"""Whose batches come in one order."""
+
+
+@cache
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return small.Small().eval()
+
+
+@cache
+def traced() -> mp.ChannelGraph:
+    return mp.trace(network(), small.EXAMPLE)
+
+
+def survey(model: nn.Module, groups: tuple[str, ...] = GROUPS) -> NetworkGraph:
+    graph = traced()
+    return surveyed(graph_of(model, graph), model, graph, TASK, groups)
+
+
+def test_groups_side_by_side() -> None:
+    whole = survey(network()).survey
+    assert whole.shape == (len(survey(network()).names), columns(GROUPS))
+    assert whole.isfinite().all()
+    start = 0
+    for group in GROUPS:
+        width = columns([group])
+        torch.testing.assert_close(survey(network(), (group,)).survey, whole[:, start : start + width])
+        start += width
+    assert survey(network(), ()).survey.shape[1] == 0
+    with pytest.raises(MetapruneError, match="expected groups among cost, place, kind, spectra, evidence"):
+        columns(["colour"])
+    with pytest.raises(MetapruneError, match="each group once"):
+        columns(["cost", "cost"])
+
+
+def test_rescaled_and_renumbered_it_is_told_the_same() -> None:
+    """A producer ten times as large, its consumers a tenth; and the channels inside in another order."""
+    model = small.Small().eval()
+    model.load_state_dict(network().state_dict())
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for tensor in (model.inner[1].weight, model.inner[1].bias):
+            tensor.mul_(10)
+        model.back.weight.div_(10)
+        for tensor in (*model.inner.parameters(), model.inner[1].running_mean, model.inner[1].running_var):
+            tensor.copy_(tensor[order].clone())
+        model.back.weight.copy_(model.back.weight[:, order].clone())
+    torch.testing.assert_close(survey(model).survey, survey(network()).survey, rtol=1e-3, atol=1e-3)
+
+
+def test_effective_ranks_by_hand() -> None:
+    assert effective_rank(torch.eye(4)) == pytest.approx(1)
+    assert effective_rank(torch.ones(4, 9)) == pytest.approx(0.25)
+    entropy = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2))
+    assert effective_rank(torch.tensor([[2.0, 0, 0], [0, 1, 0]])) == pytest.approx(math.exp(entropy) / 2)
+    assert effective_rank(torch.zeros(3, 3)) == 1
+    assert effective_rank(torch.ones(1, 5)) == 1
+
+
+def test_the_way_from_end_to_end() -> None:
+    """Trunk, wide, classes, and hidden units beside the trunk: by how many tensors they are apart."""
+    graph = traced()
+    read = graph_of(network(), graph)
+    depths = {name: (row[2], row[3]) for name, row in zip(read.names, read.axes.tolist(), strict=True)}
+    found = places(graph, list(read.names), depths)
+    by_size = {graph.axes[name].size: found[name][:2] for name in read.names}
+    whole = 3  # hidden units - trunk - wide - classes is the longest
+    assert by_size[16] == pytest.approx([0, 2 / whole])
+    assert by_size[24] == pytest.approx([1 / whole, 1 / whole])
+    assert by_size[12] == pytest.approx([1 / whole, 3 / whole])
+
+
+def test_what_the_loss_hangs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An axis whose lowest half is dead: leaving it out costs nothing."""
+    model = small.Small().eval()
+    model.load_state_dict(network().state_dict())
+    with torch.no_grad():
+        model.wide[0].weight[:12] = 0
+        model.wide[0].bias[:12] = 0
+        model.wide[1].bias[:12] = 0
+        model.wide[2].bias.zero_()
+        model.wide[2].weight[:12] = 0
+    graph = traced()
+    read = graph_of(model, graph)
+    order = {name: torch.arange(axis.size).double() for name, axis in graph.free.items()}
+    found = sensing.sensitivity(model, graph, read, TASK, order)
+    [wide] = [name for name, axis in graph.free.items() if axis.size == 24]
+    assert [found[wide][place] for place in (1, 3)] == [0, 0]
+    assert all(any(said) for name, said in found.items() if name != wide)
+    nobody = replace(TASK, train=First(TASK.train, 0))
+    assert set(map(tuple, sensing.sensitivity(model, graph, read, nobody, order).values())) == {(0.0,) * 4}
