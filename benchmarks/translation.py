@@ -51,7 +51,7 @@ class Setting:
 
     side: int  # pixels
     networks: Mapping[str, Callable[[int, int], nn.Module]]  # of the channels given and made
-    steps: int = 100  # in an epoch
+    steps: int = 150  # in an epoch
     dense: int = 10  # epochs
     pruned: int = 6
     val: int = 8  # batches
@@ -62,15 +62,15 @@ SETTINGS = {
     "colour": Setting(
         32,
         {
-            "residual": lambda given, made: ResidualGenerator(given, made, width=16, blocks=3),
-            "u": lambda given, made: UGenerator(given, made, width=16, depth=5),
+            "residual": lambda given, made: ResidualGenerator(given, made, width=16, blocks=3, norm="batch"),
+            "u": lambda given, made: UGenerator(given, made, width=16, depth=5, norm="batch"),
         },
     ),
     "photo": Setting(
         64,
         {
-            "residual": lambda given, made: ResidualGenerator(given, made, width=16, blocks=3),
-            "u": lambda given, made: UGenerator(given, made, width=16, depth=6),
+            "residual": lambda given, made: ResidualGenerator(given, made, width=16, blocks=3, norm="batch"),
+            "u": lambda given, made: UGenerator(given, made, width=16, depth=6, norm="batch"),
         },
         val=12,
     ),
@@ -248,6 +248,7 @@ def row_of(run: Run, network_name: str, part: Part, args: argparse.Namespace) ->
         "metric": report.metric_name,
         "dense": {report.metric_name: report.dense.metric, **report.dense.further},
         "pruned": {report.metric_name: report.pruned.metric, **report.pruned.further},
+        "input": {} if report.floor is None else {report.metric_name: report.floor.metric, **report.floor.further},
         "before_cut": report.before_cut,
         "after_cut": report.after_cut,
         "macs": report.pruned.macs / report.dense.macs,
@@ -280,6 +281,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         here = [row for row in rows if (row["part"], row["network"]) == (part, network)]
         pairs = [row for row in here if row["arm"] != CYCLE]
         if pairs:
+            figures = " | ".join(said(pairs[:1], "input", name) for name in names)
+            lines.append(f"| {part} | {network} | | the input as it is | {figures} | | | | |")
             figures = " | ".join(said(pairs[:1], "dense", name) for name in names)
             lines.append(f"| {part} | {network} | 1 | dense | {figures} | | 1 | {SETTINGS[part].dense} | |")
         for share, arm in itertools.product(sorted({row["share"] for row in here}, reverse=True), ARMS):

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from metaprune.cli.app import app
 from metaprune.cli.errors import UsageError
 from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, TaskName
-from metaprune.cli.resolve import network
+from metaprune.cli.resolve import network, report_in
 from metaprune.cli.weights import train_dense
+from metaprune.data.pictures import DataError
 from metaprune.models import ResidualGenerator
 from metaprune.train import Recipe
 
@@ -42,6 +45,54 @@ def test_a_folder_of_pairs_is_a_task(pairs: Path) -> None:
     tested, split = purpose.load_test(str(pairs), 2, 1, Look())
     assert split == "test"
     assert tested.task.metric_name == "PSNR (dB)"
+
+
+def test_without_pairs_a_second_generator_leads_back_or_the_network_itself_does(pairs: Path) -> None:
+    for picture in (pairs / "train" / "A").iterdir():
+        picture.rename(picture.with_name(f"other-{picture.name}"))
+    for name, partners, inputs in (
+        ("residual_generator", {"back", "discriminator", "discriminator of the first kind"}, 1),
+        ("cyclegan", {"discriminator", "discriminator of the first kind"}, 2),
+    ):
+        purpose = Purpose.of(name, None, None, None, {}, unpaired=True)
+        assert Purpose.of(name, None, None, None, purpose.settings) == purpose
+        ready = purpose.load(str(pairs), 2, None, Cut(patch=16, patches=6), Look(val_share=0.5))
+        assert set(ready.task.partners) == partners
+        assert ready.inputs == inputs
+        assert ready.task.metric_name == "feature distance"
+        assert ready.label.endswith("(unpaired, patches of 16)")
+    with pytest.raises(DataError, match="partner"):
+        Purpose.of("cyclegan", None, None, None, {}).load(str(pairs), 2, None, Cut(patch=16, patches=6), Look())
+    with pytest.raises(UsageError, match="two or more of each kind to val, got 1"):
+        Purpose.of("cyclegan", None, None, None, {}, unpaired=True).load(str(pairs), 2, None, Cut(patch=16), Look())
+    with pytest.raises(UsageError, match="--channels"):
+        Purpose.of("cyclegan", None, None, None, {}, unpaired=True).load(str(pairs), 2, 1, Cut(patch=16), Look())
+    with pytest.raises(UsageError, match="--unpaired"):
+        Purpose.of("resnet8", None, None, None, {}, unpaired=True)
+
+
+@pytest.mark.slow
+def test_both_ways_are_pruned_measured_and_exported(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "from metaprune.models import cyclegan\n\n\ndef tiny(inputs, outputs):\n"
+        "    return cyclegan(inputs, outputs, width=4, blocks=1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    common = ["net.py:tiny", "--data", str(pairs), "--device", "cpu", "--batch-size", "2", "--val-share", "0.5"]
+    short = "--patch 16 --patches-per-epoch 4 --dense-epochs 1 --epochs 1 --method magnitude --macs 0.6 --multiple-of 1"
+    said = CliRunner().invoke(
+        app, ["prune", *common, "--task", "translation", "--unpaired", *short.split(), "--out", "out"]
+    )
+    assert said.exit_code == 0, said.output
+    report = report_in(tmp_path / "out")
+    assert report.settings["unpaired"] == "true"
+    assert {sample.name.split(", ")[1] for sample in report.samples} == {"A to B", "B to A"}
+    for command in (["evaluate", *common], ["export", "net.py:tiny", "--to", "both.pt2"]):
+        said = CliRunner().invoke(app, [*command, "--pruned", "out"])
+        assert said.exit_code == 0, said.output
+    assert (tmp_path / "both.pt2").is_file()
 
 
 def test_it_is_trained_as_in_the_papers() -> None:

@@ -121,6 +121,24 @@ def test_the_table_of_the_readme_is_that_of_the_registry():
     assert runpy.run_path(str(ROOT / "docs" / "methods.py"))["with_table"](readme) == readme, "python docs/methods.py"
 
 
+def test_the_table_has_the_figures_of_the_pages(tmp_path):
+    """Of the page on which all stand side by side first."""
+    measured = runpy.run_path(str(ROOT / "docs" / "methods.py"))["measured"]
+    assert measured(tmp_path) == {}
+    (tmp_path / "cifar10.md").write_text(
+        "# Page\n\n| MACs | arm | accuracy | seeds |\n|--:|---|--:|--:|\n| 0.5 | dhp | 90.00 | 3 |\n"
+        "| 0.3 | dhp | 84.12 ± 0.33 | 3 |\n| 0.3 | magnitude | 82.66 | 1 |\n| 0.3 | dhp:search=0.2 | 84.25 | 1 |\n"
+    )
+    others = {"dhp": ("+1.5 (3 seeds)", ""), "magnitude": ("what others are set against", "")}
+    assert measured(tmp_path) == others
+    (tmp_path / "methods.md").write_text(
+        "| MACs | method | accuracy | seeds | minutes |\n|--:|---|--:|--:|--:|\n"
+        "| 0.3 | taylor | 70.00 | 1 | 3.5 |\n| 0.3 | magnitude | 71.00 | 3 | 2.0 |\n"
+    )
+    expected = {"taylor": ("-1.0 (1 seed)", "3.5"), "magnitude": ("what others are set against", "2.0")}
+    assert measured(tmp_path) == others | expected
+
+
 def test_the_method_of_another_package(offered):
     offered(GOOD, mine="mine_of_theirs:Mine")
     found = others()

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import metaprune as mp
 from metaprune.models import BothWays, PatchDiscriminator, ResidualGenerator, UGenerator
+from metaprune.report.page import render
 from metaprune.train.adversarial import Critic, adversarial_loss
-from metaprune.train.frechet import frechet
+from metaprune.train.frechet import frechet, random_features
 from metaprune.train.stepping import Training
 from metaprune.train.task import TaskError
 
@@ -211,14 +212,18 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("after", [4, pytest.param(9, marks=pytest.mark.slow)])
-def test_killed_it_goes_on_to_the_same_bits(after: int, tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    ("after", "ema"),
+    [pytest.param(4, None, marks=pytest.mark.slow), (5, 0.9), pytest.param(9, 0.9, marks=pytest.mark.slow)],
+    ids=["plain", "averaged", "tuned"],
+)
+def test_killed_it_goes_on_to_the_same_bits(after: int, ema: float | None, tmp_path: Any) -> None:
     """In the search, and in the fine-tuning: generator, discriminator and remembered pictures."""
     recipe = RECIPE if after < 6 else replace(RECIPE, epochs=4)
 
     def run(out: Any, die: int | None = None) -> mp.Result:
         steps = 0
-        task = paired(pool=4)
+        task = paired(pool=4, ema=ema)
         whole = task.step
         assert whole is not None
 
@@ -261,6 +266,14 @@ def test_both_ways_are_pruned_together() -> None:
     result = mp.prune(network, example, method=method, budget=BUDGET, task=task, recipe=RECIPE, progress=False)
     assert result.report.pruned.macs <= 0.5 * result.report.dense.macs
     assert {axis.split(".")[0] for axis in result.plan.kept} == {"forth", "back"}
+    samples = {sample.name: sample for sample in result.report.samples}
+    assert set(samples) == {f"image {number}, {way}" for number in (1, 2) for way in ("A to B", "B to A")}
+    for sample in samples.values():
+        assert [shot.name for shot in sample.shots] == ["the input", "dense", "pruned"]
+        assert all(shot.metric is None for shot in sample.shots)
+    assert len({shot.png for sample in samples.values() for shot in sample.shots}) == 12
+    assert result.report.floor is not None
+    assert "A to B" in render(result.report)
     assert int(result.partners["discriminator"].state_dict()["count"]) > 0
 
 
@@ -280,6 +293,22 @@ def test_one_generator_is_pruned_and_the_one_back_trains_beside_it() -> None:
     trained = result.partners["back"].state_dict()
     assert any(not torch.equal(trained[name], value) for name, value in back.state_dict().items())
     assert result.report.metric_name == "feature distance"
+
+
+def test_random_features_are_always_the_same_and_tell_pictures_apart() -> None:
+    torch.manual_seed(5)
+    one = random_features()
+    torch.manual_seed(6)
+    assert all(map(torch.equal, one.state_dict().values(), random_features().state_dict().values()))
+    task = mp.Adversarial(
+        pairs(colours=1), pairs(colours=1), discriminator=discriminator(1), back="both", features="random"
+    )
+    distances = []
+    for pictures in (torch.rand(8, 1, 16, 16), torch.rand(8, 1, 16, 16) ** 4):
+        distance = copy.deepcopy(task.metric)
+        distance.update(pictures, torch.rand(8, 1, 16, 16))  # type: ignore[union-attr]
+        distances.append(distance.compute())  # type: ignore[union-attr]
+    assert 2 * distances[0] < distances[1]
 
 
 @pytest.mark.parametrize("loss", ["lsgan", "vanilla"])
@@ -303,6 +332,8 @@ def test_the_loss_is_least_where_the_answer_is_right(loss: Any) -> None:
         ({"back": "both"}, "features"),
         ({"identity": -1.0}, "identity"),
         ({"pool": 1.5}, "pool"),
+        ({"ema": 1.0}, "ema"),
+        ({"features": "inception"}, "features"),
         ({"train": DataLoader(torch.zeros(3, 2))}, "two tensors of pictures"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),

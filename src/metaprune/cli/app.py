@@ -37,13 +37,16 @@ from metaprune.cli.options import (
     Precision,
     Pruned,
     Scale,
+    Shots,
     Sigma,
     Size,
     Std,
     Strategy,
     Task,
     Threads,
+    Unpaired,
     ValShare,
+    Ways,
     Weights,
     Workers,
     several,
@@ -52,6 +55,9 @@ from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, Schedule, label
 
 __all__ = ["app", "command_line", "set_threads", "writable"]
 
+
+BUILT = ("classes", "inputs", "outputs")
+"""What a report remembers of how its network is built."""
 
 MISSED = 3
 """Exit status of a run whose result is slower than was asked for."""
@@ -293,6 +299,9 @@ def prune(
     task: Task = None,
     scale: Scale = None,
     sigma: Sigma = None,
+    unpaired: Unpaired = False,
+    ways: Ways = None,
+    shots: Shots = None,
     channels: Channels = None,
     patch: Annotated[int | None, typer.Option(help="To restore: pixels of a true training patch, each way.")] = None,
     patches: Annotated[
@@ -343,7 +352,7 @@ def prune(
     from metaprune.train.task import settings_of
 
     set_threads(threads)
-    purpose = Purpose.of(model, task, scale, sigma, {})
+    purpose = Purpose.of(model, task, scale, sigma, {}, unpaired, ways, shots)
     if sizes is not None and not purpose.restores:
         raise UsageError("--input: the data have the sizes of examples; leave it out")
     chosen = chosen_method(method, settings or [], {"metanetwork": metanetwork})
@@ -381,9 +390,9 @@ def prune(
     console().print(f"data: {ready.said}", soft_wrap=True)
     torch.manual_seed(seed)
     net = network(model, **ready.builds)
-    args = example("x".join(map(str, ready.sizes)) if sizes is None else sizes, ready.timed)
+    args = example("x".join(map(str, ready.sizes)) if sizes is None else sizes, ready.timed, ready.inputs)
     if not budget.is_timed or limits is not None:
-        graph = limited(trace(net, (args[0][:2],), calls=calls_of(net, args, {})), limits)
+        graph = limited(trace(net, tuple(each[:2] for each in args), calls=calls_of(net, args, {})), limits)
         Allocation(graph, Budget(macs=1.0) if budget.is_timed else budget)
     other = teacher_of(teacher, teacher_weights, ready.builds)
     trained = given is not None
@@ -426,7 +435,7 @@ def prune(
         loggers=loggers_of(log, out),
         clock=clock,
     )
-    known = {name: str(value) for name, value in ready.builds.items() if name == "classes"} | purpose.settings
+    known = {name: str(value) for name, value in ready.builds.items() if name in BUILT} | purpose.settings
     report = remembering(result.report, args[0].shape[1:], **known)
     report = report if warning is None else replace(report, notes=(*report.notes, f"warning: {warning}"))
     result = replace(result, report=report)
@@ -454,6 +463,9 @@ def evaluate(
     task: Task = None,
     scale: Scale = None,
     sigma: Sigma = None,
+    unpaired: Unpaired = False,
+    ways: Ways = None,
+    shots: Shots = None,
     channels: Channels = None,
     precision: Annotated[
         str | None, typer.Option(help="auto, 32-true …: by default that of the report of --pruned, else auto.")
@@ -477,7 +489,7 @@ def evaluate(
         raise UsageError("evaluate: expected --weights (dense) or --pruned, got both")
     settings = settings_of(pruned)
     precision = settings.get("recipe.precision", "auto") if precision is None else precision
-    purpose = Purpose.of(model, task, scale, sigma, settings)
+    purpose = Purpose.of(model, task, scale, sigma, settings, unpaired, ways, shots)
     find(model)
     given = Look(size, mean, std, val_share=val_share, workers=workers)
     look = given.filled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from metaprune.cli.errors import UsageError
 
-__all__ = ["Inputs", "inputs_of"]
+__all__ = ["Inputs", "inputs_of", "taken_by"]
 
 KINDS = {
     "float16": torch.float16,
@@ -79,11 +80,12 @@ class Inputs:
         """Of one example, where that is what was given."""
         return self.parts[0].sizes if self.plain else None
 
-    def example(self, batch: int | None = None) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    def example(self, batch: int | None = None, inputs: int = 1) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """Random inputs, the same each time: args and kwargs.
 
         Args:
             batch: So many examples; by default 2 of one example, and as many as were written of whole inputs.
+            inputs: How many inputs of its sizes one example has, where sizes are what was given.
 
         Raises:
             UsageError: No examples, or more than memory holds.
@@ -93,7 +95,7 @@ class Inputs:
         drawn = torch.Generator().manual_seed(0)
         whole = self.parts[0].sizes[:1]
         args, kwargs = [], {}
-        for part in self.parts:
+        for part in self.parts * (inputs if self.plain else 1):
             sizes = (2 if batch is None else batch, *part.sizes) if self.plain else part.sizes
             if not self.plain and batch is not None and sizes[:1] == whole:
                 sizes = (batch, *sizes[1:])
@@ -129,6 +131,16 @@ def inputs_of(net: nn.Module, batch: int | None = None) -> tuple[tuple[Tensor, .
     if main not in own or not all(isinstance(value, Tensor) for value in own.values()):
         raise UsageError(f"--input: the network takes {main!r} and makes no example of it; give one, {main}=float32:…")
     return (), {name: _repeated(value, batch) for name, value in own.items()}
+
+
+def taken_by(net: nn.Module) -> int:
+    """How many inputs the forward of a network must be given, by place; 1 where it does not say."""
+    try:
+        parameters = inspect.signature(net.forward).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    needed = [each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
+    return max(1, len(needed))
 
 
 def _repeated(value: Tensor, batch: int | None) -> Tensor:

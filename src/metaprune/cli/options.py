@@ -30,13 +30,16 @@ __all__ = [
     "Precision",
     "Pruned",
     "Scale",
+    "Shots",
     "Sigma",
     "Size",
     "Std",
     "Strategy",
     "Task",
     "Threads",
+    "Unpaired",
     "ValShare",
+    "Ways",
     "Weights",
     "Workers",
     "several",
@@ -80,6 +83,11 @@ BatchSize = Annotated[
 Task = Annotated[TaskName | None, typer.Option(help="What the network is for; classification by default.")]
 Scale = Annotated[int | None, typer.Option(help="For super-resolution: how many times larger images become.")]
 Sigma = Annotated[float | None, typer.Option(help="For denoising: standard deviation of the noise, of 255 levels.")]
+Ways = Annotated[int | None, typer.Option(help="For few-shot: classes of a task, 5.")]
+Shots = Annotated[int | None, typer.Option(help="For few-shot: examples of each that are shown, 1.")]
+Unpaired = Annotated[
+    bool, typer.Option("--unpaired", help="For translation: pictures of A and B do not belong together.")
+]
 Channels = Annotated[
     int | None, typer.Option(help="To restore: 1 (grey, usual for noise) or 3 (RGB, usual to enlarge).")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +25,7 @@ class TaskName(StrEnum):
     super_resolution = "super-resolution"
     denoising = "denoising"
     translation = "translation"
+    few_shot = "few-shot"
 
 
 class Optimizer(StrEnum):
@@ -72,6 +74,10 @@ RATES = {
 
 TRANSLATING = 2e-4
 """The learning rate of generators and discriminators, as their papers have it; Adam's first beta is 0.5 then."""
+
+
+REPTILE = {"lr": 1.0, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "schedule": "linear"}
+"""How networks learn to learn: the rate is how far weights move to the mean of those that have adapted."""
 
 
 @dataclass(frozen=True)
@@ -171,17 +177,22 @@ class Ready:
     sizes: tuple[int, ...]  # of one example
     timed: int  # examples in the batch that time is measured at
     builds: dict[str, Any] = field(default_factory=dict)  # for functions that build networks
+    inputs: int = 1  # of these sizes, that the network takes
     preprocessing: Preprocessing | None = None  # of images with labels
     said: str = ""  # what was found, and what is done to it
 
 
 @dataclass(frozen=True)
 class Purpose:
-    """A task, and how strongly its images are degraded."""
+    """A task, how strongly its images are degraded, whether they come in pairs, and how few examples there are."""
 
     task: TaskName
     scale: int | None = None
     sigma: float | None = None
+    unpaired: bool = False
+    ways: int | None = None
+    shots: int | None = None
+    model: str = field(default="", compare=False)  # as named; without pairs, another one leads back
 
     def __post_init__(self) -> None:
         """Refuse what does not belong together.
@@ -201,10 +212,23 @@ class Purpose:
                     if value is None
                     else f"{option}: --task {self.task} has none; it belongs to --task {owner}"
                 )
+        if self.unpaired and not self.translates:
+            raise UsageError(f"--unpaired: belongs to --task {TaskName.translation}, got --task {self.task}")
+        for option, value in (("--ways", self.ways), ("--shots", self.shots)):
+            if value is not None and self.task != TaskName.few_shot:
+                raise UsageError(f"{option}: belongs to --task {TaskName.few_shot}, got --task {self.task}")
 
     @classmethod
     def of(
-        cls, model: str, task: TaskName | None, scale: int | None, sigma: float | None, settings: dict[str, str]
+        cls,
+        model: str,
+        task: TaskName | None,
+        scale: int | None,
+        sigma: float | None,
+        settings: dict[str, str],
+        unpaired: bool = False,
+        ways: int | None = None,
+        shots: int | None = None,
     ) -> Purpose:
         """As given; else as it was pruned for (`settings` of its report); else what the built-in network is for.
 
@@ -214,6 +238,8 @@ class Purpose:
         from metaprune.cli.resolve import UsageError, task_of
 
         own = task_of(model)
+        if task == TaskName.few_shot and own == TaskName.classification:
+            own = None  # they tell classes apart all the same
         if task is not None and own not in (None, task):
             raise UsageError(
                 f"--task: network {model!r} is for {own}, not for {task}; leave it out, or name another network"
@@ -223,12 +249,16 @@ class Purpose:
             scale = int(settings["scale"])
         if sigma is None and task == TaskName.denoising and "sigma" in settings:
             sigma = float(settings["sigma"])
-        return cls(task, scale, sigma)
+        unpaired = unpaired or (task == TaskName.translation and settings.get("unpaired") == "true")
+        if task == TaskName.few_shot:
+            ways = int(settings.get("ways", 5)) if ways is None else ways
+            shots = int(settings.get("shots", 1)) if shots is None else shots
+        return cls(task, scale, sigma, unpaired, ways, shots, model)
 
     @property
     def restores(self) -> bool:
         """Whether the outputs are images."""
-        return self.task != TaskName.classification
+        return self.task not in (TaskName.classification, TaskName.few_shot)
 
     @property
     def translates(self) -> bool:
@@ -238,7 +268,9 @@ class Purpose:
     @property
     def settings(self) -> dict[str, str]:
         """What a report must remember."""
-        known = {"task": self.task.value, "scale": self.scale, "sigma": self.sigma}
+        unpaired = "true" if self.unpaired else None
+        known = {"task": self.task.value, "scale": self.scale, "sigma": self.sigma, "unpaired": unpaired}
+        known |= {"ways": self.ways, "shots": self.shots}
         return {name: str(value) for name, value in known.items() if value is not None}
 
     def load(self, data: str, batch_size: int | None, channels: int | None, cut: Cut, look: Look) -> Ready:
@@ -248,10 +280,8 @@ class Purpose:
             UsageError: options of restoration are given for classification.
             DataError: there are no such data.
         """
-        if not self.restores:
-            return _classified(data, batch_size, channels, cut, look)
-        if self.translates:
-            return _translated(data, batch_size, channels, cut, look)
+        if (read := self._reader) is not None:
+            return read(data, batch_size, channels, cut, look)
         from metaprune.data import load_images
 
         _refuse_labelled(look)
@@ -270,10 +300,19 @@ class Purpose:
             + ", ".join(f"{name.removeprefix('data.')}: {value}" for name, value in images.train.settings.items()),
         )
 
+    @property
+    def _reader(self) -> Callable[[str, int | None, int | None, Cut, Look], Ready] | None:
+        """Who reads the data; None for restoration."""
+        readers = {
+            TaskName.classification: _classified,
+            TaskName.translation: self._translated,
+            TaskName.few_shot: self._few_shot,
+        }
+        return readers.get(self.task)
+
     def load_test(self, data: str, batch_size: int | None, channels: int | None, look: Look) -> tuple[Ready, str]:
         """The data to measure on, and the name of their split."""
-        if not self.restores or self.translates:
-            read = _translated if self.translates else _classified
+        if (read := self._reader) is not None:
             ready = read(data, batch_size, channels, Cut(), look)
             return ready, "val" if ready.task.test is None else "test"
         from metaprune.data import load_test_images
@@ -307,8 +346,87 @@ class Purpose:
         } | fields
         if self.translates and optimizer == Optimizer.adamw:
             usual, common = TRANSLATING, {"momentum": 0.5, "schedule": "linear"} | common
+        if self.task == TaskName.few_shot and common.get("precision") == "auto":
+            common["precision"] = "32-true"  # a step of Reptile is a difference of weights
+        if self.task == TaskName.few_shot and optimizer == Optimizer.sgd:
+            given = {} if weight_decay is None else {"weight_decay": weight_decay}
+            common = common | REPTILE | given
+            tuned = Recipe(epochs, **common | ({} if lr is None else {"lr": lr}) | (after or {}))
+            return Recipe(dense_epochs, **common), tuned
         tuned = Recipe(epochs, lr=usual if lr is None else lr, **common, **(after or {}))
         return Recipe(dense_epochs, lr=2 * usual, warmup=min(1.0, dense_epochs / 2), **common), tuned
+
+    def _translated(self, data: str, batch_size: int | None, channels: int | None, cut: Cut, look: Look) -> Ready:
+        """Pictures of two kinds, in pairs or not, and a discriminator."""
+        import torch
+
+        from metaprune.cli.errors import UsageError
+        from metaprune.data import load_pairs
+        from metaprune.models import PatchDiscriminator
+        from metaprune.train.adversarial import Adversarial
+        from metaprune.train.randomness import isolated
+
+        _refuse_labelled(look)
+        for option, value in (("--val-images", cut.val_images), ("--test", cut.test), ("--workers", look.workers)):
+            if value is not None:
+                raise UsageError(f"{option}: pairs of pictures have none; leave it out")
+        if self.unpaired and channels not in (None, 3):
+            raise UsageError(f"--channels: without pairs, pictures of both kinds are RGB; leave it out, got {channels}")
+        given = {"patch": cut.patch, "patches": cut.patches, "batch_size": batch_size, "val_share": look.val_share}
+        named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        enters = 3 if channels is None else channels
+        pairs = load_pairs(data, paired=not self.unpaired, channels=(enters, 3), augment=look.augment, **named)
+        for part, there in (("val", pairs.val), ("test", pairs.test)):
+            if self.unpaired and there is not None and (few := min(len(there.first), len(there.second))) < 2:
+                raise UsageError(
+                    f"--unpaired: sets of pictures are compared, which takes two or more of each kind to {part}, got "
+                    f"{few}; give more{', or a larger --val-share' if part == 'val' else ''}"
+                )
+        side = pairs.val.size
+        builds = {"inputs": enters, "outputs": 3}
+        without: dict[str, Any] = {}
+        inputs = 1
+        if self.unpaired:
+            back, inputs = _way_back(self.model, builds)
+            without = {"back": back, "features": "random"}
+        with isolated():
+            torch.manual_seed(0)  # the same when a run that was killed is started again
+            judge = PatchDiscriminator(3 if self.unpaired else enters + 3, layers=3 if side >= 64 else 1)
+        what = "pictures of the first kind" if self.unpaired else "pairs"
+        return Ready(
+            Adversarial(pairs.train, pairs.val, pairs.test, discriminator=judge, **without),
+            f"{pairs.name} ({'unpaired' if self.unpaired else 'pairs'}, patches of {side})",
+            (enters, side, side),
+            timed=1,
+            builds=builds,
+            inputs=inputs,
+            said=f"{pairs.pictures} {what} to train on; "
+            + ", ".join(f"{name.removeprefix('data.')}: {value}" for name, value in pairs.train.settings.items()),
+        )
+
+    def _few_shot(self, data: str, batch_size: int | None, channels: int | None, cut: Cut, look: Look) -> Ready:
+        """Classes of which few examples are shown; a batch is of tasks."""
+        from metaprune.cli.errors import UsageError
+        from metaprune.data import load_characters
+        from metaprune.train.few_shot import FewShot
+
+        odd = {"mean": look.mean, "std": look.std, "workers": look.workers, **cut.given}
+        if refused := [name for name, value in odd.items() if value is not None]:
+            raise UsageError(f"--{refused[0].replace('_', '-')}: --task {self.task} has none; leave it out")
+        given = {"size": look.size, "channels": channels, "val_share": look.val_share}
+        named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        characters = load_characters(data, **named)
+        assert self.ways is not None
+        assert self.shots is not None
+        tasks: dict[str, Any] = {} if batch_size is None else {"tasks": batch_size}
+        return Ready(
+            FewShot(characters, self.ways, self.shots, train_shots=max(10, self.shots), **tasks),
+            f"{Path(data).name} ({self.ways}-way {self.shots}-shot)",
+            tuple(characters.train[0].shape[1:]),
+            timed=self.ways * self.shots,
+            builds={"classes": self.ways, "channels": characters.train[0].shape[1]},
+            said=repr(characters).removeprefix("Characters(").removesuffix(")"),
+        )
 
     def _task(self, train: Any, val: Any, test: Any) -> Task:
         from metaprune.train.restoration import Denoising, SuperResolution
@@ -319,37 +437,18 @@ class Purpose:
         return Denoising(train, val, test, sigma=self.sigma)
 
 
-def _translated(data: str, batch_size: int | None, channels: int | None, cut: Cut, look: Look) -> Ready:
-    """Pairs of pictures, and a discriminator of pairs."""
+def _way_back(model: str, builds: dict[str, Any]) -> tuple[Any, int]:
+    """Without pairs: "both" where the network itself leads both ways, and takes two pictures; else a second one."""
     import torch
 
-    from metaprune.cli.errors import UsageError
-    from metaprune.data import load_pairs
-    from metaprune.models import PatchDiscriminator
-    from metaprune.train.adversarial import Adversarial
+    from metaprune.cli.inputs import taken_by
+    from metaprune.cli.resolve import build
     from metaprune.train.randomness import isolated
 
-    _refuse_labelled(look)
-    for option, value in (("--val-images", cut.val_images), ("--test", cut.test), ("--workers", look.workers)):
-        if value is not None:
-            raise UsageError(f"{option}: pairs of pictures have none; leave it out")
-    given = {"patch": cut.patch, "patches": cut.patches, "batch_size": batch_size, "val_share": look.val_share}
-    named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    enters = 3 if channels is None else channels
-    pairs = load_pairs(data, channels=(enters, 3), augment=look.augment, **named)
-    side = pairs.val.size
     with isolated():
-        torch.manual_seed(0)  # the same when a run that was killed is started again
-        judge = PatchDiscriminator(enters + 3, layers=3 if side >= 64 else 1)
-    return Ready(
-        Adversarial(pairs.train, pairs.val, pairs.test, discriminator=judge),
-        f"{pairs.name} (pairs, patches of {side})",
-        (enters, side, side),
-        timed=1,
-        builds={"inputs": enters, "outputs": 3},
-        said=f"{pairs.pictures} pairs to train on; "
-        + ", ".join(f"{name.removeprefix('data.')}: {value}" for name, value in pairs.train.settings.items()),
-    )
+        torch.manual_seed(1)  # the same when a run that was killed is started again
+        back = build(model, {"inputs": builds["outputs"], "outputs": builds["inputs"]})
+    return ("both", 2) if taken_by(back) == 2 else (back, 1)
 
 
 def _refuse_labelled(look: Look) -> None:

@@ -19,7 +19,7 @@ import typer
 from torch import nn
 
 from metaprune.cli.errors import UsageError
-from metaprune.cli.inputs import Inputs, inputs_of
+from metaprune.cli.inputs import Inputs, inputs_of, taken_by
 from metaprune.cost.latency import Latency
 from metaprune.graph.calling import Call
 from metaprune.graph.errors import MetapruneError
@@ -206,17 +206,17 @@ def calls_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         return ()
 
 
-def example(shape: str, batch: int) -> tuple[torch.Tensor]:
-    """Example inputs from words like `3x32x32`: random pictures.
+def example(shape: str, batch: int, inputs: int = 1) -> tuple[torch.Tensor, ...]:
+    """Example inputs from words like `3x32x32`: random pictures, so many to an example.
 
     Raises:
         UsageError: The words are no sizes.
     """
-    inputs = Inputs.of(shape)
-    if not inputs.plain:
+    given = Inputs.of(shape)
+    if not given.plain:
         raise UsageError(f"--input: expected sizes of one example, like 3x32x32, got {shape!r}")
-    args, _ = inputs.example(batch)
-    return (args[0],)
+    args, _ = given.example(batch, inputs)
+    return args
 
 
 def report_in(folder: Path) -> Report:
@@ -252,7 +252,7 @@ class Known:
     def example(self, net: nn.Module, batch: int | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Example inputs of a network, args and kwargs: as known, else those it has of its own."""
         own = None if self.given else inputs_of(net, batch)
-        return Inputs.of(self.sizes).example(batch) if own is None else own
+        return Inputs.of(self.sizes).example(batch, taken_by(net)) if own is None else own
 
 
 def known_of(model: str, pruned: Path | None, sizes: str | None, classes: int | None, scale: int | None) -> Known:
@@ -268,7 +268,7 @@ def known_of(model: str, pruned: Path | None, sizes: str | None, classes: int | 
     given = sizes is not None or "input" in settings
     sizes = settings.get("input", usual) if sizes is None else sizes
     one = Inputs.of(sizes).sizes
-    known = {"classes": classes, "scale": scale}
+    known = {"classes": classes, "scale": scale, "inputs": None, "outputs": None}
     builds = {key: int(settings[key]) if value is None and key in settings else value for key, value in known.items()}
     return Known(sizes, given, {"channels": None if one is None else one[0], **builds})
 
@@ -278,7 +278,15 @@ def settings_of(pruned: Path | None) -> dict[str, str]:
     if pruned is None or not (pruned / "report.json").is_file():
         return {}
     settings = report_in(pruned).settings
-    for key, kind in (("classes", int), ("scale", int), ("sigma", float)):
+    for key, kind in (
+        ("classes", int),
+        ("scale", int),
+        ("sigma", float),
+        ("inputs", int),
+        ("outputs", int),
+        ("ways", int),
+        ("shots", int),
+    ):
         try:
             kind(settings.get(key, "1"))
         except ValueError as error:

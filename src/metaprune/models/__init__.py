@@ -21,7 +21,7 @@ from metaprune.models.resnet import (
     resnet164,
 )
 from metaprune.models.srresnet import SRResNet
-from metaprune.models.translation import BothWays, PatchDiscriminator, ResidualGenerator, UGenerator
+from metaprune.models.translation import BothWays, PatchDiscriminator, ResidualGenerator, UGenerator, cyclegan
 from metaprune.models.unet import UNet
 from metaprune.models.vit import VisionTransformer
 
@@ -45,6 +45,7 @@ __all__ = [
     "UGenerator",
     "UNet",
     "VisionTransformer",
+    "cyclegan",
     "densenet40",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
@@ -83,5 +84,9 @@ SUPER_RESOLUTION: dict[str, Callable[..., nn.Module]] = {"srresnet": SRResNet, "
 DENOISING: dict[str, Callable[..., nn.Module]] = {"dncnn": DnCNN, "unet": UNet}
 """Name -> function of `(channels=1, width)`, and `blocks` or `depth`, that returns it with fresh weights."""
 
-TRANSLATION: dict[str, Callable[..., nn.Module]] = {"unet256": UGenerator, "residual_generator": ResidualGenerator}
+TRANSLATION: dict[str, Callable[..., nn.Module]] = {
+    "unet256": UGenerator,
+    "residual_generator": ResidualGenerator,
+    "cyclegan": cyclegan,
+}
 """Name -> function of `(inputs=3, outputs=3, width=64)`, and `depth` or `blocks`; it returns fresh weights."""

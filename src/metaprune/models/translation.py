@@ -5,21 +5,26 @@ discriminator that judges patches of 70 pixels (C64-C128-C256-C512). Zhu et al. 
 a residual generator (c7s1-64, d128, d256, R256 times 9 or 6, u128, u64, c7s1-3). Weights are drawn from N(0, 0.02).
 
 Departures: pictures are in [0, 1] outside and in [-1, 1] inside; norms are instance norms without affine parameters in
-all three, which batches of one need; the U-Net's dropout, the noise of pix2pix, is an argument, and is off by default.
-Where a norm follows, convolutions have no bias.
+all three by default, which batches of one need, and batch norms where generators are asked for them; the U-Net's
+dropout, the noise of pix2pix, is an argument, and is off by default. Where a norm follows, convolutions have no bias.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["BothWays", "PatchDiscriminator", "ResidualGenerator", "UGenerator"]
+__all__ = ["BothWays", "PatchDiscriminator", "ResidualGenerator", "UGenerator", "cyclegan"]
 
 Picture = Float[Tensor, " n c h w"]
 Made = Float[Tensor, " n c2 h w"]
+Norm = Literal["instance", "batch"]
+NORMS: dict[Norm, Callable[[int], nn.Module]] = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}
 
 
 def drawn(module: nn.Module) -> None:
@@ -35,7 +40,14 @@ class UGenerator(nn.Module):
     """Translates pictures whose sides are multiples of 2^depth: `depth` halvings, and as many doublings across them."""
 
     def __init__(
-        self, inputs: int = 3, outputs: int = 3, *, width: int = 64, depth: int = 8, dropout: float = 0.0
+        self,
+        inputs: int = 3,
+        outputs: int = 3,
+        *,
+        width: int = 64,
+        depth: int = 8,
+        dropout: float = 0.0,
+        norm: Norm = "instance",
     ) -> None:
         """Build it with fresh weights from torch's global random numbers.
 
@@ -45,6 +57,7 @@ class UGenerator(nn.Module):
             width: channels of the first level; they double three times.
             depth: levels: 8 for 256x256.
             dropout: probability, in up to three levels from the second deepest up.
+            norm: "instance", or "batch", which keeps how bright and how rich in contrast a picture is.
 
         Raises:
             ValueError: a number is below 1, or fewer than two levels.
@@ -58,12 +71,12 @@ class UGenerator(nn.Module):
             nn.Conv2d(before, after, 4, 2, 1, bias=level in (0, last))
             for level, (before, after) in enumerate(zip([inputs, *widths], widths, strict=False))
         )
-        self.down_norms = nn.ModuleList(nn.InstanceNorm2d(after) for after in widths[1:-1])
+        self.down_norms = nn.ModuleList(NORMS[norm](after) for after in widths[1:-1])
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(widths[level] * (1 if level == last else 2), widths[level - 1], 4, 2, 1, bias=False)
             for level in range(last, 0, -1)
         )
-        self.up_norms = nn.ModuleList(nn.InstanceNorm2d(widths[level - 1]) for level in range(last, 0, -1))
+        self.up_norms = nn.ModuleList(NORMS[norm](widths[level - 1]) for level in range(last, 0, -1))
         self.dropout = nn.Dropout(dropout)
         self.noisy = range(1, min(4, last))
         self.tail = nn.ConvTranspose2d(2 * width, outputs, 4, 2, 1)
@@ -90,13 +103,13 @@ class UGenerator(nn.Module):
 class Residual(nn.Module):
     """Two mirrored 3x3 convolutions with norms, and the input."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, norm: Norm = "instance") -> None:
         """Keep `width` channels."""
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=False)
-        self.norm1 = nn.InstanceNorm2d(width)
+        self.norm1 = NORMS[norm](width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=False)
-        self.norm2 = nn.InstanceNorm2d(width)
+        self.norm2 = NORMS[norm](width)
 
     def forward(self, x: Picture) -> Picture:
         """x + F(x)."""
@@ -107,7 +120,9 @@ class Residual(nn.Module):
 class ResidualGenerator(nn.Module):
     """Translates pictures whose sides are multiples of 4."""
 
-    def __init__(self, inputs: int = 3, outputs: int = 3, *, width: int = 64, blocks: int = 9) -> None:
+    def __init__(
+        self, inputs: int = 3, outputs: int = 3, *, width: int = 64, blocks: int = 9, norm: Norm = "instance"
+    ) -> None:
         """Build it with fresh weights from torch's global random numbers.
 
         Args:
@@ -115,6 +130,7 @@ class ResidualGenerator(nn.Module):
             outputs: channels of those that are made.
             width: channels of the first convolution; they double twice.
             blocks: residual blocks.
+            norm: "instance", or "batch", which keeps how bright and how rich in contrast a picture is.
 
         Raises:
             ValueError: a number is below 1.
@@ -123,16 +139,16 @@ class ResidualGenerator(nn.Module):
         if min(inputs, outputs, width, blocks) < 1:
             raise ValueError(f"ResidualGenerator: expected 1 or more of each, got {(inputs, outputs, width, blocks)}")
         self.head = nn.Conv2d(inputs, width, 7, padding=3, padding_mode="reflect", bias=False)
-        self.head_norm = nn.InstanceNorm2d(width)
+        self.head_norm = NORMS[norm](width)
         self.down1 = nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False)
-        self.down1_norm = nn.InstanceNorm2d(2 * width)
+        self.down1_norm = NORMS[norm](2 * width)
         self.down2 = nn.Conv2d(2 * width, 4 * width, 3, 2, 1, bias=False)
-        self.down2_norm = nn.InstanceNorm2d(4 * width)
-        self.body = nn.Sequential(*(Residual(4 * width) for _ in range(blocks)))
+        self.down2_norm = NORMS[norm](4 * width)
+        self.body = nn.Sequential(*(Residual(4 * width, norm) for _ in range(blocks)))
         self.up1 = nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, output_padding=1, bias=False)
-        self.up1_norm = nn.InstanceNorm2d(2 * width)
+        self.up1_norm = NORMS[norm](2 * width)
         self.up2 = nn.ConvTranspose2d(2 * width, width, 3, 2, 1, output_padding=1, bias=False)
-        self.up2_norm = nn.InstanceNorm2d(width)
+        self.up2_norm = NORMS[norm](width)
         self.tail = nn.Conv2d(width, outputs, 7, padding=3, padding_mode="reflect")
         drawn(self)
 
@@ -194,3 +210,9 @@ class BothWays(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """(a of the second kind, b of the first)."""
         return self.forth(a), self.back(b)
+
+
+def cyclegan(inputs: int = 3, outputs: int = 3, *, width: int = 64, blocks: int = 9) -> BothWays:
+    """Two residual generators, one for each way, with fresh weights."""
+    ends = ((inputs, outputs), (outputs, inputs))
+    return BothWays(*(ResidualGenerator(*end, width=width, blocks=blocks) for end in ends))

@@ -1,10 +1,10 @@
-"""Windows of restored pictures, side by side, small enough to travel inside a report."""
+"""Windows of pictures that networks made, side by side, small enough to travel inside a report."""
 
 import base64
 import io
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from metaprune.report.report import Sample, Shot
+from metaprune.train.engine import measured
 from metaprune.train.recipe import Recipe
 from metaprune.train.scores import scores, scores_of_outputs
-from metaprune.train.task import Batch, Task
+from metaprune.train.task import Batch, Pictures, Task
 
 __all__ = ["samples"]
 
@@ -27,9 +28,10 @@ STRIDE = 12  # pixels between the windows to choose from
 def samples(
     networks: Mapping[str, nn.Module], batches: Iterable[Batch], task: Task, recipe: Recipe
 ) -> tuple[Sample, ...]:
-    """The first picture of each of the first batches: as it came, as each network restored it, as it should be.
+    """The first picture of each of the first batches: as it came, as each network made it, as it should be.
 
-    All versions are cut to the window where the picture as it came is farthest from the truth.
+    All versions are cut to the window where the picture as it came is farthest from the truth; where nobody knows that,
+    from what the first network made of it.
 
     Args:
         networks: By the names that the report calls them; given back as they were.
@@ -39,19 +41,40 @@ def samples(
     """
     if task.pictures is None:
         return ()
+    ways = [task.pictures] if task.pictures.other is None else [task.pictures, task.pictures.other]
     shown = []
-    for number, batch in enumerate(islice(batches, SHOWN), start=1):
-        came, true = task.pictures.floor(batch), task.pictures.truth(batch)
-        versions = {task.pictures.floor_name: (came, scores_of_outputs(task.pictures.floor, [batch], task))}
-        for name, network in networks.items():
-            outputs: list[Tensor] = []
-            found = scores(network, [batch], task, recipe, look=outputs.append)
-            versions[name] = (outputs[0].float().cpu(), found)
-        window = _farthest(came[0], true[0])
-        shots = [Shot(name, _png(x[0], window), s.metric, s.further) for name, (x, s) in versions.items()]
-        truth = Shot("true", _png(true[0], window), None)
-        shown.append(Sample(f"image {number}", window.width, window.height, (*shots, truth)))
+    for number, batch in enumerate(islice(batches, SHOWN // len(ways)), start=1):
+        for way in ways:
+            name = f"image {number}, {way.way}" if way.way else f"image {number}"
+            shown.append(_sample(name, networks, batch, way, task, recipe))
     return tuple(shown)
+
+
+def _sample(
+    name: str, networks: Mapping[str, nn.Module], batch: Batch, way: Pictures, task: Task, recipe: Recipe
+) -> Sample:
+    """One picture; each version is measured where the truth is known."""
+    came = way.floor(batch)
+    shots = [(way.floor_name, came, None if way.truth is None else scores_of_outputs(way.floor, [batch], task))]
+    for known, network in networks.items():
+        outputs: list[Any] = []
+        found = None
+        if way.truth is None:
+            measured(network, [batch], task, recipe, [], outputs.append)
+        else:
+            found = scores(network, [batch], task, recipe, look=outputs.append)
+        shots.append((known, way.made(outputs[0]).float().cpu(), found))
+    if way.truth is not None:
+        shots.append(("true", way.truth(batch), None))
+    far = shots[-1] if way.truth is not None else shots[min(1, len(shots) - 1)]
+    window = _farthest(came[0], far[1][0])
+    cut = (
+        Shot(known, _png(pictures[0], window), s.metric, s.further)
+        if s
+        else Shot(known, _png(pictures[0], window), None)
+        for known, pictures, s in shots
+    )
+    return Sample(name, window.width, window.height, tuple(cut))
 
 
 class _Window(NamedTuple):
@@ -63,7 +86,7 @@ class _Window(NamedTuple):
 
 def _farthest(picture: Float[Tensor, " c h w"], truth: Float[Tensor, " c h w"]) -> _Window:
     """The window with the largest error."""
-    error = (picture.clamp(0, 1) - truth).square().mean(0, keepdim=True)
+    error = (picture.clamp(0, 1) - truth.clamp(0, 1)).square().mean(0, keepdim=True)
     height, width = (min(SIDE, side) for side in error.shape[1:])
     means = F.avg_pool2d(error[None], (height, width), STRIDE)[0, 0]
     row, column = divmod(int(means.argmax()), means.shape[1])

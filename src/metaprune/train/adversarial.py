@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from metaprune.graph.arguments import brief, is_number, is_whole
 from metaprune.graph.tensors import clone
 from metaprune.train import fidelity, randomness
-from metaprune.train.frechet import FeatureDistance
+from metaprune.train.frechet import FeatureDistance, random_features
 from metaprune.train.partners import Partner
 from metaprune.train.task import Batch, Loader, Metric, Pictures, Task, TaskError
 
@@ -96,8 +97,9 @@ def Adversarial(
     identity: float = 0.5,
     rate: float = 2e-4,
     pool: int | None = None,
-    features: nn.Module | None = None,
+    features: nn.Module | Literal["random"] | None = None,
     further: Mapping[str, Metric] | None = None,
+    ema: float | None = None,
 ) -> Task:
     """The task of translating pictures, against a discriminator that trains beside the generator.
 
@@ -125,7 +127,10 @@ def Adversarial(
         rate: the discriminators' learning rate, on the same schedule; Adam's, where the recipe has it.
         pool: how many earlier pictures a discriminator remembers; by default 50 unpaired, none paired.
         features: a network from pictures in [0, 1] to features, for `FeatureDistance`; needed for unpaired ones.
+            "random" for three convolutions with fixed random weights, where no classifier of such pictures is at hand.
         further: more metrics to report, by name, such as {"FID": mp.FID()}.
+        ema: the decay of a moving average of the generator, such as 0.999, which is what is measured and kept; see
+            `Task.average`. None for the generator itself.
 
     Raises:
         TaskError: an argument of another kind, batches that are no pairs of pictures, or no features where needed.
@@ -139,20 +144,24 @@ def Adversarial(
         ("back", back is None or back == "both" or isinstance(back, nn.Module), "None, 'both' or a generator", back),
         ("identity", is_number(identity) and 0 <= identity < float("inf"), "a share from 0", identity),
         ("pool", is_whole(remembers) and remembers >= 0, "a whole number from 0", remembers),
-        ("features", features is None or isinstance(features, nn.Module), "an nn.Module", features),
+        ("features", _are_features(features), "an nn.Module, or 'random'", features),
+        ("ema", ema is None or (is_number(ema) and 0 < ema < 1), "a decay inside (0, 1)", ema),
     ):
         if not fits:
             raise TaskError(f"adversarial: expected {name} as {expected}, got {brief(given)}")
     if back is not None and features is None:
         raise TaskError(
             "adversarial: pictures without pairs are measured by the distance of features; give features=, such as a "
-            "classifier of these pictures without its last layer"
+            "classifier of these pictures without its last layer, or features='random'"
         )
     one, other = _first_pair(train)
+    if isinstance(features, str):
+        features = random_features(other.shape[1])
     measures: dict[str, Metric] = dict(further or {})
     if features is not None and back is None:
         measures = {"feature distance": FeatureDistance(clone(features)), **measures}
     said = {"loss": loss, "reconstruction": f"{weight:g}", "pool": str(remembers), "discriminator_rate": f"{rate:g}"}
+    said |= {} if ema is None else {"ema": f"{ema:g}"}
     settings = {f"adversarial.{name}": value for name, value in said.items()}
     if back is None:
         joined = (one.shape[1] + other.shape[1], *other.shape[2:])
@@ -170,6 +179,7 @@ def Adversarial(
             step=partial(_paired, loss=loss, weight=weight),
             partners={"discriminator": Partner(Critic(clone(discriminator), joined, remembers), rate)},
             alone=ALONE,
+            average=ema,
         )
     assert features is not None
     critics = {
@@ -189,10 +199,12 @@ def Adversarial(
         judged=_made_and_true,
         inputs=_both if together else _one,
         further=measures,
+        pictures=_both_kinds() if together else _first_kind(),
         settings=settings | {"adversarial.identity": f"{identity:g}"},
         step=partial(_unpaired, loss=loss, weight=weight, keeps=keeps),
         partners=critics if isinstance(back, str) else {"back": Partner(clone(back)), **critics},
         alone=ALONE,
+        average=ema,
     )
 
 
@@ -292,6 +304,31 @@ def _shown(batch: Batch) -> Tensor:
     return given if given.shape[1] == channels else given.mean(1, keepdim=True).expand(-1, channels, -1, -1)
 
 
+def _first_kind() -> Pictures:
+    """Of one generator: what it makes of the first kind; what that should be, nobody knows."""
+    return Pictures("the input", _shown, None, _of_second_kind, "A to B")
+
+
+def _both_kinds() -> Pictures:
+    """Of two generators: also what the other makes of the second kind."""
+    back = Pictures("the input", _true, None, _of_first_kind, "B to A")
+    return replace(_first_kind(), other=back)
+
+
+def _of_second_kind(output: Any) -> Tensor:
+    made: Tensor = output[0] if isinstance(output, tuple | list) else output
+    return made
+
+
+def _of_first_kind(output: Any) -> Tensor:
+    made: Tensor = output[1]
+    return made
+
+
+def _are_features(given: object) -> bool:
+    return given is None or given == "random" or isinstance(given, nn.Module)
+
+
 def _one(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (batch[0],), {}
 
@@ -302,4 +339,4 @@ def _both(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def _made_and_true(output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """What was made of the second kind, and what is of it."""
-    return (output[0] if isinstance(output, tuple | list) else output), batch[1]
+    return _of_second_kind(output), batch[1]

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from metaprune.graph.arguments import is_whole, wanted
 from metaprune.graph.tensors import channels_last, clone
 from metaprune.train import randomness
+from metaprune.train.average import Average
 from metaprune.train.borrowing import Compiled, borrowed, statistics_kept
 from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.checkpoint import Checkpoint
@@ -145,6 +146,11 @@ def fit(
                 f"{name}: {type(projector).__name__} changes weights, of which each process has a piece with "
                 "strategy='fsdp'; train with strategy='ddp'"
             )
+    if task.average is not None and _splits(recipe, group):
+        raise TrainError(
+            f"{name}: the task keeps an average of the weights, of which each process has a piece with "
+            "strategy='fsdp'; train with strategy='ddp'"
+        )
     if checkpoint:
         group.told(checkpoint.prepare)
     total, steps = (stop - start) * batches, recipe.steps(batches, stop - start)
@@ -165,7 +171,9 @@ def fit(
             "groups": loop.sizes,
             "optimizer": [type(each).__name__ for each in loop.optimizers.values()],
         }
-        run = Run(loop.modules, loop.optimizers, during, identity, group)
+        average = None if task.average is None or during else Average(module, task.average)
+        acting = [*during] if average is None else [average]
+        run = Run(loop.modules, loop.optimizers, acting, identity | {"average": task.average}, group)
         place = partial(_placed, fabric, recipe=recipe)
         data = divided(near(train, fabric.device), task, group, f"{name}: the training data")
         val = near(task.val, fabric.device)
@@ -187,7 +195,7 @@ def fit(
                 with _across(across, weight):  # backward may run parts of the network again
                     loop.learn(loss)
                 if window.closes:
-                    for projector in during:
+                    for projector in acting:
                         projector.after_step(window.place, steps)
                 run.count(loss, lr, weight=weight, half=not window.closes)
                 if told_of_steps and window.closes:
@@ -203,20 +211,26 @@ def fit(
                     bar.at(done + 1, f"loss {run.look():.3f}")
                 if checkpoint and run.batch < batches:
                     run.save_every(checkpoint)
-            row = run.end_epoch(_score(fabric, loop.training.network, val, task, recipe, group))
-            if best:
-                best.look(row)
-            bar.line(
-                f"{name}: epoch {row.epoch} of {recipe.epochs}, loss {row.loss:.3f}, "
-                f"{task.metric_name} {row.metric:.4g}, {row.seconds:.1f} s"
-            )
-            for callback in callbacks:
-                done = recipe.steps(batches, run.epoch - start)
-                callback.on_epoch(Moment(name, row.epoch, done, steps, before + done, lr, loss.detach(), module, row))
+            with average.shown() if average else nullcontext():
+                row = run.end_epoch(_score(fabric, loop.training.network, val, task, recipe, group))
+                if best:
+                    best.look(row)
+                bar.line(
+                    f"{name}: epoch {row.epoch} of {recipe.epochs}, loss {row.loss:.3f}, "
+                    f"{task.metric_name} {row.metric:.4g}, {row.seconds:.1f} s"
+                )
+                for callback in callbacks:
+                    done = recipe.steps(batches, run.epoch - start)
+                    callback.on_epoch(
+                        Moment(name, row.epoch, done, steps, before + done, lr, loss.detach(), module, row)
+                    )
             if checkpoint:
                 run.save(checkpoint)
         loop.forget_gradients()
-        return History(run.rows, best.back() if best else None)
+        kept = best.back() if best else None
+        if average and kept is None:
+            average.take_on()
+        return History(run.rows, kept)
 
 
 def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:

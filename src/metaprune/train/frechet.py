@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from metaprune.graph.tensors import in_double
+from metaprune.train import randomness
 from metaprune.train.task import TaskError
 
-__all__ = ["FID", "FeatureDistance", "frechet"]
+__all__ = ["FID", "FeatureDistance", "frechet", "random_features"]
 
 Square = Float64[Tensor, " f f"]
 
@@ -27,6 +29,21 @@ def frechet(mean1: Tensor, cov1: Square, mean2: Tensor, cov2: Square) -> float:
     inner = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0)
     squared = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * inner.sqrt().sum()
     return max(float(squared), 0.0)
+
+
+def random_features(channels: int = 3) -> nn.Module:
+    """Features where no classifier is at hand: three convolutions with weights that are always the same random ones.
+
+    Distances over such features tell sets of pictures apart, too (Naeem et al. 2020, https://arxiv.org/abs/2002.09797).
+    """
+    widths = (channels, 32, 64, 64)
+    layers: list[nn.Module] = []
+    with randomness.isolated():
+        torch.manual_seed(0)
+        for before, after in itertools.pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()]
+            nn.init.kaiming_normal_(layers[-2].weight)  # type: ignore[arg-type]
+    return nn.Sequential(*layers)
 
 
 class FeatureDistance(nn.Module):

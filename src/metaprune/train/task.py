@@ -139,13 +139,21 @@ def on(device: torch.device | None, batch: Batch) -> Batch:
     return tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
 
 
+def whole_output(output: Any) -> Any:
+    """The output itself."""
+    return output
+
+
 @dataclass(frozen=True)
 class Pictures:
     """What reports show of a task whose outputs are pictures: (N, C, H, W) in [0, 1], grey or RGB."""
 
     floor_name: str  # such as "bicubic"
     floor: Callable[[Batch], Tensor]  # batch -> what stands for the output where there is no network
-    truth: Callable[[Batch], Tensor]  # batch -> what the output should be
+    truth: Callable[[Batch], Tensor] | None  # batch -> what the output should be; None where nobody knows
+    made: Callable[[Any], Tensor] = whole_output  # output of the network -> the pictures in it
+    way: str = ""  # what is made of what, where a network makes several
+    other: Pictures | None = None  # the other way
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,10 @@ class Task:
             adaptation (which works on a copy, and turns gradients on by itself).
         partners: Modules that train beside the network, by name.
         alone: Why several processes cannot train it together, by dividing the rows of batches; empty where they can.
+        average: The decay of a moving average of the network's weights, inside (0, 1): what is measured after each
+            epoch, and kept at the end. It begins anew with each training, so in a fine-tuning with the cut network;
+            while something else changes the network after steps, a search or zeros that stay, none is taken. None for
+            the weights themselves.
     """
 
     train: Loader
@@ -195,6 +207,7 @@ class Task:
     partners: Mapping[str, Partner] = field(default_factory=dict)
     judged: Callable[[Any, Batch], tuple[Any, ...]] = second
     alone: str = ""
+    average: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be gone through or called.
@@ -215,6 +228,8 @@ class Task:
             optional = function is None and name in ("distance", "step", "predict")
             if not (callable(function) or optional or (name == "metric" and isinstance(function, Whole))):
                 raise TaskError(f"task: expected {name} as a function, got {kind_of(function)}")
+        if self.average is not None and not (is_number(self.average) and 0 < self.average < 1):
+            raise TaskError(f"task: expected average as a decay inside (0, 1), such as 0.999, got {self.average!r}")
         for metric in (self.metric, *self.further.values()):
             if isinstance(metric, type):
                 raise TaskError(
