@@ -1,11 +1,11 @@
 """Does MetaPruning's pruning network know which widths train well, and does its search find better ones than uniform?
 
-Run `python benchmarks/metapruning.py --data DATA`: hours on a CPU. The network is a plain one of six convolutions on
-CIFAR-10 at half resolution, cut to 0.3 of its MACs. A pruning network of each kind says how good vectors of widths are,
-all of equal cost; each vector is then trained from scratch with several seeds. Beside the rank correlation of the two
-stands that of a guess that asks nobody, nearness to uniform widths, and the correlation inside a group of vectors that
-are equally near. Then the searched, uniform and random widths are trained from scratch and tested, and a reward is set
-against the hard budget at several shares. Only the last step uses the test set.
+Run `python benchmarks/metapruning.py --data DATA`: some two hours of one core. The network is a plain one of six
+convolutions on CIFAR-10 at half resolution, cut to 0.3 of its MACs. A pruning network of each kind says how good
+vectors of widths are, all of equal cost; each vector is then trained from scratch with several seeds. Beside the rank
+correlation of the two stands that of a guess that asks nobody, nearness to uniform widths, and the correlation inside
+a group of vectors that are equally near. Then the searched, uniform and random widths are trained from scratch and
+tested, and a reward is set against the hard budget at several shares. Only the last step uses the test set.
 
 Every finished piece is a folder under `--out`; started again it goes on where it was, and several processes may share
 the folder. `--minutes 9` begins no piece after so many minutes; `--table` only writes the page of what there is.
