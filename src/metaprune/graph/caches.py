@@ -11,20 +11,25 @@ from typing import Any
 __all__ = ["nothing_remembered"]
 
 _Cached = type(functools.lru_cache(len))
+_NO_CODE_OF_NETWORKS = {"torch", "sympy", "mpmath", "networkx", *sys.stdlib_module_names}
+"""PyTorch, what it computes its own sizes with, and Python: nine in ten of all functions that remember."""
 
 
 @contextmanager
 def nothing_remembered(of: Callable[[Any], bool]) -> Iterator[None]:
-    """Cached functions of all modules but PyTorch's compute anew where `of` holds of a number among their arguments."""
+    """Cached functions, but for PyTorch's and Python's, compute anew where `of` holds of a number they are given."""
     found = [
         (names, name, value)
         for path, module in list(sys.modules.items())
-        if path.partition(".")[0] != "torch" and isinstance(names := getattr(module, "__dict__", None), dict)
+        if path.partition(".")[0] not in _NO_CODE_OF_NETWORKS
+        and isinstance(names := getattr(module, "__dict__", None), dict)
         for name, value in list(names.items())
         if type(value) is _Cached
     ]
+    distinct = {id(value): value for _, _, value in found}
+    anew = {known: _anew(value, of) for known, value in distinct.items()}
     for names, name, value in found:
-        names[name] = _anew(value, of)
+        names[name] = anew[id(value)]
     try:
         yield
     finally:

@@ -210,11 +210,11 @@ class _Run:
         """Measure the result beside the dense network, and beside the one that widths without alignment would give."""
         asked, small, budget = self.asked, last.shrunk.model, last.problem.budget
         rough = unaligned(last.found, now.graph, budget)
-        networks = {"dense": asked.model, "pruned": small} | ({"rough": rough.model} if rough else {})
+        networks = {"dense": asked.model, "pruned": small} | ({"rough": rough[0]} if rough else {})
         times = in_turns(networks, now.first, self.clock)
         alignment = None
         if rough is not None:
-            alignment = Alignment(budget.step, macs(now.graph, rough.plan), times["rough"])
+            alignment = Alignment(budget.step, macs(now.graph, rough[1]), times["rough"])
         pruned = figures(small, now.first, plan, asked.task, asked.recipe, asked.split)
         return Compared(
             dense=replace(whole, latency=times["dense"]),

@@ -23,7 +23,10 @@ from metaprune.report.summary import roles, wiring
 from metaprune.session.cutting import SILENT
 from metaprune.session.measuring import environment, floor, part
 from metaprune.session.rounds import Round
-from metaprune.surgery.slice import Cut, carve
+from metaprune.surgery.attention import written_out
+from metaprune.surgery.resized import cropped
+from metaprune.surgery.shapes import failure
+from metaprune.surgery.slice import carve
 from metaprune.timing import Timed
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import Row
@@ -135,12 +138,19 @@ def report_of(asked: Asked, rounds: Sequence[Round], plan: Plan, measured: Compa
     )
 
 
-def unaligned(found: Found, graph: ChannelGraph, budget: Budget) -> Cut | None:
-    """The network that the same scores give without alignment; None where none was asked for."""
+def unaligned(found: Found, graph: ChannelGraph, budget: Budget) -> tuple[nn.Module, Plan] | None:
+    """The network that the same scores give without alignment, to be timed, and its plan; None where none was asked.
+
+    It is not verified, which would take longer than all the rest, unless its code does not run, or may not.
+    """
     if budget.multiple_of == 1:
         return None
-    free = Allocation(graph.fixing(found.whole), replace(budget, multiple_of=1))
-    return carve(found.model, graph, free.plan(found.scores))
+    plan = Allocation(graph.fixing(found.whole), replace(budget, multiple_of=1)).plan(found.scores)
+    rough = cropped(written_out(found.model, graph.written_out), graph, plan.kept)
+    if failure(rough, graph.calls[:1]) is None:
+        return rough, plan
+    cut = carve(found.model, graph, plan)
+    return cut.model, cut.plan
 
 
 def _settings(asked: Asked) -> dict[str, str]:
