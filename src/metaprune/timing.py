@@ -203,6 +203,18 @@ class _Bench:
         sizes = {name: axis.size for name, axis in self.graph.free.items()}
         return tuple(Anchor(sizes | plan.widths, found[str(place)].median_ms) for place, plan in enumerate(plans))
 
+    def beside(self, begun: nn.Module, plan: Plan, found: Timed) -> Anchor:
+        """A network of this plan, timed; of a speed-up beside the dense one, in turns, in units of its first time."""
+        networks = {"found": self.resized.copy(plan) if plan.kept else self.model}
+        if found.budget.latency is None:
+            networks["dense"] = begun
+        times = self.clock.latencies(networks, self.graph.args, self.graph.kwargs)
+        ms = times["found"].median_ms
+        if "dense" in times:
+            ms *= found.anchors[0].ms / times["dense"].median_ms
+        sizes = {name: axis.size for name, axis in self.graph.free.items()}
+        return Anchor(sizes | plan.widths, ms)
+
 
 def _aligned(found: Timed, bench: _Bench) -> Timed:
     """With the multiple that keeps most in the time asked for, and what the others keep."""
@@ -227,7 +239,7 @@ def _nearby(found: Timed, bench: _Bench) -> Timed:
             plan = Allocation(bench.graph, found.budget).plan(bench.scores)
         except BudgetError:
             break
-        [anchor] = bench.timed(plan)
+        anchor = bench.beside(bench.model, plan, found)
         form = found.budget.form
         assert form is not None
         expected = form.at(plan.widths) / NANOSECONDS
@@ -250,14 +262,9 @@ def corrected(
         clock: Where time is measured.
         begun: The network that was measured first.
     """
-    bench = _Bench(model, graph, clock)
-    [anchor] = bench.timed(plan)
     form = found.budget.form
     assert form is not None
-    steady = anchor
-    if found.budget.latency is None:  # a speed-up is held against the dense network of the same minute
-        again = clock.latencies({"dense": begun}, graph.args, graph.kwargs)["dense"]
-        steady = Anchor(anchor.widths, anchor.ms * found.anchors[0].ms / again.median_ms)
+    steady = _Bench(model, graph, clock).beside(begun, plan, found)
     new = replace(found, budget=found.budget.on(form.through(steady)), later=(*found.later, steady))
     return new, steady.ms / found.limit
 

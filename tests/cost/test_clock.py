@@ -1,5 +1,6 @@
 """Where and how time is measured."""
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,28 @@ def test_one_thread_is_read_by_its_own_clock(monkeypatch: pytest.MonkeyPatch) ->
     assert stopwatch.reading(cpu, 1, lambda: None) is stopwatch.time.thread_time
     assert stopwatch.reading(cpu, 1, lambda: None) is stopwatch.timeit.default_timer  # it waits for something
     assert stopwatch.reading(cpu, 2, lambda: None) is stopwatch.timeit.default_timer
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc")
+def test_memory_is_held_while_time_is_taken() -> None:
+    """Else each tensor of a few MB is mapped anew, page by page, which takes as long as what is computed in it."""
+    resource = pytest.importorskip("resource")
+    ones = torch.ones(2**20)  # 4 MiB
+
+    def call() -> Tensor:
+        return (ones + 1).add(1).mul(2)
+
+    stopwatch.reading(torch.device("cpu"), 1, call)
+    call()
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(10):
+        call()
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before < 5000  # 30,000 pages
+
+
+def test_long_calls_are_timed_once() -> None:
+    times = iter([0.0, 0.5])
+    assert stopwatch.least(lambda: None, torch.device("cpu"), lambda: next(times)) == pytest.approx(500.0)
 
 
 def test_the_least_time_of_a_call() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,6 +17,9 @@ _FEW = 200_000
 
 _FEW_AXES = 24
 """With more lanes than this, widths are changed in pairs only."""
+
+_CHUNK = 512
+"""So many candidates are looked at together, and then four times as many each time, the cheapest first."""
 
 _DRAWS = 1000
 """So many changes of all widths at once are drawn where changes of a few come no nearer."""
@@ -74,14 +79,20 @@ def close(
     closest = gaps(start[None])[0]
     while untried:
         places = untried.pop(0)(start)
-        below = gaps(places)
-        inside = (below >= 0) & (below <= near)
-        if inside.any():
-            start = places[inside][price[lanes, places[inside]].sum(1).argmin()]
-            break
-        below = torch.where(below >= 0, below, most)
-        if below.min() < closest:
-            start, closest = places[below.argmin()], below.min()
+        places = places[torch.argsort(price[lanes, places].sum(1), stable=True)]
+        found, done, count = None, 0, _CHUNK
+        while done < len(places):
+            some = places[done : done + count]
+            below = gaps(some)
+            inside = (below >= 0) & (below <= near)
+            if inside.any():  # the cheapest of all, since they are in order
+                return dict(zip(names, table[lanes, some[int(inside.int().argmax())]].tolist(), strict=True))
+            below = torch.where(below >= 0, below, most)
+            if below.min() < closest:
+                found, closest = some[below.argmin()], below.min()
+            done, count = done + count, 4 * count
+        if found is not None:
+            start = found
             untried = [] if few else [moves, draws]
     return dict(zip(names, table[lanes, start].tolist(), strict=True))
 
@@ -106,11 +117,14 @@ def _widest(places: Tensor, lane: int, last: int, gaps: Callable[[Tensor], Tenso
     return places
 
 
+@lru_cache(maxsize=4)
 def _moves(lanes: int) -> Tensor:
     """Changes of no, one, two or (where lanes are few) three lanes by a step up or down: shape (moves, lanes)."""
-    single = torch.cat([torch.eye(lanes, dtype=torch.int64), -torch.eye(lanes, dtype=torch.int64)])
-    moves = torch.cat([torch.zeros(1, lanes, dtype=torch.int64), single])
-    for _ in range(2 if lanes <= _FEW_AXES else 1):
-        moves = (moves[:, None] + single).reshape(-1, lanes)
-        moves = moves[(moves.abs() <= 1).all(1)].unique(dim=0)  # type: ignore[no-untyped-call]
-    return moves
+    found = []
+    for count in range((3 if lanes <= _FEW_AXES else 2) + 1):
+        where = torch.combinations(torch.arange(lanes), count) if count else torch.zeros(1, 0, dtype=torch.int64)
+        signs = torch.tensor(list(itertools.product((-1, 1), repeat=count)), dtype=torch.int64).reshape(2**count, count)
+        moves = torch.zeros(len(where), len(signs), lanes, dtype=torch.int64)
+        at = where[:, None].expand(-1, len(signs), -1)
+        found.append(moves.scatter(2, at, signs.expand(len(where), -1, -1)).reshape(-1, lanes))
+    return torch.cat(found)

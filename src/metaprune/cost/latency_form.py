@@ -8,6 +8,7 @@ measured on the way. Between them the time is a straight line in S.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class LatencyForm:
         self.sum = sum_
         self.anchors = tuple(anchors)
         self._graph = graph
+        self._place = {name: index for index, name in enumerate(self.axes)}
         self._sums, self._ms = self._line()
 
     def on(self, graph: ChannelGraph) -> LatencyForm:
@@ -152,7 +154,8 @@ class LatencyForm:
 
     def _term_sizes(self, sum_: Sum, widths: Tensor) -> Tensor:
         """The sizes of a sum's dimensions: shape (dimensions, candidates)."""
-        place = {name: index for index, name in enumerate(self.axes)}
+        place = self._place
+        plain = [place.get(term.name) if isinstance(term, Axis) else None for term in sum_.terms]
 
         def leaf(axis: Axis) -> Tensor:
             found = place.get(axis.name)
@@ -167,8 +170,12 @@ class LatencyForm:
         def concat(parts: Sequence[Tensor]) -> Tensor:
             return sum(parts, start=widths.new_zeros(len(widths)))
 
-        rows = [fold(term, leaf, product, concat) for term in sum_.terms]
-        return torch.stack(rows) if rows else widths.new_zeros(0, len(widths))
+        if not plain:
+            return widths.new_zeros(0, len(widths))
+        others = [fold(term, leaf, product, concat) for term, at in zip(sum_.terms, plain, strict=True) if at is None]
+        columns = torch.cat([widths.T, torch.stack(others)]) if others else widths.T
+        after = itertools.count(len(self.axes))
+        return columns[torch.tensor([next(after) if at is None else at for at in plain])]
 
     def _sum(self, widths: Tensor) -> Tensor:
         return self.sum.at(self._term_sizes(self.sum, widths))

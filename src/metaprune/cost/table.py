@@ -30,6 +30,15 @@ CLASSES = (1, 2, 4, 8)
 ROUNDS = 2
 """Each point is timed so often, the others between: what slows the machine down slows all alike."""
 
+_AGAIN = 2
+"""Points whose two least times are apart are timed again, at most so often: the machine did other things then."""
+
+_ALIKE = 0.05
+"""Two times of a point are alike within this share."""
+
+_TOGETHER = 8
+"""So many signatures are timed in turns, and then written."""
+
 _LEAST_SHARE = 0.1
 """Widths below this share of the channels are seldom asked for."""
 
@@ -130,15 +139,13 @@ class Table:
     def learn(self, signatures: Iterable[Signature]) -> None:
         """Measure the signatures that are not known; the file is written as they come."""
         new = list({one.key: one for one in signatures if one.key not in self.known}.values())
-        for place, signature in enumerate(new):
-            try:
-                self.known[signature.key] = self._measure(signature)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception:  # it does not run at sizes of ours: as if it only copied what it is given
-                self.known[signature.key] = self._measure(signature.copied)
-            if place == len(new) - 1 or place % 8 == 7:
-                self._write()
+        for first in range(0, len(new), _TOGETHER):
+            series = {one.key: _Series(one) for one in new[first : first + _TOGETHER]}
+            for turn in range(self.rounds + (_AGAIN if self.rounds > 1 else 0)):
+                for key, one in list(series.items())[:: -1 if turn % 2 else 1]:
+                    series[key] = self._turn(one, turn)
+            self.known |= {key: one.entry for key, one in series.items()}
+            self._write()
 
     def recall(self, times: Mapping[str, Any]) -> None:
         """Take over entries of another table, as `asdict` wrote them.
@@ -151,39 +158,27 @@ class Table:
     def __getitem__(self, signature: Signature) -> Entry:
         return self.known[signature.key]
 
-    def _measure(self, signature: Signature) -> Entry:
-        knots, coarse, near = [], [], []
-        for full, quantum in zip(signature.full, signature.quanta, strict=True):
-            widths, most = ladder(full // quantum), 4 if len(signature.full) <= 2 else 3
-            if signature.smooth or len(signature.full) > 2:
-                widths = few(widths, most)
-            knots.append(tuple(quantum * width for width in widths))
-            coarse.append(knots[-1] if len(signature.full) == 1 else few(knots[-1], most))
-            near.append(_near(full // quantum))
-        points = dict.fromkeys(itertools.product(*coarse))
-        for dim, sizes in enumerate(knots):
-            points |= dict.fromkeys(_along(signature.full, dim, sizes))
-            points |= dict.fromkeys(_along(signature.full, dim, [signature.quanta[dim] * w for w in near[dim]]))
-        times = self._times(signature, list(points))
-        lines = [tuple(times[point] for point in _along(signature.full, d, sizes)) for d, sizes in enumerate(knots)]
-        classes = []
-        for dim, some in enumerate(near):
-            beside = [signature.quanta[dim] * width for width in some]
-            line = torch.tensor(lines[dim], dtype=torch.float64)
-            expected = straight(knots[dim], torch.tensor(beside, dtype=torch.float64)) @ line
-            found = [times[point] for point in _along(signature.full, dim, beside)]
-            slower = {class_of(w): t / float(e) for w, t, e in zip(some, found, expected, strict=True)}
-            classes.append(tuple(slower.get(place, 1.0) for place in range(len(CLASSES))))
-        grid = tuple(times[point] for point in itertools.product(*coarse))
-        return Entry(tuple(knots), tuple(coarse), grid, tuple(lines), tuple(classes))
+    def _turn(self, series: _Series, turn: int) -> _Series:
+        """Times the points of a signature once more; after all rounds only those that are not settled.
 
-    def _times(self, signature: Signature, points: Sequence[tuple[int, ...]]) -> Mapping[tuple[int, ...], float]:
-        times = dict.fromkeys(points, math.inf)
-        for turn in range(self.rounds):
-            for point in points[:: -1 if turn % 2 else 1]:
-                times[point] = min(times[point], self.stopwatch(signature.call(point, self.device)))
-                self.measured += 1
-        return times
+        A signature that does not run at sizes of ours takes as long as a copy of what it is given.
+        """
+        points = list(series.times) if turn < self.rounds else series.unsettled
+        for point in points[:: -1 if turn % 2 else 1]:
+            try:
+                took = self.stopwatch(series.signature.call(point, self.device))
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:
+                if series.signature.name == "copies":
+                    raise
+                copied = _Series(series.signature.copied)
+                for earlier in range(turn + 1):
+                    copied = self._turn(copied, earlier)
+                return copied
+            series.times[point].append(took)
+            self.measured += 1
+        return series
 
     def _read(self) -> dict[str, Entry]:
         """What the file says; nothing of one that is damaged, or is somebody else's."""
@@ -218,7 +213,67 @@ class Table:
             self.note = f"the table of measured times could not be kept in {self.path} ({error.strerror or error})"
 
 
-_FORMAT = "metaprune.times.1"
+_FORMAT = "metaprune.times.2"
+
+
+class _Series:
+    """The times of one signature while they are taken.
+
+    Attributes:
+        signature: Which.
+        knots: For each open size, the sizes at which its time is taken along it.
+        coarse: The few of these at which it is taken together with the others.
+        near: For each open size widths beside a knot, one of each class.
+        times: For each point what it took, each time.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self.knots: list[tuple[int, ...]] = []
+        self.coarse: list[tuple[int, ...]] = []
+        self.near: list[list[int]] = []
+        for full, quantum in zip(signature.full, signature.quanta, strict=True):
+            widths, most = ladder(full // quantum), 4 if len(signature.full) <= 2 else 3
+            if signature.smooth or len(signature.full) > 2:
+                widths = few(widths, most)
+            self.knots.append(tuple(quantum * width for width in widths))
+            self.coarse.append(self.knots[-1] if len(signature.full) == 1 else few(self.knots[-1], most))
+            self.near.append([quantum * width for width in _near(full // quantum)])
+        points = dict.fromkeys(itertools.product(*self.coarse))
+        for dim, (sizes, beside) in enumerate(zip(self.knots, self.near, strict=True)):
+            points |= dict.fromkeys([*self.along(dim, sizes), *self.along(dim, beside)])
+        self.times: dict[tuple[int, ...], list[float]] = {point: [] for point in points}
+
+    def along(self, dim: int, sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """The points at these sizes of a dimension, the others whole."""
+        full = self.signature.full
+        yield from ((*full[:dim], size, *full[dim + 1 :]) for size in sizes)
+
+    @property
+    def unsettled(self) -> list[tuple[int, ...]]:
+        """The points whose two least times are not alike."""
+        found = []
+        for point, times in self.times.items():
+            least, second = sorted(times)[:2]
+            if second > least * (1 + _ALIKE):
+                found.append(point)
+        return found
+
+    @property
+    def entry(self) -> Entry:
+        """What was measured, the least of each point."""
+        times = {point: min(took) for point, took in self.times.items()}
+        lines = [tuple(times[point] for point in self.along(dim, sizes)) for dim, sizes in enumerate(self.knots)]
+        classes = []
+        for dim, beside in enumerate(self.near):
+            line = torch.tensor(lines[dim], dtype=torch.float64)
+            expected = straight(self.knots[dim], torch.tensor(beside, dtype=torch.float64)) @ line
+            took = [times[point] for point in self.along(dim, beside)]
+            quantum = self.signature.quanta[dim]
+            slower = {class_of(w // quantum): t / float(e) for w, t, e in zip(beside, took, expected, strict=True)}
+            classes.append(tuple(slower.get(place, 1.0) for place in range(len(CLASSES))))
+        grid = tuple(times[point] for point in itertools.product(*self.coarse))
+        return Entry(tuple(self.knots), tuple(self.coarse), grid, tuple(lines), tuple(classes))
 
 
 def few(sizes: Sequence[int], most: int) -> tuple[int, ...]:
@@ -231,10 +286,6 @@ def _near(channels: int) -> list[int]:
     """Widths of each class a little below a multiple of 16; none where channels are few."""
     last = (3 * channels // 4) // 16 * 16 or channels // 16 * 16
     return [last - step for step in CLASSES if last - step > 8 and class_of(last - step) < len(CLASSES)]
-
-
-def _along(full: Sequence[int], dim: int, sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    yield from ((*full[:dim], size, *full[dim + 1 :]) for size in sizes)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ UNDER = 0.97
 
 TRIES = 3
 
+_WORSE = 3.0
+"""To be over the limit is as bad as to be so many times as far under it."""
+
 
 def on_clock(
     model: nn.Module,
@@ -96,7 +99,7 @@ def within(
     best_ratio = float("inf")
     for turn in range(TRIES):
         time, ratio = _corrected(found, problem.graph, time, clock, begun)
-        if abs(ratio - 1) < abs(best_ratio - 1) or (best_ratio > OVER and ratio < best_ratio):
+        if _missed(ratio) < _missed(best_ratio):
             best, best_ratio = found, ratio
         whole = not found.plan.kept
         if turn == TRIES - 1 or (ratio <= OVER and (ratio >= UNDER or trained or whole)):
@@ -124,6 +127,11 @@ def _corrected(found: Found, graph: ChannelGraph, time: Timed, clock: Clock, beg
     steady, form = Anchor(widths, ms), time.budget.form
     assert form is not None
     return replace(time, budget=time.budget.on(form.through(steady)), later=(*time.later, steady)), ratio
+
+
+def _missed(ratio: float) -> float:
+    """How far a time is from what it may take, as a share of it; too long is worse than too short."""
+    return _WORSE * (ratio - OVER) if ratio > OVER else 1 - ratio
 
 
 def _again(budget: Budget, found: Found, problem: Problem, method: Method, trained: bool) -> Found:
