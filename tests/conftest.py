@@ -64,7 +64,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-LONG = ("device/", "cli/test_killed", "train/test_run", "laws/test_random", "test_survival", "cli/", "methods/")
+LONG = (
+    *("device/", "cli/test_killed", "session/test_pruning", "train/test_run", "laws/test_random", "test_survival"),
+    *("pretrained/", "cli/", "methods/"),
+)
 """Whose tests begin first: they come in groups that one worker does alone."""
 
 

@@ -104,7 +104,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(1)
     model = small.network()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.005))
+        patch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.001))
         result = mp.prune(
             model,
             small.EXAMPLE,

@@ -31,7 +31,7 @@ FILES = {"README.md", "model.safetensors", "plan.json", "report.html", "report.j
 def result() -> mp.Result:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.005))
+        patch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.001))
         return mp.prune(
             small.network(),
             small.EXAMPLE,

@@ -21,7 +21,7 @@ def gpu() -> Iterator[Any]:
         patch.syspath_prepend(str(PROGRAM.parent))
         import gpu
 
-        patch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.005))
+        patch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.001))
         yield gpu
 
 

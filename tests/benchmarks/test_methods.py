@@ -25,7 +25,7 @@ def methods(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(methods, "SETTINGS", {"resnet20": methods.Setting(brief, replace(brief, epochs=2))})
     monkeypatch.setattr(methods, "MODELS", {"resnet20": methods.MODELS["resnet8"]})
     monkeypatch.setattr(methods, "PAGE", tmp_path / "page.md")
-    monkeypatch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.005))
+    monkeypatch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.001))
     return methods
 
 

@@ -33,7 +33,7 @@ def restoration() -> Iterator:
             tiny[name] = replace(setting, sizes=sizes, patch=16, patches=32, example=example, **brief)
         patch.setattr(restoration, "SETTINGS", tiny)
         patch.setattr(restoration, "ROUNDS", 3)
-        patch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.005))
+        patch.setattr("metaprune.session.measuring.latencies", partial(latencies, seconds=0.001))
         yield restoration
 
 

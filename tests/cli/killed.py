@@ -107,7 +107,7 @@ def warm() -> None:
 
 
 warm()
-measuring.latencies = partial(measuring.latencies, seconds=0.01)  # type: ignore[attr-defined]
+measuring.latencies = partial(measuring.latencies, seconds=0.001)  # type: ignore[attr-defined]
 for line in sys.stdin:
     out, _, place = line.strip().partition(" ")
     child = os.fork()

@@ -55,7 +55,7 @@ def test_meta_training_says_what_came_of_it(trained: tuple[Path, Result]) -> Non
 
 
 def test_pruning_with_it(trained: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.01))
+    monkeypatch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.001))
     file, out = tmp_path / "metanetwork.safetensors", tmp_path / "out"
     save(load(trained[0] / "metanetwork.safetensors"), file)
     words = ["--method", "graph_metanetwork", "--metanetwork", file, "--set", "tuning=0.5", "--dense-epochs", 1]

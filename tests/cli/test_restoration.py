@@ -42,7 +42,7 @@ RUN = (
 @pytest.fixture(scope="module", autouse=True)
 def little_time_to_measure() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        quick = partial(latencies, seconds=0.005)
+        quick = partial(latencies, seconds=0.001)
         patch.setattr("metaprune.session.measuring.latencies", quick)
         patch.setattr("metaprune.cost.latency.latencies", quick)
         yield

@@ -129,7 +129,7 @@ def test_a_ranking_decides_and_is_asked_what_it_asks() -> None:
 @pytest.mark.parametrize("recalibrate", [True, False])
 def test_pruning(recalibrate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """From end to end: the figure before the cut is the dense network's; statistics are measured anew where asked."""
-    monkeypatch.setattr(measuring, "latencies", partial(latencies, seconds=0.005))
+    monkeypatch.setattr(measuring, "latencies", partial(latencies, seconds=0.001))
     model = dense()
     method = mp.IntraFusion(recalibrate=recalibrate)
     result = mp.prune(

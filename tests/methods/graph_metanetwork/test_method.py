@@ -28,7 +28,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.01))
+    monkeypatch.setattr(measuring, "latencies", partial(measuring.latencies, seconds=0.001))
 
 
 def prune(method: GraphMetanetwork, recipe: Recipe | None = None, **fields: object) -> mp.Result:

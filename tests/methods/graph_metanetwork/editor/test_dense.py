@@ -12,7 +12,7 @@ from tests.methods.graph_metanetwork.cases import case, gradients, stirred
 from tests.zoo import networks
 
 NAMES = [
-    *("resnet", "attention_split", "bilinear", "shufflenet_v1", "hf_mixtral", "densenet"),
+    *("resnet", "attention_split", "bilinear", "shufflenet_v1", "stacked_experts", "densenet"),
     *(pytest.param(p.values[0], marks=pytest.mark.slow, id=f"all-{p.values[0]}") for p in networks()),
 ]
 
