@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils import _pytree as pytree
 
 from metaprune.graph.calling import Call
 from metaprune.graph.objects import open_to_trees
@@ -26,8 +24,6 @@ def failure(model: nn.Module, calls: Iterable[Call]) -> Exception | None:
     does not.
     """
     for call in calls:
-        if _runs_on_meta(model, call):
-            continue
         try:
             with valueless(model, call) as (actor, empty), quiet():
                 empty.of(actor)
@@ -46,20 +42,3 @@ def failure(model: nn.Module, calls: Iterable[Call]) -> Exception | None:
         except Exception as error:
             return error
     return None
-
-
-def _runs_on_meta(model: nn.Module, call: Call) -> bool:
-    """Whether it runs on the device without values, in a third of the time; what does not may run elsewhere."""
-    try:
-        with (
-            rehearsal(model, call.training) as actor,
-            quiet(),
-            open_to_trees(call.args, call.kwargs),
-            torch.no_grad(),
-        ):
-            nn.Module.to(actor, "meta")
-            args, kwargs = pytree.tree_map_only(Tensor, lambda x: x.to("meta"), (call.args, dict(call.kwargs)))
-            replace(call, args=args, kwargs=kwargs).of(actor)
-    except Exception:
-        return False
-    return True
