@@ -1,9 +1,11 @@
 """Shapes: what code raises shows without values, and code that asks for values is not called wrong."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import metaprune as mp
+import metaprune.surgery.slice as slicing
 from metaprune.surgery.blame import blame
 from metaprune.surgery.shapes import failure
 from metaprune.surgery.slice import carve
@@ -47,3 +49,36 @@ def test_code_that_asks_for_values_is_cut_all_the_same() -> None:
     graph = mp.trace(model, CALL.args)
     assert list(graph.free) == ["a"]
     assert not carve(model, graph, mp.Plan({"a": [0, 2]})).undone
+
+
+class Adding(nn.Module):
+    """Code that makes a tensor on the CPU, wherever the network is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.a(x), torch.ones(2, 6)])
+
+
+def test_what_runs_on_the_cpu_alone_has_no_failure() -> None:
+    assert failure(Adding(), [CALL]) is None
+
+
+def test_the_whole_network_is_asked_only_where_the_cut_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[nn.Module] = []
+
+    def noted(model: nn.Module, calls: list[mp.Call]) -> Exception | None:
+        asked.append(model)
+        return failure(model, calls)
+
+    monkeypatch.setattr(slicing, "failure", noted)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    graph = mp.trace(model, CALL.args)
+    assert len(asked) == 1
+    assert asked[0] is not model
+    carving = slicing._Carving(model, graph)
+    broken = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(6, 3)).eval()
+    assert carving.crash({}, broken) is not None
+    assert asked[1:] == [broken, model]

@@ -1,0 +1,33 @@
+"""The network of unaligned widths: what is timed runs, also where its code cannot be asked without values."""
+
+import pytest
+import torch
+from torch import nn
+
+import metaprune as mp
+from metaprune.methods.method import Found
+from metaprune.methods.saliency import group_norms
+from metaprune.session import reporting
+from tests.methods import small
+from tests.surgery.test_shapes import CALL, Asking
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "verified"), [(small.Small().eval(), small.EXAMPLE, False), (Asking().eval(), CALL.args, True)]
+)
+def test_it_is_verified_only_where_its_code_may_not_run(
+    model: nn.Module, args: tuple[torch.Tensor, ...], verified: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = mp.trace(model, args)
+    cuts: list[mp.Plan] = []
+    carve = reporting.carve
+    monkeypatch.setattr(reporting, "carve", lambda *given: (cuts.append(given[2]), carve(*given))[1])
+    found = Found(mp.Plan({}), model, group_norms(model, graph))
+    unaligned = reporting.unaligned(found, graph, mp.Budget(macs=0.6, multiple_of=4))
+    assert unaligned is not None
+    rough, plan = unaligned
+    assert bool(cuts) == verified
+    assert plan.kept
+    assert sum(p.numel() for p in rough.parameters()) == mp.params(graph, plan) < mp.params(graph)
+    assert rough(*args).shape == model(*args).shape
+    assert reporting.unaligned(found, graph, mp.Budget(macs=0.6, multiple_of=1)) is None
