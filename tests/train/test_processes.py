@@ -252,7 +252,7 @@ def _group(rank: int) -> Group:
 
 
 def test_tasks_with_steps_of_their_own_cannot_be_divided() -> None:
-    classes = [torch.randn(6, 1, 8, 8) for _ in range(4)]
+    classes = [torch.randn(8, 1, 8, 8) for _ in range(4)]
     assert mp.FewShot(Characters(classes, classes, classes), 3, 2).alone
     assert not together.task().alone
 

@@ -1,5 +1,6 @@
 """A network as a recipe trains it, until it is given back as it was."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -40,20 +41,27 @@ class Compiled:
         self.target: nn.Module = getattr(module, "compiles", module)
         self.graphs = recipe.compile == "graphs"
         mode = "reduce-overhead" if self.graphs else None
-        call = self.target._call_impl
+        self.own = vars(self.target).get("forward")
+        call = self.target.forward  # not the module's call, whose code PyTorch may skip as its own
         self.call = torch.compile(call, mode=mode, dynamic=False) if recipe.compile else None
 
     def __enter__(self) -> None:
         """From here on."""
         if self.call is not None:
-            vars(self.target)["_compiled_call_impl"] = self.call
-            if self.graphs:
+            vars(self.target)["forward"] = self.call
+            self.quiet = warnings.catch_warnings()
+            self.quiet.__enter__()
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")  # of weights that are made
+            if self.graphs and torch.cuda.is_available():
                 torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: object) -> None:
         """To here."""
         if self.call is not None:
-            vars(self.target).pop("_compiled_call_impl", None)
+            self.quiet.__exit__(None, None, None)
+            vars(self.target).pop("forward", None)
+            if self.own is not None:
+                vars(self.target)["forward"] = self.own
 
 
 _FABRICS = ("_fabric", "_fabric_optimizers")

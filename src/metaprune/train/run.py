@@ -153,7 +153,9 @@ class Run:
             half: See above.
         """
         loss = loss.detach()
-        self._pending.append((loss if self.group.size == 1 else loss * (weight / self.group.size), lr))
+        if self.group.size > 1:
+            loss = loss * (weight / self.group.size) if weight else torch.zeros_like(loss)
+        self._pending.append((loss, lr))
         self.batch, self.half = self.batch + 1, half
 
     def look(self) -> float:
