@@ -187,7 +187,11 @@ class _Bench:
             low = 0.2 + 0.6 * place / (_MORE - 1)
             shares = {name: draw.uniform(low, 1.0) for name in self.loosest.lanes}
             found.append(
-                {axis: lane.nearest(shares[name]) for name, lane in self.loosest.lanes.items() for axis in lane.axes}
+                {
+                    axis: width
+                    for name, lane in self.loosest.lanes.items()
+                    for axis, width in lane.channels(lane.nearest(shares[name])).items()
+                }
             )
         return found
 

@@ -61,3 +61,19 @@ def test_the_line_of_a_call_is_the_networks_not_its_helper_librarys() -> None:
 
     graph = mp.trace(Helped(), (torch.rand(4, 4),))
     assert all("test_capture.py:" in one.where or "odd.py:" in one.where for one in graph.operators)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_second_attempt_is_in_the_mode_of_the_call(mode: bool) -> None:
+    """Whatever mode the network was given in: where training asks for targets, there is no training forward."""
+
+    class Asking(Two):
+        def between(self, h: Tensor) -> Tensor:
+            if self.training:
+                raise ValueError("where are the targets?")
+            return h
+
+    model, x = Asking().double().train(mode), torch.rand(3, 4).double()
+    graph = mp.trace(model, (x,))
+    assert graph.uncaptured == "ValueError: where are the targets?"
+    assert list(graph.free) == ["a"]

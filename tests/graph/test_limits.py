@@ -1,5 +1,8 @@
 """Limits: patterns over axes and modules, and that whoever allocates obeys them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -129,3 +132,70 @@ def test_limits_that_make_no_sense(limits: dict[str, Any], said: str) -> None:
     with pytest.raises(MetapruneError, match=r"^limits: ") as caught:
         mp.Limits(**limits).on(graph)
     assert said in str(caught.value)
+
+
+def of_one_share(graph: ChannelGraph, plan: mp.Plan, group: Sequence[str]) -> None:
+    widths = widths_of(graph, plan)
+    assert len({Fraction(widths[name], graph.axes[name].size) for name in group}) == 1
+
+
+@pytest.mark.parametrize(("name", "seed"), [("gpt", 0), ("gpt", 1), ("resnet", 2), ("densenet", 3)])
+@pytest.mark.parametrize("multiple_of", [1, 2])
+def test_axes_that_are_tied_keep_one_share(name: str, seed: int, multiple_of: int) -> None:
+    """Whoever allocates: by a ranking, in proportion, by ratios, and by soft masks, which cost what is allowed."""
+    dense = graph_of(name)
+    group = [axis for place, axis in enumerate(dense.free) if (place + seed) % 3]
+    assert len({dense.axes[axis].size for axis in group}) > 1
+    graph = mp.Limits(together=[group]).on(dense)
+    allocation = Allocation(graph, mp.Budget(macs=0.6, multiple_of=multiple_of))
+    scores = scores_of(graph, seed)
+    ratios = {axis: 0.3 + 0.7 * float(score[0]) for axis, score in scores.items()}
+    for plan in (allocation.plan(scores), allocation.proportional(scores), allocation.nearest(ratios)):
+        allocation.check(plan, "test")
+        of_one_share(dense, plan, group)
+        assert plan.kept
+    masks = allocation.soft(scores, 5.0)
+    widths = torch.stack([masks[axis].double().sum() for axis in allocation.form.axes])
+    assert float(allocation.form(widths)) == pytest.approx(allocation.limit, rel=1e-6)
+    shares = [float(masks[axis].double().mean()) for axis in group]
+    assert max(shares) == pytest.approx(min(shares), rel=1e-6)
+
+
+def test_a_tie_of_axes_of_one_size_is_what_alike_is() -> None:
+    dense = graph_of("gpt")
+    kinds: dict[int, list[str]] = {}
+    for name, axis in dense.free.items():
+        kinds.setdefault(axis.size, []).append(name)
+    group = max(kinds.values(), key=len)
+    assert len(group) > 1
+    scores, budget = scores_of(dense), mp.Budget(macs=0.6, multiple_of=1)
+    tied = mp.Limits(together=[group]).on(dense)
+    alike = replace(tied, limits=replace(tied.limits, together=(), alike=(tuple(group),)))
+    assert Allocation(tied, budget).plan(scores) == Allocation(alike, budget).plan(scores)
+
+
+def test_what_is_tied_to_a_whole_axis_stays_whole_through_other_ties() -> None:
+    dense = graph_of("gpt")
+    first, second, third, *_ = dense.free
+    graph = mp.Limits(keep=[third], together=[(first, second), (second, third)]).on(dense)
+    assert not {first, second, third} & graph.free.keys()
+    assert "keeps the share of" in str(graph.axes[first].fixed)
+
+
+def test_ties_that_leave_no_width_are_named() -> None:
+    dense = graph_of("gpt")
+    first, second, *_ = dense.free
+    graph = mp.Limits(least={first: 0.9}, most={second: 0.3}, together=[(first, second)]).on(dense)
+    with pytest.raises(MetapruneError, match=r"limits: .* are tied.*most .* 0.3.*least .* 0.9"):
+        Allocation(graph, mp.Budget(macs=0.9))
+    for odd in ("abc", [3], ["a*"]):
+        with pytest.raises(MetapruneError, match="together as groups of patterns"):
+            mp.Limits(together=odd)  # type: ignore[arg-type]
+
+
+def test_a_plan_that_breaks_a_tie_is_refused() -> None:
+    dense = graph_of("gpt")
+    first, second, *_ = dense.free
+    allocation = Allocation(mp.Limits(together=[(first, second)]).on(dense), mp.Budget(macs=1.0))
+    with pytest.raises(BudgetError, match="leaves the same share"):
+        allocation.check(mp.Plan({first: range(dense.axes[first].size // 2)}), "test")

@@ -1,7 +1,10 @@
 """The law of limits: whatever they are, the plan of every method obeys them and the budget, or the error names them."""
 
 import re
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +23,14 @@ from tests.laws import oracle
 from tests.zoo import ZOO, networks
 
 AT_ONCE = [method() for method in METHODS.values() if decides_by(method) == "weights"]
+SMALLEST = ("resnet", "gpt", "mobilenet_v2", "lstm")
+TRAINED: dict[str, Callable[[], Any]] = {name: kind for name, kind in METHODS.items() if decides_by(kind) != "weights"}
+TRAINED |= {
+    "graph_metanetwork": lambda: mp.GraphMetanetwork(trial=0),
+    "metapruning": lambda: mp.MetaPruning(population=4, generations=1, parents=2, calibration=1, hidden=4),
+}
+"""Those that look at data or train, as short as they may be."""
+
 STEPS = 3
 DIGITS = re.compile(r"\d+")
 NAMED = {
@@ -44,7 +55,8 @@ def drawn(graph: ChannelGraph, seed: int) -> tuple[mp.Limits, mp.Budget]:
     most = {name: between(0.6, 1.0) for name in some(0.3) if name in free}
     least = {name: between(0.1, 0.6) for name in some(0.5)}
     alike = [DIGITS.sub("*", name) for name in some(0.4)] if seed % 2 else []
-    limits = mp.Limits(keep, least, most, alike, alike if seed % 4 == 3 else ())
+    together = [some(0.3)] if seed % 4 == 2 else []
+    limits = mp.Limits(keep, least, most, alike, alike if seed % 4 == 3 else (), together)
     return limits, mp.Budget(macs=between(0.3, 1.0), multiple_of=1 + seed % 2)
 
 
@@ -75,6 +87,8 @@ def obeyed(dense: ChannelGraph, plan: mp.Plan, limits: mp.Limits, budget: mp.Bud
             kind = (DIGITS.sub("*", name), dense.axes[name].size)
             kinds.setdefault(kind, set()).add(tuple(kept) if pattern in limits.alike_channels else len(kept))
         assert all(len(found) == 1 for found in kinds.values())
+    for group in limits.together:
+        assert len({Fraction(widths[name], dense.axes[name].size) for name in group}) <= 1
 
 
 def searched(model: Any, graph: ChannelGraph, budget: mp.Budget) -> mp.Plan:
@@ -94,16 +108,19 @@ def searched(model: Any, graph: ChannelGraph, budget: mp.Budget) -> mp.Plan:
     return search.plan
 
 
-def found(model: Any, graph: ChannelGraph, budget: mp.Budget) -> mp.Plan | MetapruneError:
-    """The plan of a search, or what it says it cannot do.
+def obeyed_or_said(dense: ChannelGraph, plan: Callable[[], mp.Plan], limits: mp.Limits, budget: mp.Budget) -> None:
+    """A search has no gates for some axes (of weights that are standardised across them), or where hooks run.
 
-    It has no gates for some axes (weights that are standardised across them), and cannot leave out channels where hooks
-    run; it must then say so, and give no plan.
+    It must then say so: the error names an axis, an operator or a module, and there is no plan.
     """
+    said = ""
     try:
-        return searched(model, graph, budget)
+        obeyed(dense, plan(), limits, budget)
     except MetapruneError as error:
-        return error
+        said = str(error)
+    names = {*dense.axes, *(operator.name for operator in dense.operators)}
+    names |= {operator.path for operator in dense.operators if operator.path}
+    assert not said or any(name in said for name in names), said
 
 
 @pytest.mark.parametrize("name", networks(families=4))
@@ -123,6 +140,40 @@ def test_every_plan_obeys_the_limits_or_the_error_names_what_is_in_the_way(name:
             allocation.check(plan, method.name)
             obeyed(dense, plan, limits, budget)
         if seed == 1 and allocation.limit < allocation.dense:
-            plan = found(model, graph, budget)
-            assert isinstance(plan, MetapruneError) or obeyed(dense, plan, limits, budget) is None
+            obeyed_or_said(dense, partial(searched, model, graph, budget), limits, budget)
     assert oracle.fingerprint(model) == before
+
+
+def anything(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> mp.Task:
+    """Small outputs, whatever they are."""
+
+    def loss(output: Any, batch: Any) -> Tensor:
+        outputs = [out for out in pytree.tree_leaves(output) if isinstance(out, Tensor) and out.is_floating_point()]
+        return torch.stack([out.square().mean() for out in outputs]).sum()
+
+    data = [(args, kwargs)] * STEPS
+    return mp.Task(
+        data, data, None, loss=loss, metric=lambda *given: (loss(*given), 1), inputs=lambda batch: (batch[0], batch[1])
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("name", SMALLEST)
+def test_so_does_every_method_that_looks_at_data(name: str, method: str) -> None:
+    model, args, kwargs = ZOO[name].example()
+    dense = mp.trace(model, args, kwargs)
+    recipe = mp.Recipe(2, lr=1e-3, precision="32-true", device="cpu", channels_last=False)
+    planned = 0
+    for seed in range(4):
+        limits, budget = drawn(dense, seed)
+        made = within(dense, limits, budget)
+        if isinstance(made, MetapruneError):
+            continue
+        graph, allocation = made
+        problem = Problem(model, graph, budget, anything(args, kwargs), recipe, progress=False)
+        plan = TRAINED[method]().find(problem).plan
+        allocation.check(plan, method)
+        obeyed(dense, plan, limits, budget)
+        planned += 1
+    assert planned

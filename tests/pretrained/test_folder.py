@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import metaprune as mp
-from metaprune.integrations.transformers import generation_calls
+from metaprune.cost.budget import Allocation
+from metaprune.integrations.transformers import configuration_limits, generation_calls
 from metaprune.pretrained.folder import ABOUT, INSIDE, PretrainedError, save_pretrained
 from metaprune.surgery.slice import Cut, carve
 from metaprune.train.atomic import write_json
@@ -32,26 +33,6 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Phi": ("PhiForCausalLM", NETWORKS["Llama"][1] | {"partial_rotary_factor": 0.5}),
 }
 ALL = NETWORKS | OTHERS
-
-KEPT: dict[str, tuple[str, ...]] = {
-    "GPT2": ("lm_head[1]", "*attn*"),
-    "OPT": ("*q_proj*", "*embed*"),
-    "GPTNeoX": ("*attention*", "*embed*"),
-    "Phi": ("*attn*", "*embed*"),
-    "Falcon": ("*attention*",),
-    "StableLm": ("*attn*",),
-    "Cohere": ("*q_proj[2]",),
-    "Gemma2": ("lm_head[1]",),
-    "Bert": ("*attention*", "*embeddings*", "*pooler*"),
-    "Roberta": ("*attention*", "*embeddings*"),
-    "Electra": ("*attention*", "classifier*"),
-    "Whisper": ("*attn*", "model.encoder.conv*"),
-    "Bart": ("*attn*",),
-    "Pegasus": ("*attn*",),
-    "Marian": ("*attn*",),
-}
-"""What must stay whole so that a configuration can say the rest: trunks that are heads times head size (a module stands
-for what it puts out, the trunk too), rotated head sizes whose halves lie side by side, and layers without an entry."""
 
 QUICK = ("ViT",)  # tests below have others
 
@@ -115,14 +96,50 @@ def quiet() -> Iterator[None]:
     logging.enable_progress_bar()
 
 
+def said_by_its_configuration(name: str) -> tuple[Any, Cut, mp.ChannelGraph, dict[str, Any]]:
+    """As `cut`, within the limits of the configuration alone: channels drawn, 0.7 of the parameters."""
+    model, inputs = network(name)
+    graph = mp.trace(model, (), inputs | ({"use_cache": False} if getattr(model.config, "use_cache", False) else {}))
+    limited = configuration_limits(model, graph).on(graph)
+    drawn = torch.Generator().manual_seed(0)
+    scores = {axis: torch.rand(one.size, generator=drawn) for axis, one in limited.free.items()}
+    done = carve(model, graph, Allocation(limited, mp.Budget(params=0.7, multiple_of=1)).plan(scores))
+    assert not done.undone
+    return done.model, done, graph, inputs
+
+
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ALL])
-def test_alike_blocks_are_a_folder_of_transformers(name: str, tmp_path: Path) -> None:
-    small, done, graph, inputs = cut(name, limits=mp.Limits(keep=KEPT.get(name, ()), alike=("*",)))
+def test_within_the_limits_of_its_configuration_it_is_a_folder_of_transformers(name: str, tmp_path: Path) -> None:
+    small, done, graph, inputs = said_by_its_configuration(name)
     assert done.plan.kept
     assert save_pretrained(tmp_path / "out", small, done.plan, graph) is None
     plain = type(small).from_pretrained(tmp_path / "out")
     same(small, plain, inputs)
     same(small, mp.from_pretrained(tmp_path / "out"), inputs)
+
+
+@pytest.mark.slow
+def test_a_trunk_of_heads_times_head_size_is_tied_to_its_head_sizes() -> None:
+    """Nothing is asked of the user, and nothing is kept but the number of heads."""
+    model, inputs = network("Bert", num_hidden_layers=1)
+    graph = mp.trace(model, (), inputs)
+    limits = configuration_limits(model, graph)
+    heads, sizes = (f"bert.encoder.layer.0.attention.self.query[{place}]" for place in (0, 1))
+    assert limits.keep == (heads,)
+    assert limits.together == (("bert.embeddings.word_embeddings[1]", sizes, "bert.pooler.dense"),)
+    assert mp.macs(limits.on(graph)) == mp.macs(graph)
+
+
+def test_what_no_configuration_says_stays_whole(tmp_path: Path) -> None:
+    """A layer of one's own in the network has no entry."""
+    model, inputs = network("ViT", num_hidden_layers=1)
+    model.classifier = nn.Sequential(nn.Linear(24, 10), nn.ReLU(), nn.Linear(10, 2))
+    graph = mp.trace(model, (), inputs)
+    with pytest.raises(PretrainedError, match=r"configuration_limits: .* does not build it"):
+        configuration_limits(model, graph)
+    plain = nn.Linear(4, 8)
+    with pytest.raises(PretrainedError, match=r"Linear is no network of transformers; .*together="):
+        configuration_limits(plain, mp.trace(plain, (torch.randn(2, 4),)))
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) for n in ALL])

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from metaprune.cli.limiting import Alike, AlikeChannels, Keep, Least, Most, limits_of
+from metaprune.cli.limiting import Alike, AlikeChannels, Keep, Least, Most, Together, limits_of
 from metaprune.cli.logs import Log, loggers_of
 from metaprune.cli.options import (
     Augment,
@@ -260,6 +260,7 @@ def prune(
     most: Most = None,
     alike: Alike = None,
     alike_channels: AlikeChannels = None,
+    together: Together = None,
     weights: Weights = None,
     dense_epochs: Annotated[int, typer.Option(help="Where no weights are given: epochs of the dense network.")] = 25,
     epochs: Annotated[int, typer.Option(help="Epochs after that: search and fine-tuning together.")] = 10,
@@ -371,7 +372,7 @@ def prune(
         batch=clock_batch,
         backend=clock_backend.value,
     )
-    limits = limits_of(keep, least, most, alike, alike_channels)
+    limits = limits_of(keep, least, most, alike, alike_channels, together)
     after = scheduled(
         schedule, milestones, warmup, accumulate=accumulate, max_steps=max_steps, keep="best" if keep_best else None
     )

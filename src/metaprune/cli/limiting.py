@@ -12,7 +12,7 @@ from metaprune.cli.errors import UsageError
 if TYPE_CHECKING:
     from metaprune.graph.limits import Limits
 
-__all__ = ["Alike", "AlikeChannels", "Keep", "Least", "Most", "limits_of"]
+__all__ = ["Alike", "AlikeChannels", "Keep", "Least", "Most", "Together", "limits_of"]
 
 Keep = Annotated[
     list[str] | None, typer.Option(help="Axes or modules that stay whole: a pattern, as stem.*; may be given again.")
@@ -27,6 +27,11 @@ Alike = Annotated[
 ]
 AlikeChannels = Annotated[list[str] | None, typer.Option(help="The same, and they keep the same channels.")]
 
+Together = Annotated[
+    list[str] | None,
+    typer.Option(help="Axes of which the same share stays: patterns, as 'embed,*attn*'; may be given again."),
+]
+
 
 def limits_of(
     keep: Sequence[str] | None,
@@ -34,6 +39,7 @@ def limits_of(
     most: Sequence[str] | None,
     alike: Sequence[str] | None,
     alike_channels: Sequence[str] | None,
+    together: Sequence[str] | None = None,
 ) -> Limits | None:
     """The limits that the options say; None where they say nothing.
 
@@ -43,7 +49,7 @@ def limits_of(
     """
     from metaprune.graph.limits import Limits
 
-    if not any((keep, least, most, alike, alike_channels)):
+    if not any((keep, least, most, alike, alike_channels, together)):
         return None
     return Limits(
         keep=tuple(keep or ()),
@@ -51,6 +57,7 @@ def limits_of(
         most=_widths("--most", most),
         alike=tuple(alike or ()),
         alike_channels=tuple(alike_channels or ()),
+        together=tuple(tuple(pattern.strip() for pattern in group.split(",")) for group in together or ()),
     )
 
 

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 
 import torch
@@ -133,7 +134,7 @@ class Allocation:
         form: The cost of the first bound.
         dense: The whole network's, of that cost.
         limit: The largest allowed of it, absolute.
-        lanes: Free axes that have one width, by the name of the first: one axis each, but for limits.
+        lanes: Free axes of which the same share stays, by the name of the first: one axis each, but for limits.
         sizes: For each free axis, its channels.
         steps: For each free axis, the step in which its width may change.
         least: For each free axis, its smallest width.
@@ -308,18 +309,24 @@ class Allocation:
         widths = {name: lane.nearest(shares[name]) for name, lane in self.lanes.items()}
         if not self._fits(widths, self._allowed(None)) or (spend and not self._used_up(widths)):
             falling = {
-                axis: shares[name] * lane.size / torch.arange(1, lane.size + 1, dtype=torch.float64)
+                axis: shares[name] * self.sizes[axis] / torch.arange(1, self.sizes[axis] + 1, dtype=torch.float64)
                 for name, lane in self.lanes.items()
                 for axis in lane.axes
             }  # 1 at the width that the ratio asks for
-            found = self.plan(falling).widths
-            widths = {name: found.get(name, lane.size) for name, lane in self.lanes.items()}
+            widths = self.units(self.plan(falling).widths)
         return self._kept(
             {name: torch.arange(size).flip(0) for name, size in self.sizes.items()}
             if scores is None
             else self._ranked(scores)[0],
             widths,
         )
+
+    def units(self, widths: Mapping[str, int]) -> dict[str, int]:
+        """The widths of lanes from those of axes; an axis that is not named is whole."""
+        return {
+            name: widths.get(name, self.sizes[name]) // lane.each[lane.axes.index(name)]
+            for name, lane in self.lanes.items()
+        }
 
     def _ratio(self, ratios: Mapping[str, float], lane: Lane) -> float:
         """The mean ratio of the axes of a lane.
@@ -367,6 +374,13 @@ class Allocation:
             if len({len(stays) for stays in kept}) > 1 or (group in limits.alike_channels and len(kept) > 1):
                 raise BudgetError(
                     f"limits: expected a plan of {who} that makes {', '.join(free)} alike, got widths "
+                    f"{[widths.get(name, self.sizes[name]) for name in free]}; this is a fault of the method"
+                )
+        for group in limits.together:
+            free = [name for name in group if name in self.sizes]
+            if len({Fraction(widths.get(name, self.sizes[name]), self.sizes[name]) for name in free}) > 1:
+                raise BudgetError(
+                    f"limits: expected a plan of {who} that leaves the same share of {', '.join(free)}, got widths "
                     f"{[widths.get(name, self.sizes[name]) for name in free]}; this is a fault of the method"
                 )
 
@@ -432,7 +446,9 @@ class Allocation:
     def _columns(self, widths: Tensor) -> Tensor:
         """Widths of axes, in the order of the form, from those of lanes: both of shape (candidates, …)."""
         place = {name: column for column, lane in enumerate(self.lanes.values()) for name in lane.axes}
-        return widths[:, [place[name] for name in self.form.axes]]
+        each = {axis: unit for lane in self.lanes.values() for axis, unit in lane.channels(1).items()}
+        found = widths[:, [place[name] for name in self.form.axes]]
+        return found * torch.tensor([each[name] for name in self.form.axes], dtype=widths.dtype)
 
     def _left(self, widths: Tensor) -> Tensor:
         """How far below the nearest bound lanes of these widths are, in units of the first bound's cost."""
@@ -444,14 +460,15 @@ class Allocation:
 
     def _axes(self, widths: Mapping[str, int]) -> dict[str, int]:
         """The widths of axes from those of lanes."""
-        return {axis: widths[name] for name, lane in self.lanes.items() for axis in lane.axes}
+        return {axis: width for name, lane in self.lanes.items() for axis, width in lane.channels(widths[name]).items()}
 
     def _ranked(self, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """For each free axis the order of its channels, the least important first, and their scores in that order."""
         plain = {name: scores[name].cpu().double() for name in self.sizes}
         for lane in self.lanes.values():
-            if lane.same:
-                plain |= dict.fromkeys(lane.axes, torch.stack([plain[axis] for axis in lane.axes]).mean(0))
+            for unit in set(lane.each) if lane.same else ():
+                axes = [axis for axis, its in zip(lane.axes, lane.each, strict=True) if its == unit]
+                plain |= dict.fromkeys(axes, torch.stack([plain[axis] for axis in axes]).mean(0))
         order = {name: torch.argsort(score, stable=True) for name, score in plain.items()}
         return order, {name: score[order[name]] for name, score in plain.items()}
 
@@ -475,15 +492,18 @@ def _blocks(name: str, lane: Lane, ascending: Mapping[str, Tensor]) -> list[_Blo
     """The blocks in which the channels of a lane may leave, the least important first."""
 
     def score(wide: int, narrow: int) -> float:
-        means = [float(ascending[axis][lane.size - wide : lane.size - narrow].mean()) for axis in lane.axes]
+        means = [
+            float(ascending[axis][(lane.size - wide) * unit : (lane.size - narrow) * unit].mean())
+            for axis, unit in zip(lane.axes, lane.each, strict=True)
+        ]
         return sum(means) / len(means)
 
     return [_Block(score(wide, narrow), name, narrow) for wide, narrow in itertools.pairwise(lane.widths)]
 
 
 def _spread(lane: Lane, ascending: Mapping[str, Tensor], threshold: float) -> list[float]:
-    """For each number of channels, the summed distance of the scores of the best of them from the threshold."""
-    distances = sum((ascending[axis].flip(0) - threshold).abs() for axis in lane.axes)
+    """For each number of units, the summed distance of the scores of the best of their channels from the threshold."""
+    distances = sum((ascending[axis].flip(0) - threshold).abs().reshape(lane.size, -1).sum(1) for axis in lane.axes)
     assert isinstance(distances, Tensor)
     return [0.0, *distances.cumsum(0).tolist()]
 

@@ -42,7 +42,7 @@ class Softness:
     """Masks within bounds, for lanes: channels of all their axes lie one after the other in one vector.
 
     Args:
-        lanes: Free axes that have one width, by the name of the first.
+        lanes: Free axes of which the same share stays, by the name of the first.
         bounds: What must hold.
     """
 
@@ -50,14 +50,17 @@ class Softness:
         self.lanes = tuple(lanes.values())
         self.bounds = tuple(bounds)
         self.axes = [axis for lane in self.lanes for axis in lane.axes]
-        self.sizes = [lane.size for lane in self.lanes for _ in lane.axes]
-        counts = torch.tensor([lane.size * len(lane.axes) for lane in self.lanes], dtype=torch.int64, device="cpu")
+        self.sizes = [lane.size * unit for lane in self.lanes for unit in lane.each]
+        self.counts = [lane.size * sum(lane.each) for lane in self.lanes]
+        counts = torch.tensor(self.counts, dtype=torch.int64, device="cpu")
         self.lane = torch.repeat_interleave(torch.arange(len(self.lanes), device="cpu"), counts)
-        self.alike = _column([len(lane.axes) for lane in self.lanes])
+        self.alike = _column([sum(lane.each) for lane in self.lanes])  # channels of a unit
         self.least = _column([lane.least for lane in self.lanes])
         self.most = _column([lane.most for lane in self.lanes])
         place = {axis: index for index, lane in enumerate(self.lanes) for axis in lane.axes}
         self.place = torch.tensor([place[name] for name in bounds[0].form.axes], dtype=torch.int64, device="cpu")
+        each = {axis: unit for lane in self.lanes for axis, unit in lane.channels(1).items()}
+        self.each = _column([each[name] for name in bounds[0].form.axes])
 
     def masks(
         self,
@@ -89,22 +92,23 @@ class Softness:
     def ranked(self, flat: Flat) -> _Blocks:
         """Scores that leave as widths do: a block of a lane's step has one, and so have channels that stay together."""
         blocks, inside, pooled, known = [], [], [], 0
-        for lane, part in zip(
-            self.lanes, torch.split(flat, [lane.size * len(lane.axes) for lane in self.lanes]), strict=True
-        ):
-            rows = part.reshape(len(lane.axes), lane.size)
-            if lane.same:
-                rows = rows.mean(0, keepdim=True).expand_as(rows)
-            ranks = torch.argsort(torch.argsort(rows, dim=1, descending=True, stable=True), dim=1)
-            block = ranks // lane.step
+        for lane, part in zip(self.lanes, torch.split(flat, self.counts), strict=True):
+            rows = list(torch.split(part, [lane.size * unit for unit in lane.each]))
+            for unit in set(lane.each) if lane.same else ():
+                places = [place for place, its in enumerate(lane.each) if its == unit]
+                mean = torch.stack([rows[place] for place in places]).mean(0)
+                rows = [mean if place in places else row for place, row in enumerate(rows)]
             count = -(-lane.size // lane.step)
-            sums = torch.zeros(2, count, dtype=rows.dtype, device=rows.device)
-            sums[0].index_add_(0, block.flatten(), rows.flatten())
-            sums[1].index_add_(0, block.flatten(), torch.ones_like(rows).flatten())
-            pooled.append((sums[0] / sums[1])[block].flatten())
-            inside.append(rows.flatten())
-            offsets = known + count * torch.arange(len(lane.axes), device=rows.device)[:, None]
-            blocks.append((block + offsets).flatten())
+            sums = flat.new_zeros(2, count)
+            own = []
+            for row, unit in zip(rows, lane.each, strict=True):
+                ranks = torch.argsort(torch.argsort(row, descending=True, stable=True))
+                own.append(ranks // (lane.step * unit))
+                sums[0].index_add_(0, own[-1], row / unit)  # each axis counts alike
+                sums[1].index_add_(0, own[-1], torch.full_like(row, 1 / unit))
+            pooled += [(sums[0] / sums[1])[block] for block in own]
+            inside += rows
+            blocks += [block + known + count * place for place, block in enumerate(own)]
             known += count * len(lane.axes)
         return _Blocks(torch.cat(blocks), known, torch.cat(inside), torch.cat(pooled))
 
@@ -148,14 +152,14 @@ class Softness:
 
     def _shares(self, widths: Tensor, allowed: Sequence[float]) -> list[float]:
         """What lanes of these widths cost, over what each bound allows."""
-        axes = widths[self.place]
+        axes = widths[self.place] * self.each
         return [float(bound.form(axes)) / max(most, 1e-30) for bound, most in zip(self.bounds, allowed, strict=True)]
 
     def _slopes(self, widths: Tensor, allowed: Sequence[float]) -> Flat:
         """dF/dn of the channels, for the bound that these widths come nearest to."""
         shares = self._shares(widths, allowed)
         bound = self.bounds[shares.index(max(shares))]
-        slopes = bound.form.slopes(widths[self.place])
+        slopes = bound.form.slopes(widths[self.place] * self.each)
         known = dict(zip(bound.form.axes, (slopes / bound.dense).tolist(), strict=True))
         each = [
             torch.full((size,), known[axis], dtype=torch.float64)

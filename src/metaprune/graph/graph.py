@@ -111,6 +111,7 @@ class WidthLimits:
         most: Axis -> the largest.
         alike: Axes that have one width.
         alike_channels: Axes that have one width and keep the same channels.
+        together: Axes of which the same share stays, whatever their sizes.
         said: Axis -> the limit in the user's words.
     """
 
@@ -118,6 +119,7 @@ class WidthLimits:
     most: Mapping[str, int] = field(default_factory=dict)
     alike: tuple[tuple[str, ...], ...] = ()
     alike_channels: tuple[tuple[str, ...], ...] = ()
+    together: tuple[tuple[str, ...], ...] = ()
     said: Mapping[str, str] = field(default_factory=dict)
 
 

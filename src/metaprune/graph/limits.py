@@ -36,6 +36,8 @@ class Limits:
         alike: Patterns of axes of equal blocks that get one width: those whose names differ in numbers only and that
             have one size, as `layers.0.mlp` and `layers.1.mlp`.
         alike_channels: The same, and they keep the same channels.
+        together: Groups of patterns; of all axes that fit one in a group the same share stays, whatever their names and
+            sizes, as of a trunk of heads times head size and of its head sizes: `together=(("embed", "*attn*[1]"),)`.
 
     Raises:
         LimitsError: A value is no share and no number of channels.
@@ -46,8 +48,20 @@ class Limits:
     most: Mapping[str, float] = field(default_factory=dict)
     alike: Sequence[str] = ()
     alike_channels: Sequence[str] = ()
+    together: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
+        groups = self.together
+        good = not isinstance(groups, str) and all(
+            isinstance(group, Sequence) and not isinstance(group, str) and all(isinstance(one, str) for one in group)
+            for group in groups
+        )
+        if not good:
+            raise LimitsError(
+                f"limits: expected together as groups of patterns, got {groups!r}; write "
+                "together=(('embed', '*attn*'),)"
+            )
+        object.__setattr__(self, "together", tuple(map(tuple, groups)))
         for name in ("keep", "alike", "alike_channels"):
             given = getattr(self, name)
             if isinstance(given, str) or not all(isinstance(pattern, str) for pattern in given):
@@ -76,10 +90,12 @@ class Limits:
             axis: f"limits: {pattern!r} is kept" for pattern in self.keep for axis in known.fitting(pattern, "keep")
         }
         groups = {name: list(self._groups(graph, known, name)) for name in ("alike", "alike_channels")}
-        for group in (*groups["alike"], *groups["alike_channels"]):
-            for whole in (axis for axis in group if axis in reasons or graph.axes[axis].fixed is not None):
-                why = f"limits: it has the width of {whole}, which must stay whole"
-                reasons |= {axis: why for axis in group if axis not in reasons}
+        together = tuple(
+            tuple(dict.fromkeys(axis for pattern in group for axis in known.fitting(pattern, "together")))
+            for group in self.together
+        )
+        tied = [(group, "has the width of") for kind in groups.values() for group in kind]
+        reasons = _spread(graph, reasons, tied + [(group, "keeps the share of") for group in together])
         said: dict[str, str] = {}
         bounds: dict[str, dict[str, int]] = {"least": {}, "most": {}}
         for name, found in bounds.items():
@@ -103,6 +119,7 @@ class Limits:
             most={axis: width for axis, width in most.items() if width < graph.axes[axis].size},
             alike=tuple(groups["alike"]),
             alike_channels=tuple(groups["alike_channels"]),
+            together=together,
             said=said,
         )
         free = {axis: why for axis, why in reasons.items() if graph.axes[axis].fixed is None}
@@ -115,6 +132,22 @@ class Limits:
             for axis in known.fitting(pattern, name):
                 kinds.setdefault((_DIGITS.sub("*", axis), graph.axes[axis].size), []).append(axis)
             yield from (tuple(group) for group in kinds.values() if len(group) > 1)
+
+
+def _spread(
+    graph: ChannelGraph, reasons: Mapping[str, str], tied: Sequence[tuple[Sequence[str], str]]
+) -> dict[str, str]:
+    """The reasons of axes that stay whole, with those of axes that are tied to one that does."""
+    found = dict(reasons)
+    before = -1
+    while len(found) != before:
+        before = len(found)
+        for group, how in tied:
+            whole = next((axis for axis in group if axis in found or graph.axes[axis].fixed is not None), None)
+            if whole is not None:
+                why = f"limits: it {how} {whole}, which must stay whole"
+                found |= {axis: why for axis in group if axis not in found and axis != whole}
+    return found
 
 
 def limited(graph: ChannelGraph, limits: Limits | None) -> ChannelGraph:

@@ -20,8 +20,16 @@ from metaprune.graph.quiet import quiet
 from metaprune.graph.reach import reached
 from metaprune.graph.rehearsal import rehearsal
 from metaprune.pretrained.folder import from_pretrained, save_pretrained
+from metaprune.pretrained.sayable import configuration_limits
 
-__all__ = ["SearchCallback", "can_generate", "from_pretrained", "generation_calls", "save_pretrained"]
+__all__ = [
+    "SearchCallback",
+    "can_generate",
+    "configuration_limits",
+    "from_pretrained",
+    "generation_calls",
+    "save_pretrained",
+]
 
 if TYPE_CHECKING:
     from metaprune.integrations.trainer import SearchCallback as SearchCallback

@@ -26,7 +26,19 @@ from metaprune.graph.quiet import quiet
 from metaprune.graph.term import axes_of, inside, size, width
 from metaprune.train.checks import said
 
-__all__ = ["Described", "Pretrained", "dense_configuration", "described", "floats_of", "skeleton"]
+__all__ = [
+    "Described",
+    "Facts",
+    "Key",
+    "Pretrained",
+    "Search",
+    "asked_for",
+    "dense_configuration",
+    "described",
+    "entries",
+    "floats_of",
+    "skeleton",
+]
 
 Pretrained = Any
 """A network of transformers; its library is imported by whoever has one."""
@@ -106,7 +118,7 @@ def described(model: Pretrained, graph: ChannelGraph, plan: Plan) -> Described |
         graph: Of the network before the cut.
         plan: What was cut.
     """
-    search = _Search(model, graph, plan)
+    search = Search(model, graph, plan)
     base = search.score({})
     if base is None:
         return f"its configuration alone does not build it ({search.refusal})"
@@ -121,7 +133,7 @@ def described(model: Pretrained, graph: ChannelGraph, plan: Plan) -> Described |
     return Described(configuration, {".".join(map(str, key)): value for key, value in state.items()})
 
 
-class _Search:
+class Search:
     """Changes of a configuration, and how far the network built from it is from the cut one."""
 
     def __init__(self, model: Pretrained, graph: ChannelGraph, plan: Plan) -> None:
@@ -180,14 +192,14 @@ class _Search:
         """Entry -> what it may become, likeliest first; those that no shape and no number hangs on are left out."""
         made = sorted({one for some in self.renamed.values() for one in some})
         found: dict[Key, list[Any]] = {}
-        for key, value in _entries(self.tree):
+        for key, value in entries(self.tree):
             if value is None:
                 found[key] = list(made)
             elif type(value) is int and value in self.renamed:
                 found[key] = [one for one in self.renamed[value] if one != value]
             if type(value) in (int, float) and value > 0:
                 found[key] = list(dict.fromkeys([*found.get(key, ()), *self._ratios(value)]))
-        for name in _asked_for(self):
+        for name in asked_for(self):
             found[(name,)] = list(made)
         return {key: values for key, values in found.items() if values and self._matters(key, values)}
 
@@ -211,7 +223,7 @@ class _Search:
 
     def found(self, base: Sequence[Place]) -> dict[Key, Any] | str:
         """Changes that leave no difference, or in words what is left by the best there are."""
-        alone = {key: self.renamed[value][0] for key, value in _entries(self.tree) if self._is_told(value)}
+        alone = {key: self.renamed[value][0] for key, value in entries(self.tree) if self._is_told(value)}
         state: dict[Key, Any] = {}
         left: Sequence[Place] = base
         for start in (lambda: alone, lambda: self.told):
@@ -292,7 +304,7 @@ class _Search:
             return {key: value for key, value in wanted.items() if key in got and not math.isclose(got[key], value)}
 
         wrong = off(state)
-        for key, value in _entries(self.tree):
+        for key, value in entries(self.tree):
             if not wrong:
                 break
             if value is None or type(value) is float:
@@ -330,15 +342,15 @@ def _renamed(graph: ChannelGraph, widths: Mapping[str, int]) -> dict[int, list[i
     return {was: sorted(counts, key=lambda one: (one == was, -counts[one])) for was, counts in found.items() if was > 1}
 
 
-def _entries(tree: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
+def entries(tree: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
     """Every entry of a tree of JSON that holds a number or nothing."""
     if isinstance(tree, dict):
         for name, value in tree.items():
             if isinstance(name, str) and not name.startswith(_SILENT):
-                yield from _entries(value, (*key, name))
+                yield from entries(value, (*key, name))
     elif isinstance(tree, list | tuple):
         for place, value in enumerate(tree):
-            yield from _entries(value, (*key, place))
+            yield from entries(value, (*key, place))
     elif tree is None or type(tree) in (int, float):
         yield key, tree
 
@@ -366,7 +378,7 @@ def _put(tree: Any, key: Key, value: Any) -> None:
     tree[key[-1]] = value
 
 
-def _asked_for(search: _Search) -> list[str]:
+def asked_for(search: Search) -> list[str]:
     """What the code that builds the network asks its configuration for in vain: it has a default for that."""
     asked: dict[str, None] = {}
     kind = type(search.dense)

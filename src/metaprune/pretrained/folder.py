@@ -28,7 +28,7 @@ from metaprune.graph.reach import reached
 from metaprune.graph.tensors import named_tensors
 from metaprune.pretrained.comparing import carried, difference, other_floats, other_tensors
 from metaprune.pretrained.configuration import Pretrained, dense_configuration, described, skeleton
-from metaprune.pretrained.rotary import with_frequencies
+from metaprune.pretrained.rotary import is_spare, with_frequencies
 from metaprune.report.report import Report
 from metaprune.report.texts import texts
 from metaprune.saving import load, ours, save
@@ -177,7 +177,8 @@ def _as_its_own(place: Path, model: Pretrained, plan: Plan, graph: ChannelGraph)
         again = loaded(twin)
         problem, folded = other_tensors(model, again, graph.tables), bool(other_floats(model, again))
         if problem is None and folded:
-            same = configuration is found.configuration
+            spare = any(is_spare(name) for name, _ in model.named_buffers(remove_duplicate=False))
+            same = configuration is found.configuration and not spare  # whose size is the dense one's
             plain = again if same else _of_these_frequencies(found.configuration, again, model)
             problem = carried(model, plain, graph, plan)
             again = loaded(plain) if problem is None else again

@@ -49,16 +49,16 @@ class Genes:
         lanes = self.allocation.lanes.values()
         return Plan(
             {
-                axis: sorted(self.order[axis][:width])
+                axis: sorted(self.order[axis][:count])
                 for lane, width in zip(lanes, widths, strict=True)
-                for axis in lane.axes
+                for axis, count in lane.channels(width).items()
                 if width < lane.size
             }
         )
 
     def of(self, plan: Plan) -> Widths:
         """The widths of a plan."""
-        return tuple(plan.widths.get(name, lane.size) for name, lane in self.allocation.lanes.items())
+        return tuple(self.allocation.units(plan.widths).values())
 
     def within(self, widths: Widths) -> Widths:
         """The nearest widths within the budget: a projection, in place of the paper's rejection."""
@@ -104,8 +104,9 @@ class Genes:
         lanes = self.allocation.lanes.values()
         found: dict[str, Tensor] = {}
         for lane, width in zip(lanes, widths, strict=True):
-            for axis in lane.axes:
-                ranks = torch.empty(lane.size, dtype=torch.float64)
-                ranks[torch.tensor(self.order[axis])] = torch.arange(1, lane.size + 1, dtype=torch.float64)
-                found[axis] = width / ranks
+            for axis, count in lane.channels(width).items():
+                size = self.allocation.sizes[axis]
+                ranks = torch.empty(size, dtype=torch.float64)
+                ranks[torch.tensor(self.order[axis])] = torch.arange(1, size + 1, dtype=torch.float64)
+                found[axis] = count / ranks
         return found
