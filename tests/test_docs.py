@@ -1,8 +1,11 @@
 """The documentation is true: its Python runs, and its links lead somewhere."""
 
+import io
+import itertools
 import json
 import re
 import sys
+import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from metaprune.graph.call import RULES
 from metaprune.methods.graph_metanetwork.learning.area import metrics
+from metaprune.train.few_shot import FewShot, Inner
 from metaprune.train.task import First
 
 ROOT = Path(__file__).parent.parent
@@ -87,6 +92,29 @@ def test_the_python_of_a_method_runs(page, short, tmp_path, monkeypatch):
 def test_the_python_of_the_guide_runs(page, short, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(page, short)
+
+
+def test_the_python_of_few_shot_runs(tmp_path, monkeypatch):
+    """As shown, on drawings made of noise, and with few steps."""
+    monkeypatch.chdir(tmp_path)
+    numbers = torch.Generator().manual_seed(0)
+    with zipfile.ZipFile("omniglot.zip", "w") as archive:
+        for kind, place in itertools.product(range(40), range(12)):
+            made = io.BytesIO()
+            noise = torch.randint(0, 256, (28, 28), generator=numbers, dtype=torch.uint8)
+            Image.fromarray(noise.numpy()).save(made, "PNG")
+            archive.writestr(f"alphabet/{kind}/{place}.png", made.getvalue())
+    few = {
+        "steps": 2,
+        "tasks": 1,
+        "episodes": 2,
+        "val_episodes": 1,
+        "inner": Inner(1, 5, 1e-3),
+        "testing": Inner(1, 5, 1e-3),
+    }
+    monkeypatch.setattr("metaprune.FewShot", partial(FewShot, **few), raising=False)
+    names = run(ROOT / "docs" / "few_shot.md", {})
+    assert names["zeros"].plan.kept
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "guide").glob("*.ipynb")), ids=name_of)
