@@ -17,7 +17,7 @@ from torch import nn
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.report.report import from_json, to_json
-from metaprune.saving import WEIGHTS, SavingError, load, read_weights, save
+from metaprune.saving import ABOUT, WEIGHTS, SavingError, load, read_weights, save
 from metaprune.session import measuring
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
@@ -368,3 +368,14 @@ def test_names_that_are_no_text(result: mp.Result, tmp_path: Path) -> None:
         assert "mod\\xe8le ф" in (folder / name).read_text(encoding="utf-8")
     save(tmp_path, result.model, result.plan, result.graph, report)
     assert not (folder / "MODEL_CARD.md").exists()
+
+
+def test_a_folder_of_transformers_is_called_so(tmp_path: Path) -> None:
+    """Its weights are nobody's to replace, though metaprune wrote them."""
+    _, _, _, graph, done = cut("gpt")
+    (tmp_path / ABOUT).write_text("{}")
+    save_file({"a": torch.zeros(2)}, tmp_path / WEIGHTS)
+    before = (tmp_path / WEIGHTS).read_bytes()
+    with pytest.raises(SavingError, match=r"holds a network of transformers.*model.safetensors stays; name another"):
+        save(tmp_path, done.model, done.plan, graph)
+    assert (tmp_path / WEIGHTS).read_bytes() == before

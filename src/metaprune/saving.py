@@ -32,6 +32,9 @@ from metaprune.train.processes import apart, leads
 __all__ = ["SavingError", "load", "ours", "read_weights", "save", "save_report", "taken"]
 
 PLAN, WEIGHTS, RUN = "plan.json", "model.safetensors", "run.json"
+ABOUT = "metaprune.json"
+"""In a folder of transformers that metaprune wrote: what was cut, and the checksums of the files it wrote there."""
+
 WRITTEN = (WEIGHTS, PLAN, "report.json", "report.html")
 """What is written beside the model card, in this order: a plan is there when its weights are."""
 
@@ -138,6 +141,11 @@ def taken(folder: Path) -> str | None:
             return f"cannot write to {folder} ({path.name} is a folder); name a folder that can be written"
     for path in (folder / name for name in (*WRITTEN, card_name(folder))):
         if path.exists() and not ours(path):
+            if (folder / ABOUT).is_file():
+                return (
+                    f"{folder} holds a network of transformers, as result.save_pretrained writes it, whose {path.name} "
+                    "stays; name another folder"
+                )
             return f"{path} was not written by metaprune, or was changed since; move it away, or name another folder"
     return None
 

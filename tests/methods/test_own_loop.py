@@ -114,3 +114,15 @@ def test_what_it_refuses() -> None:
         search.step(0.1)
     with pytest.raises(MetapruneError, match="a search of 2 steps, got 1"):
         mp.DHP().start(model, graph, BUDGET, steps=2).load_state_dict(search.state_dict())
+
+
+def test_a_plan_is_looked_at_from_the_last_step_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before that it may cost more; a plan of a search that is done never does."""
+    loop = Loop(mp.DHP(), *dense())
+    assert loop.search.plan.kept.keys() <= dense()[1].free.keys()
+    monkeypatch.setattr(loop.search.search, "plan", lambda: mp.Plan({}))
+    assert loop.search.plan == mp.Plan({})
+    monkeypatch.setattr(loop.search, "done", loop.search.steps)
+    with pytest.raises(MetapruneError, match=r"within 0\.5 of the MACs"):
+        _ = loop.search.plan
+    assert loop.search.share == 1

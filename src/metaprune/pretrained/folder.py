@@ -31,16 +31,13 @@ from metaprune.pretrained.configuration import Pretrained, dense_configuration, 
 from metaprune.pretrained.rotary import is_spare, with_frequencies
 from metaprune.report.report import Report
 from metaprune.report.texts import texts
-from metaprune.saving import load, ours, save
+from metaprune.saving import ABOUT, load, ours, save
 from metaprune.train.atomic import FileError, checksum_of, read_json, write_json, write_text
 from metaprune.train.checks import said
 from metaprune.train.folder import LOCK, FolderError, alone_in, draft
 from metaprune.train.processes import apart, leads
 
 __all__ = ["PretrainedError", "from_pretrained", "is_pretrained", "save_pretrained"]
-
-ABOUT = "metaprune.json"
-"""What lies in either folder: what was cut, and the checksums of the files that metaprune wrote there."""
 
 CONFIG = "config.json"
 """Of the network, or of the dense one."""

@@ -111,14 +111,21 @@ class Running(Generic[Search]):
 
     @property
     def plan(self) -> Plan:
-        """The channels that stay, as it is now."""
-        return self.search.plan()
+        """The channels that stay, as it is now; the budget is met from the last step on.
+
+        Raises:
+            MetapruneError: All steps are done, and it does not fit the budget or breaks a limit.
+        """
+        plan = self.search.plan()
+        if self.done >= self.steps:
+            self.search.allocation.check(plan, self.who)
+        return plan
 
     @property
     def share(self) -> float:
         """Share of the cost that they leave."""
         allocation = self.search.allocation
-        return allocation.form.at(self.plan.widths) / allocation.dense
+        return allocation.form.at(self.search.plan().widths) / allocation.dense
 
     def finish(self) -> Cut:
         """The cut network, verified, with its plan.
@@ -131,9 +138,8 @@ class Running(Generic[Search]):
                 f"{self.who}: expected {self.steps} steps before finish(), got {self.done}; call step() after each of "
                 "the optimizer's, or start with fewer"
             )
-        allocation = self.search.allocation
-        allocation.check(self.plan, self.who)
-        return carve(self.model.fold(), allocation.graph, self.plan)
+        plan = self.plan
+        return carve(self.model.fold(), self.search.allocation.graph, plan)
 
     def state_dict(self) -> dict[str, Any]:
         """All of the search but weights and latents, which are in `model.state_dict()`."""
