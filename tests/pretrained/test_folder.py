@@ -97,13 +97,13 @@ def quiet() -> Iterator[None]:
 
 
 def said_by_its_configuration(name: str) -> tuple[Any, Cut, mp.ChannelGraph, dict[str, Any]]:
-    """As `cut`, within the limits of the configuration alone: channels drawn, 0.7 of the parameters."""
+    """As `cut`, within the limits of the configuration alone: channels drawn, 0.85 of the parameters."""
     model, inputs = network(name)
     graph = mp.trace(model, (), inputs | ({"use_cache": False} if getattr(model.config, "use_cache", False) else {}))
     limited = configuration_limits(model, graph).on(graph)
     drawn = torch.Generator().manual_seed(0)
     scores = {axis: torch.rand(one.size, generator=drawn) for axis, one in limited.free.items()}
-    done = carve(model, graph, Allocation(limited, mp.Budget(params=0.7, multiple_of=1)).plan(scores))
+    done = carve(model, graph, Allocation(limited, mp.Budget(params=0.85, multiple_of=1)).plan(scores))
     assert not done.undone
     return done.model, done, graph, inputs
 
