@@ -260,7 +260,7 @@ def prune(
     most: Most = None,
     alike: Alike = None,
     alike_channels: AlikeChannels = None,
-    together: Together = None,
+    tied: Together = None,
     weights: Weights = None,
     dense_epochs: Annotated[int, typer.Option(help="Where no weights are given: epochs of the dense network.")] = 25,
     epochs: Annotated[int, typer.Option(help="Epochs after that: search and fine-tuning together.")] = 10,
@@ -372,7 +372,7 @@ def prune(
         batch=clock_batch,
         backend=clock_backend.value,
     )
-    limits = limits_of(keep, least, most, alike, alike_channels, together)
+    limits = limits_of(keep, least, most, alike, alike_channels, tied)
     after = scheduled(
         schedule, milestones, warmup, accumulate=accumulate, max_steps=max_steps, keep="best" if keep_best else None
     )

@@ -29,7 +29,9 @@ AlikeChannels = Annotated[list[str] | None, typer.Option(help="The same, and the
 
 Together = Annotated[
     list[str] | None,
-    typer.Option(help="Axes of which the same share stays: patterns, as 'embed,*attn*'; may be given again."),
+    typer.Option(
+        "--together", help="Axes of which the same share stays: patterns, as 'embed,*attn*'; may be given again."
+    ),
 ]
 
 
