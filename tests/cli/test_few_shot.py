@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from metaprune.cli.app import app
 from metaprune.cli.errors import UsageError
 from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, TaskName
 from metaprune.cli.resolve import report_in
+from metaprune.train import few_shot
 
 NET = """
 from torch import nn
@@ -80,6 +82,8 @@ def test_what_belongs_to_other_tasks_is_refused(characters: Path) -> None:
 def test_pruned_and_measured(characters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
+    short_of = partial(few_shot.FewShot, episodes=4, val_episodes=2)  # 600 of them take minutes
+    monkeypatch.setattr(few_shot, "FewShot", short_of)
     common = ["net.py:tiny", "--data", str(characters), "--device", "cpu", "--size", "12", "--batch-size", "2"]
     short = "--ways 2 --dense-epochs 1 --epochs 1 --max-steps 3 --method magnitude --macs 0.6 --multiple-of 1"
     said = CliRunner().invoke(app, ["prune", *common, "--task", "few-shot", *short.split(), "--out", "out"])
