@@ -63,19 +63,25 @@ def alone(check: str, folder: Path) -> Any:
     return json.loads(json.dumps(together.CHECKS[check](folder)))
 
 
-def same(found: Any, expected: Any) -> bool:
+def same(found: Any, expected: Any, rounding: float = 1e-11) -> bool:
     """But for rounding in float64."""
     if isinstance(expected, float):
-        return bool(found == pytest.approx(expected, rel=1e-9, abs=1e-11))
+        return bool(found == pytest.approx(expected, rel=1e-9, abs=rounding))
     if isinstance(expected, list):
-        return len(found) == len(expected) and all(map(same, found, expected))
+        return len(found) == len(expected) and all(
+            same(one, other, rounding) for one, other in zip(found, expected, strict=True)
+        )
     if isinstance(expected, dict):
-        return bool(found.keys() == expected.keys()) and all(same(found[key], expected[key]) for key in expected)
+        return bool(found.keys() == expected.keys()) and all(
+            same(found[key], expected[key], rounding) for key in expected
+        )
     return bool(found == expected)
 
 
 ALIKE = ("fit", "fit_from_a_loader_of_ones_own", "evaluate", "split", "split_dhp")
-TOLD = ("other_weights", "stopped", "not_divisible", "fault")
+ROUNDING = {"split": 1e-8}
+"""AdamW divides by the size of a gradient and 1e-8; of a bias before a batch norm it is rounding alone, near 1e-16."""
+TOLD = ("other_weights", "stopped", "not_divisible", "metapruning", "fault")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +94,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]
 
 @pytest.mark.parametrize("check", ALIKE)
 def test_two_processes_come_to_what_one_comes_to(check: str, two: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
-    assert same(two[0][check], alone(check, tmp_path))
+    assert same(two[0][check], alone(check, tmp_path), ROUNDING.get(check, 1e-11))
 
 
 def test_a_run_of_two_goes_on_in_one(two: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
@@ -98,6 +104,10 @@ def test_a_run_of_two_goes_on_in_one(two: tuple[dict[str, Any], Path], tmp_path:
 
 def test_networks_that_differ_are_refused_in_all(two: tuple[dict[str, Any], Path]) -> None:
     assert "differ between the 2 processes" in two[0]["other_weights"]
+
+
+def test_a_method_that_cannot_be_divided_is_refused(two: tuple[dict[str, Any], Path]) -> None:
+    assert "MetaPruning: expected one process" in two[0]["metapruning"]
 
 
 def test_a_task_that_cannot_be_divided_is_refused_with_the_reason(two: tuple[dict[str, Any], Path]) -> None:
@@ -113,7 +123,7 @@ def test_a_fault_in_one_ends_the_other_and_says_why(two: tuple[dict[str, Any], P
 
 # Long ones.
 
-EVERY = ("dhp", "taylor", "magnitude", "metanetwork", "transportation", "metapruning", "fit", "evaluate")
+EVERY = ("dhp", "taylor", "magnitude", "metanetwork", "transportation", "fit", "evaluate")
 
 
 @pytest.mark.slow
@@ -122,7 +132,7 @@ def test_four_processes_come_to_what_one_comes_to_and_two_go_on(tmp_path: Path) 
     assert ended == [0] * 4, said
     (tmp_path / "alone").mkdir()
     for check in (*EVERY, "fit_from_a_loader_of_ones_own"):
-        assert same(found[check], alone(check, tmp_path / "alone")), check
+        assert same(found[check], alone(check, tmp_path / "alone"), ROUNDING.get(check, 1e-11)), check
     assert {"run.json", "plan.json", "model.safetensors", "report.json"} <= set(found["saved"])
     again, ended, said = run(2, tmp_path, "gone_on")
     assert ended == [0] * 2, said

@@ -43,6 +43,7 @@ from metaprune.surgery.recalibrate import recalibrate
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint
 from metaprune.train.engine import device_of, evaluate
+from metaprune.train.launching import alone_only
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import Row
@@ -165,7 +166,9 @@ class MetaPruning:
 
         Raises:
             MetapruneError: No axis is free.
+            TrainError: Several processes were started: batches divided among them do not yet train it alike.
         """
+        alone_only(problem.recipe, "MetaPruning")
         net, history = self.trained(problem)
         return Searched(net, self.genes(problem), self.evolved(problem, net), history)
 
