@@ -20,18 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Run, carry_out, dense_network, mean_and_spread, rows_in
+from experiment import Run, carry_out, mean_and_spread, rows_in
 from torch import Tensor, nn
 
 import metaprune as mp
 from metaprune.cost.clock import Clock
 from metaprune.cost.latency_form import Sum
 from metaprune.cost.roofline import KINDS, Roofline
-from metaprune.data import load
 from metaprune.graph.infer import Inference
 from metaprune.graph.term import Term
-from metaprune.models import MODELS
-from methods import SETTINGS
+from methods import SETTINGS, subject
 
 PAGE = Path(__file__).with_suffix(".md")
 METHODS = {"DHP": mp.DHP(), "Taylor": mp.Taylor()}
@@ -137,14 +135,7 @@ def main() -> None:
     recipe = replace(setting.pruned, epochs=args.epochs or setting.pruned.epochs)
     started = time.monotonic()
     if not args.table:
-        data = load(args.data)
-        task = mp.Classification(data.train, data.val, data.test)
-        example = torch.randn(2, *data.shape, generator=torch.Generator().manual_seed(0))
-
-        def build() -> nn.Module:
-            return nn.Sequential(nn.AvgPool2d(2), MODELS[args.network](data.classes, data.shape[0], **setting.sizes))
-
-        network = dense_network(build, task, setting.dense, out / "dense")
+        network, task, example = subject(args.data, args.network, out)
         for seed, speed, arm in itertools.product(args.seeds, args.speeds, args.arms):
             if time.monotonic() - started <= 60 * args.minutes:
                 run = Run(arm, speed, seed)

@@ -77,6 +77,17 @@ def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
+def means(rows: Sequence[Mapping[str, Any]], *keys: str) -> dict[str, float]:
+    """The mean of each figure over some rows."""
+    return {key: statistics.mean(row[key] for row in rows) for key in keys}
+
+
+def mark(panel: Any, place: float, values: Sequence[float]) -> None:
+    """Draw the mean of an arm at a height, with the standard deviation where there are several."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    panel.errorbar(statistics.mean(values), place, xerr=spread, marker="o", capsize=3, color="C0")
+
+
 def pyplot() -> Any:
     """Matplotlib, which draws the same file of the same rows."""
     import matplotlib as mpl

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from cifar10 import GroupNorm
-from experiment import Run, Setting, carry_out, dense_network, mean_and_spread, pyplot, rows_in
+from experiment import Run, Setting, carry_out, dense_network, mark, mean_and_spread, means, pyplot, rows_in
 from torch import nn
 
 import metaprune as mp
@@ -75,6 +75,18 @@ def shortened(recipe: mp.Recipe, method: Any) -> mp.Recipe:
         count for count in range(1, recipe.epochs) if count + max(1, round(method.search * count)) <= recipe.epochs
     )
     return replace(recipe, epochs=epochs, lr=2 * recipe.lr)  # fresh weights learn at the rate of a dense network
+
+
+def subject(data: str, name: str, out: Path) -> tuple[nn.Module, mp.Classification, torch.Tensor]:
+    """The one dense network on pictures at half resolution, trained here unless it was; its task; inputs like them."""
+    given, setting = load(data), SETTINGS[name]
+    task = mp.Classification(given.train, given.val, given.test)
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.AvgPool2d(2), MODELS[name](given.classes, given.shape[0], **setting.sizes))
+
+    network = dense_network(build, task, setting.dense, out / "dense")
+    return network, task, torch.randn(2, *given.shape, generator=torch.Generator().manual_seed(0))
 
 
 def row_of(run: Run, network: nn.Module, setting: Setting, task: Any, example: torch.Tensor) -> dict[str, Any]:
@@ -134,10 +146,7 @@ def table(rows: Sequence[Mapping[str, Any]], network: str, setting: Setting) -> 
             [row for row in rows if (row["share"], row["arm"]) == (share, arm)] for arm in {r["arm"] for r in rows}
         ]
         for found in sorted(filter(None, groups), key=lambda group: -statistics.mean(r["accuracy"] for r in group)):
-            mean = {
-                key: statistics.mean(row[key] for row in found)
-                for key in ("accuracy", "val", "after_cut", "macs", "params", "epochs", "seconds")
-            }
+            mean = means(found, "accuracy", "val", "after_cut", "macs", "params", "epochs", "seconds")
             values = [row["accuracy"] for row in found]
             lines.append(
                 f"| {share:g} | {found[0]['arm']} | {mean_and_spread(values)} | "
@@ -160,8 +169,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         for place, arm in enumerate(names):
             values = [row["accuracy"] for row in rows if (row["share"], row["arm"]) == (share, arm)]
             if values:
-                spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                panel.errorbar(statistics.mean(values), place, xerr=spread, marker="o", capsize=3, color="C0")
+                mark(panel, place, values)
         panel.axvline(rows[0]["dense"], color="grey", linestyle=":")
         panel.set(title=f"{share:g} of the MACs", xlabel="test accuracy (%); dotted: dense", yticks=range(len(names)))
         panel.set_yticklabels(names if panel is panels[0][0] else [])
@@ -193,14 +201,7 @@ def main() -> None:
     torch.backends.cuda.enable_flash_sdp(False)  # of the CPU too, where its backward pass takes most of a step
     started = time.monotonic()
     if not args.table:
-        data = load(args.data)
-        task = mp.Classification(data.train, data.val, data.test)
-        example = torch.randn(2, *data.shape, generator=torch.Generator().manual_seed(0))
-
-        def build() -> nn.Module:
-            return nn.Sequential(nn.AvgPool2d(2), MODELS[args.network](data.classes, data.shape[0], **setting.sizes))
-
-        network = dense_network(build, task, setting.dense, args.out / "dense")
+        network, task, example = subject(args.data, args.network, args.out)
         for seed, share, arm in itertools.product(args.seeds, args.shares, args.arms):
             if time.monotonic() - started <= 60 * args.minutes:
                 run = Run(arm, share, seed)

@@ -23,7 +23,7 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import torch
-from experiment import Run, Setting, carry_out, dense_network, mean_and_spread, pyplot, rows_in
+from experiment import Run, Setting, carry_out, dense_network, mark, mean_and_spread, means, pyplot, rows_in
 from finder import Finder
 from networks import DecoderSizes, LanguageModel
 from scenes import CLASSES, SIDE, scenes
@@ -214,10 +214,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             "|---|--:|--:|--:|--:|--:|--:|--:|",
         ]
         for arm, runs in found.items():
-            mean = {
-                key: statistics.mean(row[key] for row in runs)
-                for key in ("val", "after_cut", "macs", "params", "seconds")
-            }
+            mean = means(runs, "val", "after_cut", "macs", "params", "seconds")
             lines.append(
                 f"| {arm} | {mean_and_spread([row['test'] for row in runs], digits)} | {len(runs)} | "
                 f"{mean['val']:.{digits}f} | {mean['after_cut']:.{digits}f} | {mean['macs']:.3f} | "
@@ -234,9 +231,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for panel, name in zip(panels[0], names, strict=True):
         found = groups(rows, name)
         for place, runs in enumerate(found.values()):
-            values = [row["test"] for row in runs]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            panel.errorbar(statistics.mean(values), place, xerr=spread, marker="o", capsize=3, color="C0")
+            mark(panel, place, [row["test"] for row in runs])
         panel.axvline(next(iter(found.values()))[0]["dense"], color="grey", linestyle=":")
         direction = "less" if KINDS[name].metric == "perplexity" else "more"
         panel.set(title=name.replace("_", " "), xlabel=f"{KINDS[name].metric} ({direction} is better); dotted: dense")

@@ -104,6 +104,11 @@ ABLATIONS: Mapping[str, Meta] = {
 """One thing changed each."""
 
 
+def heights_of(problem: Problem) -> dict[str, torch.Tensor]:
+    """The metanetwork's criterion of a network: a score for each channel."""
+    return DataModel.of("", problem.model, problem.graph, problem.task, torch.device("cpu")).heights
+
+
 @dataclass(frozen=True)
 class Uniform:
     """The same share of every axis; which channels stay is the metanetwork's criterion's word."""
@@ -113,7 +118,7 @@ class Uniform:
 
     def find(self, problem: Problem) -> Found:
         """Rank, and take the same share of each."""
-        heights = DataModel.of("", problem.model, problem.graph, problem.task, torch.device("cpu")).heights
+        heights = heights_of(problem)
         plan = Allocation(problem.graph, problem.budget).proportional(heights)
         return Found(plan, problem.model, heights)
 
@@ -127,7 +132,7 @@ class Criterion:
 
     def find(self, problem: Problem) -> Found:
         """Rank, and fit the budget."""
-        heights = DataModel.of("", problem.model, problem.graph, problem.task, torch.device("cpu")).heights
+        heights = heights_of(problem)
         return Found(Allocation(problem.graph, problem.budget).plan(heights), problem.model, heights)
 
 

@@ -24,7 +24,7 @@ from metaprune.graph.surroundings import drawn_so_far
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.valueless import valueless
 
-__all__ = ["Step", "follow", "followed", "switches"]
+__all__ = ["Step", "followed", "switches"]
 
 _DROPPING = {
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout"),
@@ -80,29 +80,22 @@ def followed(model: nn.Module, call: Call, seed: int = 0) -> tuple[list[Step], b
     """
     try:
         with valueless(model, call, seed) as (actor, empty), quiet():
-            before = drawn_so_far()
-            return follow(actor, empty), drawn_so_far() != before
+            return _follow(actor, empty)
     except Exception:  # it is run once more, and says then what is wrong
         with rehearsal(model, call.training, seed=seed) as actor, quiet():
-            before = drawn_so_far()
-            return follow(actor, call), drawn_so_far() != before
+            return _follow(actor, call)
 
 
 @torch.no_grad()
-def follow(actor: nn.Module, call: Call) -> list[Step]:
-    """Run a network, in the mode it is in, and write down what its code calls.
-
-    Args:
-        actor: What may be run and written to.
-        call: How to call it; its inputs are copied.
-    """
+def _follow(actor: nn.Module, call: Call) -> tuple[list[Step], bool]:
+    """Run what may be run and written to, in the mode it is in, on copies of the inputs; see `followed`."""
     places: dict[int, Any] = {id(tensor): name for name, tensor in named_tensors(actor).items()}
     with open_to_trees(call.args, call.kwargs):
         given, structure = pytree.tree_flatten((call.args, dict(call.kwargs)))
         leaves = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in given]
         places |= {id(leaf): f"input {place}" for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
         args, kwargs = pytree.tree_unflatten(leaves, structure)
-    trail = _Trail(places)
+    trail, before = _Trail(places), drawn_so_far()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -110,7 +103,7 @@ def follow(actor: nn.Module, call: Call) -> list[Step]:
             Call(args, kwargs, call.method).of(actor)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    return trail.steps
+    return trail.steps, drawn_so_far() != before
 
 
 class _Trail(TorchFunctionMode):

@@ -14,20 +14,15 @@ _CHANNELS = 2  # the first dimensions of a parameter; those after them are a ker
 
 
 def unread(model: nn.Module, graph: ChannelGraph) -> list[str]:
-    """The parameters that none of the captured calls reads."""
-    read, tensors = _read(model, graph), named_tensors(model)
-    return [name for name in graph.parameters if id(tensors[name]) not in read]
-
-
-def _read(model: nn.Module, graph: ChannelGraph) -> set[int]:
-    """What some captured call reads, by identity."""
+    """The parameters and buffers that none of the captured calls reads."""
     tensors = named_tensors(model)
-    return {
+    read = {
         id(tensors[name])
         for inference in graph.inferences
         for node, name in inference.owner.items()
         if node.users and name in tensors
     }
+    return [name for name, tensor in tensors.items() if id(tensor) not in read]
 
 
 def feeding_what_is_unread(model: nn.Module, graph: ChannelGraph) -> dict[str, str]:
@@ -43,7 +38,8 @@ def feeding_what_is_unread(model: nn.Module, graph: ChannelGraph) -> dict[str, s
             names = {axis.name for axis in axes_of(term) if graph.is_free(axis)}
             if names:
                 sizes.setdefault(size(term), set()).update(names)
-    for name in unread(model, graph):
+    left, parameters, buffers = unread(model, graph), set(graph.parameters), dict(model.named_buffers())
+    for name in (name for name in left if name in parameters):
         expected = {size(term) for term in graph.tensors[name][:_CHANNELS]} - {1}
         fed = expected & sizes.keys()
         if not fed and len(graph.tensors[name]) > 1:
@@ -54,9 +50,7 @@ def feeding_what_is_unread(model: nn.Module, graph: ChannelGraph) -> dict[str, s
     for terms in graph.tensors.values():
         for term in terms:
             sizes.setdefault(size(term), set()).update(axis.name for axis in axes_of(term) if graph.is_free(axis))
-    read = _read(model, graph)
-    for name, buffer in model.named_buffers():
-        if id(buffer) not in read:
-            met = {axis for one in buffer.shape if one > 1 for axis in sizes.get(one, ())}
-            found = dict.fromkeys(sorted(met), f"it may meet {name!r}, which no captured call reads") | found
+    for name in (name for name in left if name in buffers):
+        met = {axis for one in buffers[name].shape if one > 1 for axis in sizes.get(one, ())}
+        found = dict.fromkeys(sorted(met), f"it may meet {name!r}, which no captured call reads") | found
     return found
