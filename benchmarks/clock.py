@@ -33,7 +33,7 @@ from metaprune.models import MODELS
 from metaprune.session.in_time import within
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.resized import Resized
-from metaprune.timing import form_of, timed
+from metaprune.timing import form_of, inference_at, timed
 
 CUTS = 12
 SPEEDS = (1.4, 2.0)
@@ -110,7 +110,7 @@ def measure(name: str, batch: int, precision: str, rounds: int, cache: Path) -> 
     seconds = time.process_time() - begun
     begun = time.process_time()
     plain = Clock(batch=batch, precision=precision, threads=1, cache=cache)
-    plain.operators(graph, graph.inferences[0])
+    plain.operators(graph, inference_at(model, graph, plain))
     again = time.process_time() - begun
 
     (inputs,), _ = clock.inputs((x,), {})
@@ -162,7 +162,7 @@ def met(
     (inputs,), _ = clock.inputs((x,), {})
     resized = Resized(model, graph)
     networks = [model, *(resized.copy(plan) for plan in plans)]
-    dense, *times = least_times(networks, inputs, clock.precision, rounds)
+    dense, *times = least_times(networks, inputs, clock.precision, 3 * rounds)
     off = [100 * (ms * speed / dense - 1) for ms in times]
     return {
         "plan s": seconds,
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--precision", nargs="+", default=["32-true", "bf16-mixed"])
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=12)
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []

@@ -30,10 +30,11 @@ def graphs_are_remembered() -> Iterator[None]:
 def clocks_are_quick() -> Iterator[None]:
     """What a report measures beside its subject; tests of `latency` itself call it by its own name."""
     from metaprune.cost import clock
-    from metaprune.cost.latency import latencies
+    from metaprune.cost.latency import latencies, ratio
     from metaprune.session import measuring
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "ratio", partial(ratio, seconds=0.001))
         for room in (clock, measuring):
             patch.setattr(room, "latencies", partial(latencies, seconds=0.001))
         yield
@@ -83,6 +84,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """What is imported stays; to look through all of it for garbage, again and again, is a fifth of the time."""
+    import hypothesis  # noqa: F401  (other packages' plugins of it ask who refers to what, which a frozen heap hides)
+
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

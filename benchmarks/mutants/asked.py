@@ -1,8 +1,14 @@
 """Which tests are asked about a line: what `cover.py` wrote, read again."""
 
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
+
+
+def own_name(test: str) -> str:
+    """What a test is called where no worker runs it: those add the group that it is of."""
+    return re.sub(r"@[^\]@]*$", "", test)
 
 
 class Cover:

@@ -13,6 +13,7 @@ from typing import Any
 
 import coverage
 import pytest
+from benchmarks.mutants.asked import own_name
 
 SOURCE = Path(__file__).parents[2] / "src" / "metaprune"
 
@@ -28,17 +29,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
-    _watch.switch_context(item.nodeid)
+    name = own_name(item.nodeid)
+    _watch.switch_context(name)
     begun = time.process_time()
     result = yield
-    _spent[item.nodeid] += time.process_time() - begun
+    _spent[name] += time.process_time() - begun
     _watch.switch_context("")
     return result
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.failed:
-        _failed.add(report.nodeid)
+        _failed.add(own_name(report.nodeid))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -178,8 +179,11 @@ class Warm:
 
     def judged(self, session: pytest.Session, place: Place, functions: Sequence[FunctionType]) -> Verdict:
         """The verdict on one fault; a test that fails without it, too, when it is alone, is none to ask."""
+        unknown = set(self.tests(place)) - set(self.items)
+        if unknown:
+            raise RuntimeError(f"tests that ran a line are not there: {', '.join(sorted(unknown)[:3])}")
         while True:
-            tests = [test for test in self.tests(place) if test in self.items and self.sound.get(test, True)]
+            tests = [test for test in self.tests(place) if self.sound.get(test, True)]
             verdict = forked(
                 lambda say, tests=tests: self.run(session, tests, say) if put_in(place, functions) else "unplaced"
             )
@@ -193,7 +197,7 @@ class Warm:
 
     def run(self, session: pytest.Session, tests: Sequence[str], say: Callable[[str], None]) -> str:
         items = [self.items[test] for test in tests]
-        for item, following in zip(items, [*items[1:], None], strict=True):
+        for item, following in zip_longest(items, items[1:]):
             say(item.nodeid)
             limited(self.seconds[item.nodeid])
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)

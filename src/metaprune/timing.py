@@ -28,7 +28,7 @@ from metaprune.methods.saliency import group_norms
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.resized import Resized
 
-__all__ = ["Timed", "corrected", "form_of", "recalled", "timed"]
+__all__ = ["Timed", "corrected", "form_of", "inference_at", "recalled", "timed"]
 
 STEPS = (1, 2, 4, 8, 16, 32)
 """Multiples that widths may have, where the clock chooses."""
@@ -131,6 +131,26 @@ def form_of(model: nn.Module, graph: ChannelGraph, clock: Clock) -> LatencyForm:
     return _Bench(model, graph, clock).form
 
 
+def inference_at(model: nn.Module, graph: ChannelGraph, clock: Clock) -> Inference:
+    """The first call, at the batch of the clock.
+
+    Raises:
+        MetapruneError: At that batch the channels divide otherwise than at that of the example inputs.
+    """
+    args, kwargs = clock.inputs(graph.args, graph.kwargs)
+    if args is graph.args or not clock.has_tables:
+        known: Inference = graph.inferences[0]
+        return known
+    found = infer(written_out(model, graph.written_out), args, kwargs, graph.ties)
+    ours = {name: axis.size for name, axis in graph.free.items()}
+    if any(name not in found.graph.axes or found.graph.axes[name].size != size for name, size in ours.items()):
+        raise MetapruneError(
+            f"clock: with {clock.batch} examples the network divides its channels otherwise than with the "
+            f"{graph.batch} of the example inputs; give inputs of that batch"
+        )
+    return found
+
+
 class _Bench:
     """One network to be measured at several widths."""
 
@@ -158,27 +178,11 @@ class _Bench:
 
     def sum(self, anchors: Sequence[Anchor]) -> Sum:
         """Over the operators; fitted to the anchors where they cannot be measured."""
-        found = self.clock.operators(self.graph, self.inference)
+        found = self.clock.operators(self.graph, inference_at(self.model, self.graph, self.clock))
         if not isinstance(found, Roofline):
             return found
         sizes = LatencyForm(self.graph, found).sizes_of(*(anchor.widths for anchor in anchors))
         return found.fitted(sizes, [anchor.ms for anchor in anchors])
-
-    @property
-    def inference(self) -> Inference:
-        """The first call, at the batch of the clock."""
-        args, kwargs = self.clock.inputs(self.graph.args, self.graph.kwargs)
-        if args is self.graph.args or not self.clock.has_tables:
-            found: Inference = self.graph.inferences[0]
-            return found
-        found = infer(written_out(self.model, self.graph.written_out), args, kwargs, self.graph.ties)
-        ours = {name: axis.size for name, axis in self.graph.free.items()}
-        if any(name not in found.graph.axes or found.graph.axes[name].size != size for name, size in ours.items()):
-            raise MetapruneError(
-                f"clock: with {self.clock.batch} examples the network divides its channels otherwise than with the "
-                f"{self.graph.batch} of the example inputs; give inputs of that batch"
-            )
-        return found
 
     def several(self) -> list[dict[str, int]]:
         """Widths of all kinds, the same each time."""
@@ -200,24 +204,25 @@ class _Bench:
         return self.timed(*(Plan({name: range(width) for name, width in one.items()}) for one in widths))
 
     def timed(self, *plans: Plan) -> tuple[Anchor, ...]:
-        networks = {
-            str(place): self.resized.copy(plan) if plan.kept else self.model for place, plan in enumerate(plans)
-        }
-        found = self.clock.latencies(networks, self.graph.args, self.graph.kwargs)
-        sizes = {name: axis.size for name, axis in self.graph.free.items()}
-        return tuple(Anchor(sizes | plan.widths, found[str(place)].median_ms) for place, plan in enumerate(plans))
+        dense = self.clock.latencies({"": self.model}, self.graph.args, self.graph.kwargs)[""].median_ms
+        return tuple(self.compared(plan, self.model, dense) for plan in plans)
 
     def beside(self, begun: nn.Module, plan: Plan, found: Timed) -> Anchor:
-        """A network of this plan, timed; of a speed-up beside the dense one, in turns, in units of its first time."""
-        networks = {"found": self.resized.copy(plan) if plan.kept else self.model}
+        """A network of this plan, timed; of a speed-up beside the one that the session began with."""
         if found.budget.latency is None:
-            networks["dense"] = begun
-        times = self.clock.latencies(networks, self.graph.args, self.graph.kwargs)
-        ms = times["found"].median_ms
-        if "dense" in times:
-            ms *= found.anchors[0].ms / times["dense"].median_ms
-        sizes = {name: axis.size for name, axis in self.graph.free.items()}
-        return Anchor(sizes | plan.widths, ms)
+            return self.compared(plan, begun, found.anchors[0].ms)
+        network = self.resized.copy(plan) if plan.kept else self.model
+        return self.anchor(plan, self.clock.latencies({"": network}, self.graph.args, self.graph.kwargs)[""].median_ms)
+
+    def compared(self, plan: Plan, other: nn.Module, ms: float) -> Anchor:
+        """A network of this plan, timed beside another, in units of what that took first."""
+        if not plan.kept and other is self.model:
+            return self.anchor(plan, ms)
+        network = self.resized.copy(plan) if plan.kept else self.model
+        return self.anchor(plan, ms * self.clock.ratio(network, other, self.graph.args, self.graph.kwargs, ms))
+
+    def anchor(self, plan: Plan, ms: float) -> Anchor:
+        return Anchor({name: axis.size for name, axis in self.graph.free.items()} | plan.widths, ms)
 
 
 def _aligned(found: Timed, bench: _Bench) -> Timed:

@@ -3,13 +3,14 @@
 import signal
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from benchmarks.mutants.__main__ import ranked
+from benchmarks.mutants.asked import own_name
 from benchmarks.mutants.faults import code_of, faults, faulty
 from benchmarks.mutants.page import page
-from benchmarks.mutants.trying import Place, Verdict, forked, put_in
+from benchmarks.mutants.trying import Place, Verdict, Warm, forked, put_in
 
 SOURCE = '''\
 """A file."""
@@ -113,6 +114,28 @@ def test_tests_of_the_line_come_first_near_and_cheap_ones_before() -> None:
     where = Place("src/metaprune/graph/unify.py", fault)
     assert ranked(where, cover, 100.0) == [names[1], names[0], names[2], names[3], names[4]]
     assert ranked(where, cover, 1.1) == [names[1]]
+
+
+@pytest.mark.parametrize(
+    ("there", "name"),
+    [
+        ("tests/test_a.py::test_b@tests/test_a.py", "tests/test_a.py::test_b"),
+        ("tests/test_a.py::test_b[vgg]@vgg", "tests/test_a.py::test_b[vgg]"),
+        ("tests/test_a.py::test_b[a@b]", "tests/test_a.py::test_b[a@b]"),
+        ("tests/test_a.py::test_b", "tests/test_a.py::test_b"),
+    ],
+)
+def test_a_test_has_one_name_in_all_processes(there: str, name: str) -> None:
+    assert own_name(there) == name
+
+
+def test_tests_that_are_not_there_are_not_passed_over() -> None:
+    """A fault that nobody was asked about would count as survived, or as broken."""
+    fault = next(fault for fault in faults(SOURCE) if fault.kind == "comparison")
+    warm = Warm([], lambda _: ["tests/test_gone.py::test_it"], {}, lambda *_: None)
+    warm.items = {}
+    with pytest.raises(RuntimeError, match="test_gone"):
+        warm.judged(cast(Any, None), Place("src/metaprune/graph/unify.py", fault), [])
 
 
 def test_the_page_counts_and_names_what_survived() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import time
 from types import MappingProxyType
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from metaprune.cost.latency import ROUNDS, Latency, latencies, latency
+from metaprune.cost.latency import ROUNDS, Latency, latencies, latency, ratio
 from metaprune.graph.errors import MetapruneError
 
 
@@ -116,6 +117,35 @@ def test_a_slow_spell_hits_all_alike(monkeypatch):
     assert one.median_ms == pytest.approx(1.0)
     assert other.median_ms == pytest.approx(1.0)
     assert now > 0.35
+
+
+@pytest.mark.parametrize(
+    ("busy", "quiet_ms", "rounds_at_most"),
+    [
+        (lambda now: 0.1 <= now < 0.4, math.inf, 2.5),  # a busy spell in the middle
+        (lambda now: now < 0.5, 2.0, 5.0),  # busy from the start, which shows by what the other is known to take
+        (lambda now: False, 2.0, 1.2),
+    ],
+)
+def test_a_ratio_is_of_what_a_quiet_machine_takes(busy, quiet_ms, rounds_at_most, monkeypatch):
+    """Both are slower in busy spells, the small network by more: a median over all of them would say so."""
+    now = 0.0
+
+    class Sized(nn.Module):
+        def __init__(self, quiet, slow):
+            super().__init__()
+            self.seconds = {False: quiet, True: slow}
+
+        def forward(self, x):
+            nonlocal now
+            now += self.seconds[busy(now)]
+            return x
+
+    monkeypatch.setattr("metaprune.cost.latency.reading", lambda *_: lambda: now)
+    one, other = Sized(0.001, 0.003), Sized(0.002, 0.004)
+    found = ratio(one, other, (torch.zeros(1),), seconds=0.2, rounds=10, quiet_ms=quiet_ms)
+    assert found == pytest.approx(0.5, rel=1e-6)
+    assert now < 0.45 * rounds_at_most
 
 
 @pytest.mark.parametrize("dims", [1, 3])

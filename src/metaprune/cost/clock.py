@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from metaprune.cost import stopwatch
 from metaprune.cost.backends import check
-from metaprune.cost.latency import Latency, available, latencies
+from metaprune.cost.latency import ROUNDS, Latency, available, latencies, ratio
 from metaprune.cost.latency_form import Sum
 from metaprune.cost.roofline import Roofline, place_of
 from metaprune.cost.signature import pieces
@@ -30,6 +30,9 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference
 
 __all__ = ["Clock"]
+
+_SIDE_BY_SIDE = 25
+"""Two networks that are compared run so often beside each other, where that takes no longer than usual."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,33 @@ class Clock:
             return {name: self._asked(network) for name, network in networks.items()}
         args, named = self.inputs(args, kwargs or {})
         return latencies(networks, args, named, **self.settings)
+
+    def ratio(
+        self,
+        network: nn.Module,
+        other: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        ms: float,
+    ) -> float:
+        """How many times as long one network takes as another, of runs side by side.
+
+        Args:
+            network: The one.
+            other: The other.
+            args: The example inputs.
+            kwargs: See there.
+            ms: What the other is known to take; the longer, the fewer runs.
+
+        Raises:
+            MetapruneError: As for `latencies`.
+        """
+        if self.measure is not None:
+            return self._asked(network).median_ms / ms  # a phone is not asked twice
+        args, named = self.inputs(args, kwargs or {})
+        fit = int(1e3 * (self.seconds or 1.0) / ms)
+        rounds = max(ROUNDS, min(fit, _SIDE_BY_SIDE))
+        return ratio(network, other, args, named, rounds=rounds, quiet_ms=ms, **self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:

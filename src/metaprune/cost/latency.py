@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.benchmark import Timer
+from torch.utils.benchmark import Measurement, Timer
 
 from metaprune.cost import backends
 from metaprune.cost.stopwatch import on_threads, reading
@@ -15,11 +16,17 @@ from metaprune.graph import tensors
 from metaprune.graph.arguments import is_number, is_whole, wanted
 from metaprune.graph.errors import MetapruneError
 
-__all__ = ["Latency", "latencies", "latency"]
+__all__ = ["Latency", "latencies", "latency", "ratio"]
 
 ROUNDS = (
     6  # the time is split among so many: even one run each leaves a spread, and a machine that drifts hits all alike
 )
+
+_QUIET = 1.03
+"""A round is quiet where a network takes at most so many times the least that it took."""
+
+_PATIENCE = 4
+"""So many times as many rounds are run at most, for enough that are quiet."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,104 @@ def latencies(
     Raises:
         MetapruneError: see there.
     """
+    timers = _timers(networks, args, kwargs, device, precision, channels_last, seconds, threads, backend)
+    found: dict[str, list[Measurement]] = {name: [] for name in timers}
+    for turn in range(ROUNDS):
+        for name, block in _round(timers, turn, seconds / ROUNDS).items():
+            found[name].append(block)
+    inputs = tree_leaves((args, dict(kwargs or {})))
+    batch = next((x.shape[0] for x in inputs if isinstance(x, Tensor) and x.dim()), 1)
+
+    def summed(blocks: list[Measurement]) -> Latency:
+        times = torch.tensor([time for block in blocks for time in block.times], dtype=torch.float64) * 1e3
+        low, median, high = times.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+        return Latency(
+            median_ms=median,
+            iqr_ms=high - low,
+            runs=sum(block.number_per_run * len(block.times) for block in blocks),
+            batch=batch,
+            device=str(available(device)),
+            precision=precision,
+            threads=blocks[0].num_threads,
+            channels_last=channels_last,
+            backend=backend,
+        )
+
+    return {name: summed(blocks) for name, blocks in found.items()}
+
+
+def ratio(
+    network: nn.Module,
+    other: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    device: str = "cpu",
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    channels_last: bool = False,
+    seconds: float = 1.0,
+    threads: int | None = None,
+    backend: str = "eager",
+    rounds: int = ROUNDS,
+    quiet_ms: float = inf,
+) -> float:
+    """How many times as long one network takes as another: the least of each, of rounds in which both run.
+
+    The least, because what else a machine does slows small and large networks by different shares. Rounds go on until
+    in enough of them each network was about as fast as it ever was; at most four times as many.
+
+    Args:
+        network: the one.
+        other: the other.
+        args: as for `latencies`, and so is the rest.
+        kwargs: see there.
+        device: see there.
+        precision: see there.
+        channels_last: see there.
+        seconds: see there.
+        threads: see there.
+        backend: see there.
+        rounds: half as many quiet ones are enough; each runs both networks at least once.
+        quiet_ms: what the other network is known to take on a quiet machine.
+
+    Raises:
+        MetapruneError: as `latencies` does.
+    """
+    networks = {"one": network, "other": other}
+    timers = _timers(networks, args, kwargs, device, precision, channels_last, seconds, threads, backend)
+    best = dict.fromkeys(timers, inf)
+    quiet: dict[str, int] = {}
+    for turn in range(_PATIENCE * rounds):
+        for name, block in _round(timers, turn, seconds / rounds).items():
+            times = [1e3 * time for time in block.times]
+            if min(times) < best[name] / _QUIET:
+                quiet[name] = 0
+            best[name] = min(best[name], *times)
+            quiet[name] += min(times) <= _QUIET * min(best[name], quiet_ms if name == "other" else inf)
+        if min(quiet.values()) >= rounds // 2:
+            break
+    return best["one"] / best["other"]
+
+
+def _round(timers: Mapping[str, Timer], turn: int, seconds: float) -> dict[str, Measurement]:
+    """Each timer for so long, forwards and backwards through the names."""
+    return {
+        name: timers[name].blocked_autorange(min_run_time=seconds) for name in list(timers)[:: -1 if turn % 2 else 1]
+    }
+
+
+def _timers(
+    networks: Mapping[str, nn.Module],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    device: str,
+    precision: str,
+    channels_last: bool,
+    seconds: float,
+    threads: int | None,
+    backend: str,
+) -> dict[str, Timer]:
+    """What runs and times each network, made ready."""
     for name, network in networks.items():
         wanted("latency", f"network {name}".strip(), network, nn.Module, "an nn.Module", MetapruneError)
     wanted("latency", "inputs", args, tuple | list, "a tuple, (x,)", MetapruneError)
@@ -171,31 +276,7 @@ def latencies(
                 f"latency: the network {name} cannot take the inputs: {type(error).__name__}: {reason}"
             ) from error
         timers[name] = Timer("run()", globals={"run": run}, num_threads=threads, timer=clock)
-    times: dict[str, list[float]] = {name: [] for name in timers}
-    runs = dict.fromkeys(timers, 0)
-    for turn in range(ROUNDS):
-        for name in list(timers)[:: -1 if turn % 2 else 1]:
-            block = timers[name].blocked_autorange(min_run_time=seconds / ROUNDS)
-            times[name] += block.times
-            runs[name] += block.number_per_run * len(block.times)
-    batch = next((x.shape[0] for x in tree_leaves((inputs, named)) if isinstance(x, Tensor) and x.dim()), 1)
-
-    def summed(name: str) -> Latency:
-        quarters = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-        low, median, high = (torch.tensor(times[name], dtype=torch.float64) * 1e3).quantile(quarters).tolist()
-        return Latency(
-            median_ms=median,
-            iqr_ms=high - low,
-            runs=runs[name],
-            batch=batch,
-            device=str(where),
-            precision=precision,
-            threads=threads,
-            channels_last=channels_last,
-            backend=backend,
-        )
-
-    return {name: summed(name) for name in timers}
+    return timers
 
 
 def available(device: str) -> torch.device:

@@ -25,7 +25,7 @@ OVER = 1.0
 """A result that takes longer than this times the limit is cut further."""
 
 UNDER = 0.97
-"""One that takes less than this, and was not trained for its plan, is decided again."""
+"""One that takes less than this, and could keep more, is decided again."""
 
 TRIES = 3
 
@@ -78,7 +78,7 @@ def within(
 ) -> tuple[Found, Timed]:
     """What a method found, measured, and decided again until it takes the time that was asked for.
 
-    A method that was trained for its plan gives up more channels by its own scores; others are asked again.
+    A method that was trained for its plan gives up more of its channels, by its own scores; others are asked again.
 
     Args:
         time: What is known of time.
@@ -95,17 +95,17 @@ def within(
     if known is not None and "plan" in known:
         plan = Plan({name: tuple(stays) for name, stays in known["plan"].items()})
         return replace(found, plan=plan, exact=found.exact and plan == found.plan), time.settled
-    best, trained = found, found.epochs > 0 or bool(found.spent) or found.fresh
+    first, best, trained = found, found, found.epochs > 0 or bool(found.spent) or found.fresh
     best_ratio = float("inf")
     for turn in range(TRIES):
         time, ratio = _corrected(found, problem.graph, time, clock, begun)
         if _missed(ratio) < _missed(best_ratio):
             best, best_ratio = found, ratio
-        whole = not found.plan.kept
-        if turn == TRIES - 1 or (ratio <= OVER and (ratio >= UNDER or trained or whole)):
+        widest = not found.plan.kept or (trained and found is first)
+        if turn == TRIES - 1 or (ratio <= OVER and (ratio >= UNDER or widest)):
             break
         try:
-            again = _again(replace(problem.budget, form=time.budget.form), found, problem, method, trained)
+            again = _again(replace(problem.budget, form=time.budget.form), first, problem, method, trained)
         except BudgetError:
             break
         if again.plan == found.plan:
