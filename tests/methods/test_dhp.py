@@ -175,6 +175,26 @@ def test_it_lands_in_however_few_steps(steps: int, decay: float, monkeypatch: py
     assert allocation.limit - 0.01 * allocation.dense <= cost <= allocation.limit
 
 
+@pytest.mark.parametrize("there_at", [None, 40])
+def test_the_papers_search_ends_when_its_threshold_leaves_the_budget(there_at: int | None) -> None:
+    """And not a step sooner; or at its end, if it is never there."""
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
+    latents = Latents({axis: 1 + torch.rand(graph.axes[axis].size) for axis in graph.free})
+    search = Search(mp.DHP(steering="threshold", threshold=0.5, sparsity=0.0), latents, allocation)
+    landed = None
+    for done in range(1, 101):
+        if done == there_at:
+            with torch.no_grad():
+                for z in latents.vectors:
+                    z[: len(z) * 3 // 4] = 0.1
+        search.after(done, 100, 0.05)
+        if search.landed and landed is None:
+            landed = done
+    assert landed == (there_at or 100)
+    assert search.plan() == allocation.plan({axis: z.detach() for axis, z in latents.named().items()})
+
+
 def test_the_papers_setting_starts_from_scratch() -> None:
     model, graph = dense()
     method = mp.DHP.paper(search=0.5, sparsity=0.3)

@@ -226,6 +226,10 @@ def test_a_batch_of_lists_and_tensors_is_cut_by_rows() -> None:
     assert cut[2] == "all"
     x = torch.arange(2)
     assert rows_of([x, x], 1, 2, 2, task)[1].tolist() == [1]
+    several = rows_of((torch.zeros(2, 5), [x, x + 10]), 1, 2, 2, task)[1]  # as many targets as examples
+    assert [target.tolist() for target in several] == [[1], [11]]
+    words = rows_of((torch.zeros(2, 5), ["a", "b"]), 1, 2, 2, task)[1]
+    assert words == ["b"]
 
 
 def test_a_batch_that_cannot_be_cut_is_refused() -> None:

@@ -1,6 +1,7 @@
 """What is told of axes means the same in every network: it does not hang on scale, names or the order of channels."""
 
 import math
+import statistics
 from dataclasses import replace
 from functools import cache
 
@@ -14,7 +15,7 @@ from metaprune.methods.graph_metanetwork import NetworkGraph, graph_of
 from metaprune.methods.graph_metanetwork.reading.survey import sensitivity as sensing
 from metaprune.methods.graph_metanetwork.reading.survey.position import places
 from metaprune.methods.graph_metanetwork.reading.survey.spectra import effective_rank
-from metaprune.methods.graph_metanetwork.reading.survey.survey import GROUPS, columns, surveyed
+from metaprune.methods.graph_metanetwork.reading.survey.survey import GROUPS, _shape, columns, surveyed
 from metaprune.train.task import First
 from tests.methods import small
 
@@ -67,6 +68,19 @@ def test_rescaled_and_renumbered_it_is_told_the_same() -> None:
             tensor.copy_(tensor[order].clone())
         model.back.weight.copy_(model.back.weight[:, order].clone())
     torch.testing.assert_close(survey(model).survey, survey(network()).survey, rtol=1e-3, atol=1e-3)
+
+
+def test_the_spread_of_evidence_by_hand() -> None:
+    """Four channels whose evidence is 1, 1, 1, 97 and norms a tenth, 1, 10, 100, beside an axis of evidence 1."""
+    own = torch.tensor([1.0, 1, 1, 97])
+    norms = torch.tensor([0.1, 1, 10, 100])
+    share, deviation, upper, spread = _shape(norms, {"it": own, "other": torch.ones(3)}, "it")
+    assert share == pytest.approx(math.log10(25 / 13) / 2)
+    logs = [math.log10(each / 25) for each in own.tolist()]
+    assert deviation == pytest.approx(statistics.pstdev(logs) / 2)
+    assert upper == pytest.approx(0.98)
+    assert spread == pytest.approx(statistics.pstdev([-1, 0, 1, 2]))
+    assert _shape(norms, {}, "it") == _shape(norms, {"it": torch.zeros(4)}, "it") == [0, 0, 0, pytest.approx(spread)]
 
 
 def test_effective_ranks_by_hand() -> None:
