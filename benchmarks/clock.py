@@ -1,8 +1,9 @@
 """How well are times foretold, and are budgets in time met? For some networks, batches and precisions.
 
 Run `python benchmarks/clock.py --out clock.jsonl` on an idle machine; `--only resnet20 --batch 32 --precision 32-true`
-is its smallest part. What is in the file already is not done again. One thread is timed, by its own clock, the least of
-interleaved rounds, so that what else runs matters least; on a busy machine the figures mean nothing all the same.
+is its smallest part. What is in the file already is not done again; the page is of all that is in it, and `--table`
+only writes that. One thread is timed, by its own clock, the least of interleaved rounds, so that what else runs matters
+least; on a busy machine the figures mean nothing all the same.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from metaprune.surgery.attention import written_out
 from metaprune.surgery.resized import Resized
 from metaprune.timing import form_of, inference_at, timed
 
+PAGE = Path(__file__).with_suffix(".md")
 CUTS = 12
 SPEEDS = (1.4, 2.0)
 METHODS: dict[str, Any] = {"magnitude": mp.Magnitude(), "Taylor": mp.Taylor(), "DHP": mp.DHP(search=0.5)}
@@ -124,6 +126,7 @@ def measure(name: str, batch: int, precision: str, rounds: int, cache: Path) -> 
         "network": name,
         "batch": batch,
         "precision": precision,
+        "machine": f"{clock.machine}, torch {torch.__version__}",
         "ms": times[0],
         "least ms": times[1],
         "points": clock.table.measured,
@@ -188,14 +191,33 @@ def task_of(model: nn.Module, x: Tensor) -> mp.Task:
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a table in Markdown."""
+    """The rows as a page."""
 
     def budget(found: dict[str, float] | None) -> str:
         return "cannot" if found is None else ", ".join(f"{off:+.1f}" for off in found["missed"].values())
 
+    found = [row[f"speed {speed}"] for row in rows for speed in SPEEDS]
+    off = [abs(error) for met in found if met is not None for error in met["missed"].values()]
+    missed = (
+        f"Budgets that can be met are missed by {statistics.mean(off):.1f} % on average, by {max(off):.1f} % at most "
+        f"({len(off)} results); {sum(met is None for met in found)} of {len(found)} ask for more than the smallest "
+        "network gives, and are refused before anything trains."
+    )
+    machines = " and ".join(sorted({row["machine"] for row in rows}))
     lines = [
-        "| network | batch | precision | dense, smallest (ms) | table (s), again | form: mean, largest error (%) "
-        f"| MACs | 1.4× as fast, missed by (%): {', '.join(METHODS)} | 2× |",
+        "# Times foretold, and budgets in time",
+        "",
+        f"Written by `python benchmarks/clock.py` on one thread of {machines}.",
+        "",
+        f"Form and MACs: the error of {CUTS} networks of random widths, mean and largest, both set right by the same "
+        "two measured networks, the dense and the smallest. Table: processor seconds to measure the operators, and to "
+        "start again once they are known. Budgets: how much longer (+) or shorter than asked for the result of each "
+        f"method takes ({', '.join(METHODS)}), as a session finds it: two networks more are measured near the budget, "
+        "and the result is corrected up to twice. 'Cannot': the smallest network takes longer.",
+        "",
+        missed if off else "",
+        "",
+        "| network | batch | precision | dense, smallest (ms) | table (s), again | form (%) | MACs (%) | 1.4× | 2× |",
         "|---|--:|---|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [
@@ -205,10 +227,6 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         f"| {budget(row['speed 1.4'])} | {budget(row['speed 2.0'])} |"
         for row in rows
     ]
-    found = [row[f"speed {speed}"] for row in rows for speed in SPEEDS]
-    off = [abs(error) for met in found if met is not None for error in met["missed"].values()]
-    if off:
-        lines += ["", f"Budgets are missed by {statistics.mean(off):.1f} % on average, by {max(off):.1f} % at most."]
     return "\n".join(lines) + "\n"
 
 
@@ -220,12 +238,13 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--precision", nargs="+", default=["32-true", "bf16-mixed"])
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--table", action="store_true", help="only write the page of the rows there are")
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []
     rows = [json.loads(line) for line in lines]
     done = {(row["network"], row["batch"], row["precision"]) for row in rows}
-    for name in options.only:
+    for name in () if options.table else options.only:
         for batch in options.batch:
             for precision in options.precision:
                 if (name, batch, precision) not in done:
@@ -235,7 +254,9 @@ def main() -> None:
                     with options.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
                     print(page([row]).splitlines()[-1], flush=True)  # noqa: T201
-    print(page(rows))  # noqa: T201
+    if rows:
+        PAGE.write_text(page(rows), encoding="utf-8")
+        print(page(rows))  # noqa: T201
 
 
 if __name__ == "__main__":

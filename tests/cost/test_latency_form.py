@@ -78,6 +78,24 @@ def test_what_only_looks_at_a_tensor_takes_no_time() -> None:
     assert not names & {"aten.view", "aten.transpose", "aten.permute", "aten.split", "aten.dropout"}
 
 
+def test_what_is_put_behind_a_tensor_of_nothing_is_timed_as_it_is() -> None:
+    """As caches begin: PyTorch puts anything behind one dimension of size 0."""
+
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other, self.leave = nn.Conv2d(3, 16, 1), nn.Conv2d(3, 12, 1), nn.Conv2d(12, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pairs = self.one(x)[:, :, None] * self.other(x)[:, None]
+            return self.leave(torch.cat([x.new_zeros(0), pairs], dim=-1).sum(1))
+
+    graph = mp.trace(Growing(), (torch.randn(2, 3, 8, 8),))
+    [joined] = [piece for piece in pieces_of(graph) if piece.operator.name == "aten.cat"]
+    assert sorted(graph.axes[name].size for name in graph.free) == [12, 16]
+    assert joined.signature.call([8, 6], CPU)().shape == (2, 8, 6, 8, 8)
+
+
 def test_types_and_layouts_are_those_of_the_stated_conditions() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 3))
     graph = mp.trace(model, (torch.randn(2, 3, 8, 8),))

@@ -65,7 +65,7 @@ def test_steps_are_kept() -> None:
     """Sixteen output channels at once, as convolutions on CPUs have it: at every multiple of 8."""
 
     def time(inputs: int, outputs: int) -> float:
-        return 1.0 + inputs * -(-outputs // 16) * 16
+        return 1e-3 * (1.0 + inputs * -(-outputs // 16) * 16)
 
     one = signature(time, 64, 64)
     for inputs, outputs in itertools.product((16, 32, 64), range(8, 65, 8)):
@@ -110,14 +110,36 @@ def test_what_was_disturbed_is_timed_again() -> None:
 
     def disturbed(width: int) -> float:
         asked[width] = asked.get(width, 0) + 1
-        return width * (3.0 if width > 32 and asked[width] == 1 else 1.0)
+        return width / 32 * (3.0 if width > 32 and asked[width] == 1 else 1.0)
 
     one = signature(disturbed, 64)
     known = Table(lambda call: call(), CPU)
     known.learn([one])
-    assert known[one].lines[0] == known[one].knots[0]
+    assert known[one].lines[0] == tuple(width / 32 for width in known[one].knots[0])
     assert {asked[width] for width in known[one].knots[0] if width <= 32} == {2}
     assert {asked[width] for width in known[one].knots[0] if width > 32} == {3}
+
+
+def test_long_calls_are_timed_at_fewer_points_and_none_again() -> None:
+    """And what is straight is foretold as well."""
+    calls = {}
+    for name, ms in (("short", 0.001), ("long", 1.0)):
+        asked: list[tuple[int, int]] = []
+
+        def time(inputs: int, outputs: int, ms: float = ms, asked: Any = asked) -> float:
+            asked.append((inputs, outputs))
+            return ms * (1 + inputs * outputs) * (1 + 0.2 * (len(asked) % 2))  # never twice alike
+
+        one = signature(time, 64, 64)
+        known = Table(lambda call: call(), CPU)
+        known.learn([one])
+        calls[name] = len(asked)
+        assert {64} <= set(known[one].knots[0])
+        if name == "long":
+            assert max(asked.count(point) for point in set(asked) - {(64, 64)}) == 2
+    assert calls["long"] < 0.45 * calls["short"]
+    one = signature(lambda a, b: 10.0 + a * b, 48, 64)
+    assert read(one, 24, 40) == pytest.approx(10 + 24 * 40)
 
 
 def test_a_second_start_measures_nothing(tmp_path: Path) -> None:

@@ -199,9 +199,15 @@ class Clock:
             return Path(given).expanduser() / "times"
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "metaprune" / "times"
 
+    @property
+    def machine(self) -> str:
+        """What time is measured on, as the system names it."""
+        where = available(self.device)
+        return torch.cuda.get_device_name(where) if where.type == "cuda" else _processor()
+
     def _name(self, where: torch.device, threads: int) -> str:
         """What the times of a table hang on, as the name of a file."""
-        machine = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{platform.node()} {_processor()}"
+        machine = self.machine if where.type == "cuda" else f"{platform.node()} {self.machine}"
         layout = "last" if self.channels_last else "contiguous"
         conditions = (machine, torch.__version__, str(where), str(threads), self.precision, layout)
         digest = hashlib.sha256("\n".join(conditions).encode()).hexdigest()[:16]

@@ -384,7 +384,10 @@ class _Reading:
     def joined(self, given: Sequence[fx.Node]) -> Piece | None:
         """A concatenation of any number of tensors: its time is that of two halves as large together."""
         whole = self.operator.outputs[0]
-        value = self.values[given[0]]
+        values = [self.values[node] for node in given]
+        value = next((value for value in values if value.dim() == len(whole)), None)  # caches begin with a tensor of 0
+        if value is None:
+            return self.moved()
         along = int(named_arguments(self.node.target, self.node.args, self.node.kwargs).get("dim") or 0) % len(whole)
         symbols = list(dict.fromkeys(term for term in whole if self.free(term)))
         if len(symbols) > _MOST_OPEN or not _disjoint(self.free(term) for term in symbols):

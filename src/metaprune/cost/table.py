@@ -36,6 +36,9 @@ _AGAIN = 2
 _ALIKE = 0.05
 """Two times of a point are alike within this share."""
 
+_LONG = 8.0
+"""Calls that take so many ms at full size are timed at fewer points, and those that are apart not again."""
+
 _TOGETHER = 8
 """So many signatures are timed in turns, and then written."""
 
@@ -140,10 +143,11 @@ class Table:
         """Measure the signatures that are not known; the file is written as they come."""
         new = list({one.key: one for one in signatures if one.key not in self.known}.values())
         for first in range(0, len(new), _TOGETHER):
-            series = {one.key: _Series(one) for one in new[first : first + _TOGETHER]}
+            series = {one.key: self._series(one) for one in new[first : first + _TOGETHER]}
             for turn in range(self.rounds + (_AGAIN if self.rounds > 1 else 0)):
                 for key, one in list(series.items())[:: -1 if turn % 2 else 1]:
-                    series[key] = self._turn(one, turn)
+                    if turn < self.rounds or not one.long:
+                        series[key] = self._turn(one, turn)
             self.known |= {key: one.entry for key, one in series.items()}
             self._write()
 
@@ -157,6 +161,16 @@ class Table:
 
     def __getitem__(self, signature: Signature) -> Entry:
         return self.known[signature.key]
+
+    def _series(self, signature: Signature) -> _Series:
+        """The points at which a signature is timed: fewer where its call is long, which a first one shows."""
+        try:
+            took = self.stopwatch(signature.call(tuple(signature.full), self.device))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # what it does not run at is found again, and dealt with, point by point
+            took = 0.0
+        return _Series(signature, took >= _LONG)
 
     def _turn(self, series: _Series, turn: int) -> _Series:
         """Times the points of a signature once more; after all rounds only those that are not settled.
@@ -221,21 +235,25 @@ class _Series:
 
     Attributes:
         signature: Which.
+        long: Whether a call takes long: then there are fewer points.
         knots: For each open size, the sizes at which its time is taken along it.
         coarse: The few of these at which it is taken together with the others.
         near: For each open size widths beside a knot, one of each class.
         times: For each point what it took, each time.
     """
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, long: bool = False) -> None:
         self.signature = signature
+        self.long = long
         self.knots: list[tuple[int, ...]] = []
         self.coarse: list[tuple[int, ...]] = []
         self.near: list[list[int]] = []
         for full, quantum in zip(signature.full, signature.quanta, strict=True):
-            widths, most = ladder(full // quantum), 4 if len(signature.full) <= 2 else 3
+            widths, most = ladder(full // quantum), 4 if len(signature.full) <= 2 and not long else 3
             if signature.smooth or len(signature.full) > 2:
                 widths = few(widths, most)
+            elif long:
+                widths = widths[::-2][::-1]  # every other one, the whole width among them
             self.knots.append(tuple(quantum * width for width in widths))
             self.coarse.append(self.knots[-1] if len(signature.full) == 1 else few(self.knots[-1], most))
             self.near.append([quantum * width for width in _near(full // quantum)])
