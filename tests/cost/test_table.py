@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from metaprune.cost.signature import Operand, Signature
-from metaprune.cost.table import CLASSES, Table, class_of, ladder
+from metaprune.cost.table import CLASSES, Table, class_of, ladder, straight
 from metaprune.cost.table_sum import TableSum
 from metaprune.graph.term import Axis
 
@@ -49,6 +49,11 @@ def test_a_ladder_goes_from_few_to_all(channels: int) -> None:
     assert len(found) <= 16
     if 9 <= channels <= 64:
         assert set(range(8, channels + 1, 8)) <= set(found)
+
+
+def test_straight_lines_by_hand() -> None:
+    found = straight((4, 8, 20), torch.tensor([2.0, 6.0, 8.0, 14.0, 20.0, 26.0], dtype=torch.float64))
+    assert found.tolist() == [[1.5, -0.5, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1], [0, -0.5, 1.5]]
 
 
 @pytest.mark.parametrize("full", [(64,), (48, 64), (12, 64), (512, 256), (16, 24, 64)])

@@ -64,6 +64,12 @@ def test_folders_say_which_classes_are_whose(tmp_path: Path) -> None:
     found = load_characters(alphabets(tmp_path / "parts", ("train", "val", "test"), 2), size=4)
     assert found.names["val"] == ["val/character0", "val/character1"]
     assert len(found.train) == 2
+    alphabets(tmp_path / "parts", ("greek",), 2)  # not all of them are parts: then none is
+    others = load_characters(tmp_path / "parts", size=4)
+    assert sorted(name for part in others.names.values() for name in part) == sorted(
+        f"{top}/character{place}" for top in ("greek", "test", "train", "val") for place in range(2)
+    )
+    assert {name.split("/")[0] for name in others.names["train"]} != {"train"}
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

@@ -175,6 +175,21 @@ def test_it_lands_in_however_few_steps(steps: int, decay: float, monkeypatch: py
     assert allocation.limit - 0.01 * allocation.dense <= cost <= allocation.limit
 
 
+@pytest.mark.parametrize("steering", ["ramp", "threshold"])
+def test_what_lives_is_told_at_each_ranking_and_at_the_end(steering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "RANKINGS", 4)
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
+    latents = Latents({axis: 1 + torch.rand(graph.axes[axis].size) for axis in graph.free})
+    told: list[mp.Plan] = []
+    search = Search(mp.DHP(steering=steering), latents, allocation, told.append)
+    for done in range(1, 43):
+        search.after(done, 42, 0.05)
+    assert [progress for progress, _ in search.shares] == [done / 42 for done in (10, 20, 30, 40, 42)]
+    assert [share for _, share in search.shares] == [search.share(plan) for plan in told]
+    assert told[-1] == search.plan()
+
+
 @pytest.mark.parametrize("there_at", [None, 40])
 def test_the_papers_search_ends_when_its_threshold_leaves_the_budget(there_at: int | None) -> None:
     """And not a step sooner; or at its end, if it is never there."""

@@ -232,6 +232,19 @@ def test_a_batch_of_lists_and_tensors_is_cut_by_rows() -> None:
     assert words == ["b"]
 
 
+def test_batches_side_by_side_have_their_places_in_the_pass() -> None:
+    data = together.examples(50, 1)
+    task = together.task(inputs=lambda batch: ((batch["labels"],), {}))
+    parts = {
+        rank: [
+            (part.place, part.weight)
+            for part in divided(together.Plain(data, 12), task, _group(rank), "data", "side by side")
+        ]
+        for rank in range(3)
+    }
+    assert parts == {0: [(0, 1.0), (3, 1.0)], 1: [(1, 1.0), (4, 1.0)], 2: [(2, 1.0), (5, 0.0)]}
+
+
 def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     task = together.task(inputs=lambda batch: ((torch.zeros(6, 2),), {}))
     with pytest.raises(mp.MetapruneError, match="train in one process"):

@@ -101,6 +101,31 @@ def test_checkpoints_of_something_else(tmp_path: Path, network: nn.Module, task:
         fit(network, task, recipe, checkpoint=tmp_path, progress=False)
 
 
+@pytest.mark.parametrize(("seconds", "within"), [(25.0, 1), (15.0, 2), (1e9, 0)])
+def test_within_an_epoch_it_is_written_as_often_as_was_asked(
+    seconds: float, within: int, tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Six steps an epoch, of ten seconds each by this clock, which has run for long when the run begins."""
+    now, written = [50_000.0], []
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    save = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda self, tree: (written.append(tree["batch"]), save(self, tree))[1])
+
+    def slow(output: Tensor, batch: object) -> Tensor:
+        now[0] += 10
+        return task.loss(output, batch)
+
+    fit(
+        network,
+        replace(task, loss=slow),
+        replace(recipe, epochs=1),
+        checkpoint=Checkpoint(tmp_path, seconds),
+        progress=False,
+    )
+    assert sum(batch > 0 for batch in written) == within, written
+
+
 def test_seconds_go_on_after_a_kill(
     tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from metaprune.train import (
     fit,
 )
 from metaprune.train.engine import rehearse
+from metaprune.train.segmentation import _right
 
 RECIPE = Recipe(epochs=3, lr=3e-3, optimizer="adamw", precision="32-true", device="cpu", channels_last=False)
 
@@ -75,6 +76,14 @@ def test_segmentation_learns_and_measures_what_is_known(heads: bool) -> None:
         out = out["out"] if heads else out
         own.update(F.interpolate(out, (8, 8), mode="bilinear").argmax(1), y)
     assert evaluate(model, data, task, RECIPE) == pytest.approx(float(own.compute()), abs=1e-6)
+
+
+def test_pixels_that_are_known_and_right_are_counted_in_percent() -> None:
+    logits = torch.zeros(2, 3, 2, 2)
+    logits[:, 1] = 1.0
+    maps = torch.tensor([[[1, 1], [0, 255]], [[255, 255], [1, 2]]])
+    right, count = _right(logits, (None, maps), lambda found, batch: (found, batch[1]), 255)
+    assert (float(right), count) == (300.0, 5)
 
 
 def test_the_loss_of_segmentation() -> None:

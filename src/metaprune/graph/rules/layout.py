@@ -201,7 +201,7 @@ def concatenate_at_least(call: Call) -> Dims:
     if call.name == "aten.column_stack":
         operands = [dims if len(dims) > 1 else (*dims, UNIT)[:2] for dims in operands]
     if call.name == "aten.dstack":
-        operands = [(*dims, UNIT) if len(dims) == 2 else dims for dims in operands]
+        operands = [(*dims, UNIT) if len(dims) in (1, 2) else dims for dims in operands]
     operands = [(*[UNIT] * (rank - len(dims)), *dims) for dims in operands]
     place = min(place, len(operands[0]) - 1)
     others = broadcast([(*dims[:place], UNIT, *dims[place + 1 :]) for dims in operands])

@@ -80,6 +80,7 @@ def test_the_spread_of_evidence_by_hand() -> None:
     assert deviation == pytest.approx(statistics.pstdev(logs) / 2)
     assert upper == pytest.approx(0.98)
     assert spread == pytest.approx(statistics.pstdev([-1, 0, 1, 2]))
+    assert _shape(norms, {"it": own / 1000}, "it")[1:] == pytest.approx([deviation, upper, spread])
     assert _shape(norms, {}, "it") == _shape(norms, {"it": torch.zeros(4)}, "it") == [0, 0, 0, pytest.approx(spread)]
 
 
