@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import warnings
+import zipfile
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -332,6 +333,21 @@ def test_a_report_survives_json(result: mp.Result) -> None:
     assert from_json(to_json(result.report)) == result.report
     with pytest.raises(MetapruneError):
         from_json(json.dumps({"format": 1}))
+
+
+def test_weights_of_a_device_that_is_not_here_are_read(tmp_path: Path) -> None:
+    """As a file of torch's has them that was written on a GPU."""
+    state, path = {"weight": torch.arange(6.0).reshape(2, 3)}, tmp_path / "gpu.pt"
+    torch.save(state, tmp_path / "cpu.pt")
+    with zipfile.ZipFile(tmp_path / "cpu.pt") as given, zipfile.ZipFile(path, "w") as written:
+        for name in given.namelist():
+            old, new = b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:9"
+            written.writestr(name, given.read(name).replace(old, new))
+    with pytest.raises((RuntimeError, AssertionError)):
+        torch.load(path, weights_only=True)
+    found, _ = read_weights(path)
+    assert torch.equal(found["weight"], state["weight"])
+    assert found["weight"].device.type == "cpu"
 
 
 # Cards beside a README of others.

@@ -94,11 +94,11 @@ def _group(test: str) -> str:
 
 
 def _distance(source: str, test: str) -> int:
-    """0 for a test of the mirror: of the same name, or in the folder of that name."""
-    at = Path(source).relative_to("src/metaprune")
-    return int(
-        test != str(Path("tests", at.parent, f"test_{at.name}")) and Path(test).parent != Path("tests", at.parent)
-    )
+    """0 for a test of the mirror: of the same name, in the folder of that name, or of the name of its room."""
+    at, there = Path(source).relative_to("src/metaprune"), Path(test)
+    same = test == str(Path("tests", at.parent, f"test_{at.name}")) or there.parent == Path("tests", at.parent)
+    room = there.parent == Path("tests", at.parent.parent) and there.stem.startswith(f"test_{at.parent.name}")
+    return int(not (same or room))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

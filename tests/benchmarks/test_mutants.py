@@ -6,7 +6,7 @@ from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from benchmarks.mutants.__main__ import ranked
+from benchmarks.mutants.__main__ import _distance, ranked
 from benchmarks.mutants.asked import own_name
 from benchmarks.mutants.faults import code_of, faults, faulty
 from benchmarks.mutants.page import page
@@ -114,6 +114,12 @@ def test_tests_of_the_line_come_first_near_and_cheap_ones_before() -> None:
     where = Place("src/metaprune/graph/unify.py", fault)
     assert ranked(where, cover, 100.0) == [names[1], names[0], names[2], names[3], names[4]]
     assert ranked(where, cover, 1.1) == [names[1]]
+
+
+def test_a_room_without_tests_of_its_own_has_those_of_its_name() -> None:
+    near = ["tests/methods/test_dhp.py", "tests/methods/test_dhp_budgets.py", "tests/methods/dhp/test_search.py"]
+    far = ["tests/methods/test_taylor.py", "tests/laws/test_dhp.py", "tests/test_dhp.py"]
+    assert [_distance("src/metaprune/methods/dhp/search.py", test) for test in near + far] == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,14 @@ def test_a_module_stands_for_what_it_puts_out() -> None:
     assert graph.limits.most == {}  # the graph given is what it was
 
 
+@pytest.mark.parametrize(("value", "width"), [(1, 16), (1.0, 16), (0.5, 8), (0.51, 9), (2, 2), (100, 16)])
+def test_a_number_up_to_one_is_a_share_and_another_a_width(value: float, width: int) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.Linear(16, 2))
+    graph = mp.trace(model, (torch.randn(2, 3),))
+    [name] = graph.free
+    assert mp.Limits(least={"0": value}).on(graph).limits.least[name] == width
+
+
 def test_axes_alike_with_one_that_is_kept_are_kept() -> None:
     model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(4)))
     graph = mp.trace(model, (torch.randn(4, 8),))

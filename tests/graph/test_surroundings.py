@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import ClassVar
 
 import pytest
 import torch
@@ -41,6 +42,43 @@ def default_type(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+CALLS = {"n": 0}
+COUNT = 0
+
+
+class Writing(nn.Module):
+    """Writes into everything around it but itself; one name only where there are many examples."""
+
+    seen: ClassVar[list[int]] = []
+    table: ClassVar[dict[str, list[int]]] = {"k": [0]}
+    count: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        global COUNT, UNSAID, SELDOM
+        COUNT, UNSAID = COUNT + 1, 1
+        if len(x) > 100:
+            SELDOM = 1
+        CALLS["n"] += 1
+        self.seen.append(1)
+        type(self).table["k"].append(1)
+        type(self).count += 1
+        return self.b(self.a(x))
+
+
+def test_what_the_code_writes_around_it_is_as_it_was() -> None:
+    """Globals, what they hold, what classes hold, and names that were not there."""
+    model = Writing()
+    graph = mp.trace(model, (torch.randn(2, 4),))
+    mp.slice(model, graph, mp.Plan(dict.fromkeys(graph.free, (0, 1))))
+    assert (CALLS, COUNT) == ({"n": 0}, 0)
+    assert (Writing.seen, Writing.table, Writing.count) == ([], {"k": [0]}, 0)
+    assert not {"UNSAID", "SELDOM"} & globals().keys()
 
 
 SETTINGS: dict[

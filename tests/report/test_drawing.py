@@ -158,6 +158,20 @@ def test_words_have_contrast(graphs: Graphs, theme: int) -> None:
             assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, behind)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_ends_below_what_is_lowest_and_words_stand_beside_their_signs(graphs: Graphs, name: str) -> None:
+    root = ElementTree.fromstring(figure(graphs(name)))
+    height = float(root.attrib["viewBox"].split()[3])
+    rects = [each for each in root.iter() if each.tag.endswith("rect") and "y" in each.attrib]
+    texts = [each for each in root.iter() if each.tag.endswith("text")]
+    feet = [float(rect.attrib["y"]) + float(rect.attrib["height"]) for rect in rects]
+    feet += [float(text.attrib["y"]) for text in texts]
+    assert max(feet) < height < max(feet) + 30
+    top, bottom = float(rects[0].attrib["y"]), feet[0]
+    words = next(text for text in texts if text.attrib["class"] == "cg-soft")
+    assert (top + bottom) / 2 < float(words.attrib["y"]) <= bottom
+
+
 def test_long_names_take_two_lines_in_a_hand() -> None:
     """Of those that are longer still the middle goes: their ends tell them apart."""
     axes = {name: Axis(name, 8, None, ()) for name in "abcde"}
