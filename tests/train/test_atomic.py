@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from metaprune.train.atomic import read_json, replacing, write_json
+from metaprune.train.atomic import FileError, read_json, replacing, write_json
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -39,3 +39,22 @@ def test_two_files_of_one_stem_do_not_meet(tmp_path: Path) -> None:
         one.write_text("1")
         other.write_text("2")
     assert (tmp_path / "model.json").read_text() == "1"
+
+
+def test_one_bit_anywhere_is_noticed(tmp_path: Path) -> None:
+    """In the name of the checksum too: else nothing would be checked. But who writes a file by hand needs none."""
+    path = tmp_path / "some.json"
+    write_json(path, {"a": [1, "b"], "c": None})
+    whole = path.read_bytes()
+    for place in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+        try:
+            found = read_json(path)
+        except (FileError, ValueError) as error:
+            assert str(path) in str(error)
+        else:
+            assert found == {"a": [1, "b"], "c": None}, bytes(content)
+    path.write_text('{"a": 1}')
+    assert read_json(path) == {"a": 1}

@@ -198,9 +198,14 @@ def unseal(tree: Mapping[str, Any], path: Path | str, tensors: Mapping[str, Tens
         FileError: It is wrong.
     """
     plain = dict(tree)
-    if plain.pop(CHECKSUM, None) not in (checksum(plain, tensors or {}), None):
+    if plain.pop(CHECKSUM, None) not in (checksum(plain, tensors or {}), None) or any(map(_meant_one, plain)):
         raise FileError(f"{path} is damaged (the checksum is wrong)")
     return plain
+
+
+def _meant_one(name: str) -> bool:
+    """Whether a name is the checksum's but for one letter: the damage is there."""
+    return len(name) == len(CHECKSUM) and sum(map(str.__ne__, name, CHECKSUM)) == 1
 
 
 def checksum(tree: Any, tensors: Mapping[str, Tensor]) -> int:
