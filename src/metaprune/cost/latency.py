@@ -132,7 +132,7 @@ def latencies(
     Raises:
         MetapruneError: see there.
     """
-    timers = _timers(networks, args, kwargs, device, precision, channels_last, seconds, threads, backend)
+    timers = _timers(networks, args, kwargs, seconds, device, precision, channels_last, threads, backend)
     found: dict[str, list[Measurement]] = {name: [] for name in timers}
     for turn in range(ROUNDS):
         for name, block in _round(timers, turn, seconds / ROUNDS).items():
@@ -164,14 +164,10 @@ def ratio(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
     *,
-    device: str = "cpu",
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
-    channels_last: bool = False,
     seconds: float = 1.0,
-    threads: int | None = None,
-    backend: str = "eager",
     rounds: int = ROUNDS,
     quiet_ms: float = inf,
+    **conditions: Any,
 ) -> float:
     """How many times as long one network takes as another: the least of each, of rounds in which both run.
 
@@ -181,22 +177,18 @@ def ratio(
     Args:
         network: the one.
         other: the other.
-        args: as for `latencies`, and so is the rest.
+        args: as for `latencies`.
         kwargs: see there.
-        device: see there.
-        precision: see there.
-        channels_last: see there.
-        seconds: see there.
-        threads: see there.
-        backend: see there.
+        seconds: how long each is measured, where the rounds are as many as asked for.
         rounds: half as many quiet ones are enough; each runs both networks at least once.
         quiet_ms: what the other network is known to take on a quiet machine.
+        conditions: device, precision, channels_last, threads and backend, as for `latencies`.
 
     Raises:
         MetapruneError: as `latencies` does.
     """
     networks = {"one": network, "other": other}
-    timers = _timers(networks, args, kwargs, device, precision, channels_last, seconds, threads, backend)
+    timers = _timers(networks, args, kwargs, seconds, **conditions)
     best = dict.fromkeys(timers, inf)
     quiet: dict[str, int] = {}
     for turn in range(_PATIENCE * rounds):
@@ -222,12 +214,12 @@ def _timers(
     networks: Mapping[str, nn.Module],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None,
-    device: str,
-    precision: str,
-    channels_last: bool,
     seconds: float,
-    threads: int | None,
-    backend: str,
+    device: str = "cpu",
+    precision: str = "32-true",
+    channels_last: bool = False,
+    threads: int | None = None,
+    backend: str = "eager",
 ) -> dict[str, Timer]:
     """What runs and times each network, made ready."""
     for name, network in networks.items():
