@@ -28,7 +28,7 @@ from metaprune.report import words
 from metaprune.report.page import render
 from metaprune.report.report import from_json, to_json
 from metaprune.session import measuring
-from metaprune.session.in_time import OVER
+from metaprune.session.in_time import OVER, within
 from metaprune.timing import timed as timed_budget
 from metaprune.train.restoration import bicubic
 from tests.laws import oracle
@@ -192,8 +192,14 @@ def timed(ms: Callable[[int], float]) -> Callable[..., dict[str, Latency]]:
 
 def tells(monkeypatch: pytest.MonkeyPatch, read: Callable[..., dict[str, Latency]]) -> None:
     """Time is what a function says, before and at the end."""
+
+    def ratio(network: nn.Module, other: nn.Module, *_: Any, **__: Any) -> float:
+        found = read({"found": network, "dense": other})
+        return found["found"].median_ms / found["dense"].median_ms
+
     for room in (clocks, measuring):
         monkeypatch.setattr(room, "latencies", read)
+    monkeypatch.setattr(clocks, "ratio", ratio)
 
 
 @pytest.mark.usefixtures("no_tables")
@@ -226,16 +232,20 @@ def test_a_time_and_other_bounds_hold_together(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("no_tables")
 def test_a_result_that_is_slower_than_foretold_is_cut_further(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine takes its time with a method's network: it is decided again before it is fine-tuned."""
-    made = timed(lambda params: params / 1000)
-    asked = []
+    made, decided = timed(lambda params: params / 1000), []
 
     def slower(networks: dict[str, nn.Module], *rest: Any, **settings: Any) -> dict[str, Latency]:
-        asked.append(list(networks))
         found = made(networks, *rest, **settings)
-        late = len(asked) > 2  # what was foretold is measured before
-        return {n: replace(t, median_ms=t.median_ms * (1.2 if late and n != "dense" else 1)) for n, t in found.items()}
+        return {
+            n: replace(t, median_ms=t.median_ms * (1.2 if decided and n != "dense" else 1)) for n, t in found.items()
+        }
+
+    def measured(*given: Any) -> Any:
+        decided.append(1)
+        return within(*given)
 
     tells(monkeypatch, slower)
+    monkeypatch.setattr("metaprune.session.pruning.within", measured)
     whole = oracle.counted_params(dense()) / 1000
     report = prune(budget=mp.Budget(speedup=1.5, multiple_of=1), recipe=small.recipe(1)).report
     assert report.pruned.params / 1000 * 1.2 <= whole / 1.5 * OVER
