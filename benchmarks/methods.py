@@ -146,12 +146,14 @@ def table(rows: Sequence[Mapping[str, Any]], network: str, setting: Setting) -> 
             [row for row in rows if (row["share"], row["arm"]) == (share, arm)] for arm in {r["arm"] for r in rows}
         ]
         for found in sorted(filter(None, groups), key=lambda group: -statistics.mean(r["accuracy"] for r in group)):
-            mean = means(found, "accuracy", "val", "after_cut", "macs", "params", "epochs", "seconds")
+            mean = means(found, "accuracy", "val", "macs", "params", "epochs", "seconds")
+            cut = [row["after_cut"] for row in found if row["after_cut"] is not None]
+            after = f"{statistics.mean(cut):.1f}" if cut else "fresh"
             values = [row["accuracy"] for row in found]
             lines.append(
                 f"| {share:g} | {found[0]['arm']} | {mean_and_spread(values)} | "
                 f"{mean['accuracy'] - found[0]['dense']:+.2f} | {len(found)} | {mean['val']:.2f} | "
-                f"{mean['after_cut']:.1f} | {mean['macs']:.3f} | {mean['params']:.3f} | {mean['epochs']:g} | "
+                f"{after} | {mean['macs']:.3f} | {mean['params']:.3f} | {mean['epochs']:g} | "
                 f"{mean['seconds'] / 60:.1f} |"
             )
     return "\n".join(lines) + "\n"
