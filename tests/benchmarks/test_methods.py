@@ -49,6 +49,26 @@ def test_from_runs_to_the_page(methods: Any, monkeypatch: pytest.MonkeyPatch, tm
     assert call(methods, monkeypatch, out, "--shares", "0.5", "--seeds", "0", "--arms", *arms) == page
 
 
+def test_fresh_weights_have_no_accuracy_after_the_cut(methods: Any) -> None:
+    row = {
+        "share": 0.5,
+        "seed": 0,
+        "dense": 80.0,
+        "val": 70.0,
+        "macs": 0.5,
+        "params": 0.5,
+        "epochs": 10,
+        "seconds": 60.0,
+    }
+    rows = [
+        row | {"arm": "magnitude", "accuracy": 78.0, "after_cut": 41.26},
+        row | {"arm": "metapruning", "accuracy": 72.0, "after_cut": None},
+    ]
+    page = methods.table(rows, "resnet20", methods.SETTINGS["resnet20"])
+    assert "| 0.5 | magnitude | 78.00 | -2.00 | 1 | 70.00 | 41.3 | 0.500 | 0.500 | 10 | 1.0 |" in page
+    assert "| 0.5 | metapruning | 72.00 | -8.00 | 1 | 70.00 | fresh | 0.500 | 0.500 | 10 | 1.0 |" in page
+
+
 def test_every_method_is_an_arm(methods: Any) -> None:
     arms = methods.arms()
     assert set(METHODS) <= set(arms)
