@@ -198,10 +198,15 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
 
     found = [row[f"speed {speed}"] for row in rows for speed in SPEEDS]
     off = [abs(error) for met in found if met is not None for error in met["missed"].values()]
+    refused = (
+        f"{sum(met is None for met in found)} of {len(found)} ask for more than the smallest network gives, and are "
+        "refused before anything trains."
+    )
     missed = (
         f"Budgets that can be met are missed by {statistics.mean(off):.1f} % on average, by {max(off):.1f} % at most "
-        f"({len(off)} results); {sum(met is None for met in found)} of {len(found)} ask for more than the smallest "
-        "network gives, and are refused before anything trains."
+        f"({len(off)} results); "
+        if off
+        else "Of the budgets "
     )
     machines = " and ".join(sorted({row["machine"] for row in rows}))
     lines = [
@@ -215,7 +220,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         f"method takes ({', '.join(METHODS)}), as a session finds it: two networks more are measured near the budget, "
         "and the result is corrected up to twice. 'Cannot': the smallest network takes longer.",
         "",
-        missed if off else "",
+        missed + refused,
         "",
         "| network | batch | precision | dense, smallest (ms) | table (s), again | form (%) | MACs (%) | 1.4× | 2× |",
         "|---|--:|---|--:|--:|--:|--:|--:|--:|",

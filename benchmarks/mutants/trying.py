@@ -179,11 +179,11 @@ class Warm:
 
     def judged(self, session: pytest.Session, place: Place, functions: Sequence[FunctionType]) -> Verdict:
         """The verdict on one fault; a test that fails without it, too, when it is alone, is none to ask."""
-        unknown = set(self.tests(place)) - set(self.items)
-        if unknown:
+        asked = self.tests(place)
+        if unknown := set(asked) - self.items.keys():
             raise RuntimeError(f"tests that ran a line are not there: {', '.join(sorted(unknown)[:3])}")
         while True:
-            tests = [test for test in self.tests(place) if self.sound.get(test, True)]
+            tests = [test for test in asked if self.sound.get(test, True)]
             verdict = forked(
                 lambda say, tests=tests: self.run(session, tests, say) if put_in(place, functions) else "unplaced"
             )

@@ -200,26 +200,29 @@ class _Bench:
         return found
 
     def measured(self, *widths: Mapping[str, int]) -> tuple[Anchor, ...]:
-        """Networks of these widths, in turns; which channels stay does not matter."""
-        return self.timed(*(Plan({name: range(width) for name, width in one.items()}) for one in widths))
-
-    def timed(self, *plans: Plan) -> tuple[Anchor, ...]:
-        dense = self.clock.latencies({"": self.model}, self.graph.args, self.graph.kwargs)[""].median_ms
+        """Networks of these widths, beside the dense one; which channels stay does not matter."""
+        dense = self.alone(self.model)
+        plans = [Plan({name: range(width) for name, width in one.items()}) for one in widths]
         return tuple(self.compared(plan, self.model, dense) for plan in plans)
 
     def beside(self, begun: nn.Module, plan: Plan, found: Timed) -> Anchor:
         """A network of this plan, timed; of a speed-up beside the one that the session began with."""
         if found.budget.latency is None:
             return self.compared(plan, begun, found.anchors[0].ms)
-        network = self.resized.copy(plan) if plan.kept else self.model
-        return self.anchor(plan, self.clock.latencies({"": network}, self.graph.args, self.graph.kwargs)[""].median_ms)
+        return self.anchor(plan, self.alone(self.network(plan)))
 
     def compared(self, plan: Plan, other: nn.Module, ms: float) -> Anchor:
         """A network of this plan, timed beside another, in units of what that took first."""
-        if not plan.kept and other is self.model:
-            return self.anchor(plan, ms)
-        network = self.resized.copy(plan) if plan.kept else self.model
-        return self.anchor(plan, ms * self.clock.ratio(network, other, self.graph.args, self.graph.kwargs, ms))
+        network = self.network(plan)
+        if network is not other:
+            ms *= self.clock.ratio(network, other, self.graph.args, self.graph.kwargs, ms)
+        return self.anchor(plan, ms)
+
+    def alone(self, network: nn.Module) -> float:
+        return self.clock.latencies({"": network}, self.graph.args, self.graph.kwargs)[""].median_ms
+
+    def network(self, plan: Plan) -> nn.Module:
+        return self.resized.copy(plan) if plan.kept else self.model
 
     def anchor(self, plan: Plan, ms: float) -> Anchor:
         return Anchor({name: axis.size for name, axis in self.graph.free.items()} | plan.widths, ms)

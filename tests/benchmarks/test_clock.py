@@ -21,3 +21,6 @@ def test_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| 5.0, 9.0 | +1.0, -3.0, +2.0 | cannot |" in page
     assert "by 2.0 % on average, by 3.0 % at most (3 results); 1 of 2 ask" in page
     assert "on one thread of a CPU" in page
+    nothing = clock.page([row | {"speed 1.4": None}])
+    assert "| cannot | cannot |" in nothing
+    assert "Of the budgets 2 of 2 ask for more" in nothing

@@ -189,15 +189,15 @@ def ratio(
     """
     networks = {"one": network, "other": other}
     timers = _timers(networks, args, kwargs, seconds, **conditions)
-    best = dict.fromkeys(timers, inf)
-    quiet: dict[str, int] = {}
+    known = {"one": inf, "other": quiet_ms}
+    best, quiet = dict.fromkeys(timers, inf), dict.fromkeys(timers, 0)
     for turn in range(_PATIENCE * rounds):
         for name, block in _round(timers, turn, seconds / rounds).items():
-            times = [1e3 * time for time in block.times]
-            if min(times) < best[name] / _QUIET:
+            ms = 1e3 * min(block.times)
+            if ms < best[name] / _QUIET:
                 quiet[name] = 0
-            best[name] = min(best[name], *times)
-            quiet[name] += min(times) <= _QUIET * min(best[name], quiet_ms if name == "other" else inf)
+            best[name] = min(best[name], ms)
+            quiet[name] += ms <= _QUIET * min(best[name], known[name])
         if min(quiet.values()) >= rounds // 2:
             break
     return best["one"] / best["other"]

@@ -384,7 +384,7 @@ class _Reading:
     def joined(self, given: Sequence[fx.Node]) -> Piece | None:
         """A concatenation of any number of tensors: its time is that of two halves as large together."""
         whole = self.operator.outputs[0]
-        values = [self.values[node] for node in given]
+        values = (self.values[node] for node in given)
         value = next((value for value in values if value.dim() == len(whole)), None)  # caches begin with a tensor of 0
         if value is None:
             return self.moved()
