@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import os
-import random
 import subprocess
 import sys
 from collections import defaultdict
@@ -33,15 +32,21 @@ FOLDER = ROOT / "runs" / "mutants"
 
 
 def sampled(count: int, seed: int) -> list[Place]:
-    """So many faults of all, each as likely as any other; a larger count begins with the smaller one's."""
-    all_of_them = []
+    """So many faults of all, each as likely as any other; a larger count begins with the smaller one's.
+
+    Where code changes, the other faults keep their places: each draws its own lot, from what it is.
+    """
+    drawn: list[tuple[str, Place]] = []
     for part in DECIDE:
         path = ROOT / "src" / "metaprune" / part
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             name = str(file.relative_to(ROOT))
-            all_of_them += [Place(name, fault) for fault in faults(file.read_text())]
-    random.Random(seed).shuffle(all_of_them)
-    return all_of_them[:count]
+            alike: dict[tuple[str, ...], int] = defaultdict(int)
+            for fault in faults(file.read_text()):
+                what = (name, fault.scope, fault.kind, fault.old, fault.new)
+                drawn.append((hashlib.sha256(repr((seed, what, alike[what])).encode()).hexdigest(), Place(name, fault)))
+                alike[what] += 1
+    return [place for _, place in sorted(drawn, key=lambda each: each[0])[:count]]
 
 
 def covered(tests: Sequence[str]) -> Cover:

@@ -6,6 +6,7 @@ from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from benchmarks.mutants import __main__ as main
 from benchmarks.mutants.__main__ import _distance, ranked
 from benchmarks.mutants.asked import own_name
 from benchmarks.mutants.faults import code_of, faults, faulty
@@ -133,6 +134,25 @@ def test_a_room_without_tests_of_its_own_has_those_of_its_name() -> None:
 )
 def test_a_test_has_one_name_in_all_processes(there: str, name: str) -> None:
     assert own_name(there) == name
+
+
+def test_the_sample_stays_where_code_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "src" / "metaprune" / "cost"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(main, "ROOT", tmp_path)
+    monkeypatch.setattr(main, "DECIDE", ("cost",))
+    lines = [f"def f{each}(a, b):\n    return a + b < {each} * a\n" for each in range(9)]
+
+    def drawn(text: str, seed: int = 0) -> list[tuple[str, str, str]]:
+        (folder / "a.py").write_text(text)
+        return [(place.fault.scope, place.fault.old, place.fault.new) for place in main.sampled(1000, seed)]
+
+    before, after = drawn("".join(lines)), drawn("def g(a):\n    return a - 7\n" + "".join(lines))
+    assert [each for each in after if each[0] != "g"] == before
+    assert len(before) == len(set(before)) > 30
+    assert before[:9] != sorted(before)[:9]
+    assert drawn("".join(lines), seed=1) != before
+    assert sorted(drawn("".join(lines), seed=1)) == sorted(before)
 
 
 def test_tests_that_are_not_there_are_not_passed_over() -> None:
