@@ -1,6 +1,7 @@
 """When a network is cut on trial, and what is learnt of it."""
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,12 @@ from torch import Tensor, nn
 
 import metaprune as mp
 from metaprune.graph.attributes import whole_numbers
+from metaprune.graph.infer import infer
+from metaprune.surgery import slice as slicing
+from metaprune.surgery import trace as tracing
 from metaprune.surgery.trial import takes_another_way, turning
+from metaprune.surgery.values import Judge
+from metaprune.surgery.verify import mismatch
 from tests.zoo import ZOO
 
 
@@ -94,3 +100,70 @@ def test_a_width_that_the_first_trial_misses_is_tried_too() -> None:
     graph = mp.trace(model, (torch.ones(2, 5),))
     assert not graph.free
     assert all("pairs, please" in str(axis.fixed) for name, axis in graph.axes.items() if axis.size == 14)
+
+
+class Branchy(nn.Module):
+    """A scale by a width that is lost behind an activation, and a head that only training runs."""
+
+    def __init__(self, lost: bool) -> None:
+        super().__init__()
+        self.lost = lost
+        self.a, self.b, self.c, self.extra = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.a(x)
+        x = torch.tanh(x) if self.lost else x
+        x = self.b((x * x.shape[1] ** -0.5).relu())
+        return (self.c(x.relu()), self.extra(x)) if self.training else self.c(x.relu())
+
+
+@pytest.mark.parametrize(("quick", "judged"), [(288, True), (287, False)])
+def test_only_small_networks_are_run_in_the_trial(monkeypatch: pytest.MonkeyPatch, quick: int, judged: bool) -> None:
+    """By the multiply-accumulates of both calls, here 136 and 152; what is free is the same."""
+    seen = []
+    monkeypatch.setattr(Judge, "objection", lambda self, small, kept: seen.append(kept))
+    monkeypatch.setattr(tracing, "_QUICK", quick)
+    graph = mp.trace(Branchy(lost=False), (torch.rand(1, 6),))
+    assert bool(seen) == judged
+    assert sorted(graph.free) == ["a", "b"]
+
+
+def test_what_fails_in_the_first_call_is_not_exported_in_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    exports: list[str] = []
+    capture = slicing.capture
+
+    def counted(small: nn.Module, call: mp.Call, **kwargs: Any) -> Any:
+        exports.append("training" if call.training else "evaluation")
+        return capture(small, call, **kwargs)
+
+    model = Branchy(lost=True)
+    monkeypatch.setattr(tracing, "carve", lambda model, graph, plan, by_values: slicing.Cut(model, plan, {}))
+    graph = mp.trace(model, (torch.rand(1, 6),))
+    monkeypatch.setattr(slicing, "capture", counted)
+    carving = slicing._Carving(model, graph)
+    assert "tanh" in str(carving.attempt_where_some_fail({"a": (0, 1)}))
+    assert exports == ["evaluation"]
+    assert isinstance(carving.attempt_where_some_fail({"b": (0, 1)}), nn.Module)
+    assert exports == ["evaluation", "evaluation", "training"]
+    assert "tanh" in str(carving.attempt({"a": (0, 1)}))  # where nothing has failed yet, both are read together
+    assert exports[3:] == ["evaluation", "training"]
+
+
+def test_the_first_call_alone_need_not_tie_what_others_do() -> None:
+    """An axis that only the training call fixes is free in a graph of the evaluation call."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            x = self.a(x)
+            return self.b(x + torch.arange(8.0) if self.training else x)
+
+    model, x = Tied(), torch.rand(1, 6)
+    graph = mp.trace(model, (x,))
+    assert graph.axes["a"].fixed
+    alone = infer(model.eval(), (x,)).graph
+    assert mismatch(graph, alone, {}, first=True) is None
+    assert mismatch(graph, alone, {}) is not None

@@ -74,8 +74,14 @@ def slice(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
 
 
 @undisturbed
-def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
+def carve(model: nn.Module, graph: ChannelGraph, plan: Plan, by_values: bool = True) -> Cut:
     """As `slice`, but returns what was cut and what was left whole instead of warning.
+
+    Args:
+        model: As in `slice`.
+        graph: As in `slice`.
+        plan: As in `slice`.
+        by_values: Whether outputs are compared, too, or only what shows without values: for cuts that nobody keeps.
 
     Raises:
         PlanError: The plan does not fit the graph.
@@ -86,7 +92,7 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Cut:
     wanted = {name: stays for name, stays in plan.kept.items() if len(stays) < graph.axes[name].size}
     if not wanted:
         return Cut(clone(dense), plan, {})
-    carving = _Carving(model, graph)
+    carving = _Carving(model, graph, by_values)
     result = carving.attempt(wanted)
     undone: dict[str, str] = {}
     if isinstance(result, str):
@@ -108,9 +114,10 @@ def crashes(model: nn.Module, graph: ChannelGraph, plan: Plan) -> bool:
 class _Carving:
     """Cuts a network, and verifies the cut."""
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
+    def __init__(self, model: nn.Module, graph: ChannelGraph, by_values: bool = True) -> None:
         self.model = model
         self.graph = graph
+        self.by_values = by_values
         self.judge = Judge(model, graph)
 
     @cached_property
@@ -134,24 +141,39 @@ class _Carving:
         return cropped(self.model, self.graph, kept)
 
     def attempt_where_some_fail(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module | str:
-        """As `attempt`; that the code does not run at all shows much sooner."""
+        """As `attempt`; that the code does not run at all shows much sooner, and what one call shows, before others."""
         small = self.cut(kept)
-        return self.crash(kept, small) or self.attempt(kept, small)
+        return self.crash(kept, small) or self.attempt(kept, small, hopeful=False)
 
-    def attempt(self, kept: Mapping[str, tuple[int, ...]], small: nn.Module | None = None) -> nn.Module | str:
-        """The network cut and verified, or in words what went wrong."""
+    def attempt(
+        self, kept: Mapping[str, tuple[int, ...]], small: nn.Module | None = None, hopeful: bool = True
+    ) -> nn.Module | str:
+        """The network cut and verified, or in words what went wrong; without hope, the first call is judged first."""
         widths = {name: len(stays) for name, stays in kept.items()}
         small = self.cut(kept) if small is None else small
         seen: list[Captured] = []
-        for call in self.calls(small, kept):
+        calls = self.calls(small, kept)
+        for call in calls:
             try:
                 seen.append(capture(small, call, recorded=False))
             except TraceError as error:
                 found = blame(error, small)
                 return Failure(f"{found} (in the call {call})", found.paths) if seen else found
+            only = not hopeful and len(seen) == 1 < len(calls)
+            if only and (problem := self.objection_to_the_first(small, seen, widths)) is not None:
+                return problem
         cut = read(small, seen, outputs=self.graph.outputs)
         problem = mismatch(self.graph, cut[0].graph, widths) or make_up(small, self.graph, cut)
-        return problem or self.judge.objection(small, kept) or small
+        return problem or (self.judge.objection(small, kept) if self.by_values else None) or small
+
+    def objection_to_the_first(
+        self, small: nn.Module, seen: Sequence[Captured], widths: Mapping[str, int]
+    ) -> str | None:
+        """What a cut network does otherwise in its first call, as far as that shows without the others."""
+        cut = read(small, seen, outputs=self.graph.outputs)
+        problem = mismatch(self.graph, cut[0].graph, widths, first=True)
+        made_up = [] if problem else _made_up_for(small, self.graph, cut)
+        return problem or (made_up if isinstance(made_up, Failure) else None)
 
 
 def make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> str | None:
@@ -165,9 +187,15 @@ def make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> 
     Returns:
         Why it cannot be done, in words, or None where it was.
     """
+    wanted = _made_up_for(small, graph, cut)
+    return wanted if isinstance(wanted, str) else rescale(small, cut, wanted)
+
+
+def _made_up_for(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> list[dict[str, Tensor]] | Failure:
+    """By what to multiply which tensors, for each pass that was read; or why that cannot be done."""
     wanted: list[dict[str, Tensor]] = []
     problems: dict[str, list[float]] = {}
-    for one, inference in zip(distinct(graph), cut, strict=True):
+    for one, inference in zip(distinct(graph)[: len(cut)], cut, strict=True):
         changes, lost = scale_changes(one, inference.graph.passes[inference.place])
         problems |= {one: [] for one in lost}
         here: dict[str, Tensor] = {}
@@ -181,4 +209,4 @@ def make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> 
     if problems:
         first, *others = (Failure(reason, factors=factors) for reason, factors in problems.items())
         return Failure(first, others=others, factors=first.factors)
-    return rescale(small, cut, wanted)
+    return wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.infer import Inference, read
 from metaprune.graph.objects import learn
 from metaprune.graph.rehearsal import undisturbed
-from metaprune.graph.term import Term, axes_of
+from metaprune.graph.term import Term, axes_of, size
 from metaprune.surgery.attention import observe, written_out
 from metaprune.surgery.culprits import with_alike
 from metaprune.surgery.numbers import Solution, solve
@@ -30,6 +31,8 @@ from metaprune.surgery.unread import feeding_what_is_unread
 __all__ = ["trace"]
 
 _MOST_ROUNDS = 8
+_QUICK = 2 * 10**9
+"""Multiply-accumulates up to which a trial cut compares outputs, too; `slice` always does."""
 
 
 @undisturbed
@@ -100,7 +103,8 @@ def trace(
         or any(may_hold_a_size(operator, graph) for operator in graph.every_operator)
         or takes_another_way(graph, numbers, trial(graph).widths)
     ):
-        graph = graph.fixing(carve(model, graph, trial(graph)).undone)
+        by_values = forks or constants or _work(graph) <= _QUICK
+        graph = graph.fixing(carve(model, graph, trial(graph), by_values).undone)
     if (least := turning(graph, numbers)).kept:
         graph = graph.fixing(carve(model, graph, least).undone)
     if (other := ragged(graph)).kept and crashes(model, graph, other):
@@ -126,6 +130,11 @@ def _assembled(inferences: Sequence[Inference], training: Training, solution: So
         if graph.is_free(axis)
     }
     return graph.fixing({**stuck, **solution.fixed})
+
+
+def _work(graph: ChannelGraph) -> int:
+    """Multiply-accumulates of all calls."""
+    return sum(math.prod(map(size, terms)) for operator in graph.every_operator for terms in operator.macs)
 
 
 def _scales(graph: ChannelGraph) -> list[tuple[str, Term, Way | str]]:

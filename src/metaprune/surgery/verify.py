@@ -59,16 +59,17 @@ class ScaleChange:
     where: str
 
 
-def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) -> str | None:
+def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int], first: bool = False) -> str | None:
     """Where the two graphs differ beyond `widths`, in words; None where they are the same.
 
     Every axis of the new graph must stand for one thing of the old: an axis, or several where a number that code holds
-    ties them. Two axes of the new may stand for one of the old, for the same reason.
+    ties them. Two axes of the new may stand for one of the old, for the same reason. Where the new graph was read from
+    the `first` call alone, what others tie and fix in the old need not be so in it.
     """
     before, after = _skeletons(widths), _skeletons({})
     image: dict[Variable, Skeleton] = {}
 
-    loose = [one for one in old.passes if one.seed is not None]  # they are not read again
+    loose = first or any(one.seed is not None for one in old.passes)  # some are not read again
     tied = bool(old.ties or loose)
 
     agreed: set[tuple[int, int]] = set()  # what stands for what only grows: two that agree go on agreeing
@@ -83,7 +84,7 @@ def mismatch(old: ChannelGraph, new: ChannelGraph, widths: Mapping[str, int]) ->
     def agree(one: tuple[Term, ...], other: tuple[Term, ...]) -> bool:
         return len(one) == len(other) and all(map(alike, one, other))
 
-    for one_pass, other_pass in zip(distinct(old), distinct(new), strict=True):
+    for one_pass, other_pass in zip(distinct(old)[: 1 if first else None], distinct(new), strict=True):
         if (problem := _mismatch_of_passes(one_pass, other_pass, agree)) is not None:
             call = f" (in the call {one_pass.call})" if len(old.passes) > 1 and one_pass is not old.passes[0] else ""
             return problem + call
