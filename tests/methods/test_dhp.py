@@ -203,11 +203,25 @@ def test_the_papers_search_ends_when_its_threshold_leaves_the_budget(there_at: i
             with torch.no_grad():
                 for z in latents.vectors:
                     z[: len(z) * 3 // 4] = 0.1
+        if done == (there_at or 100):
+            expected = allocation.plan({axis: z.detach().clone() for axis, z in latents.named().items()})
         search.after(done, 100, 0.05)
         if search.landed and landed is None:
             landed = done
     assert landed == (there_at or 100)
-    assert search.plan() == allocation.plan({axis: z.detach() for axis, z in latents.named().items()})
+    assert search.plan() == expected
+
+
+@pytest.mark.parametrize("threshold", [0.0, 54 / 64, 9.0])
+def test_as_many_latents_stay_above_the_threshold_as_must(threshold: float) -> None:
+    """One that is at the threshold is not below it, whatever its sign; of those below, the largest stay."""
+    _, graph = dense()
+    allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
+    falling = {axis: (64 - torch.arange(graph.axes[axis].size)) / 64 for axis in graph.free}
+    latents = Latents({axis: z * (1 - 2 * (torch.arange(len(z)) % 2)) for axis, z in falling.items()})
+    above = Search(mp.DHP(steering="threshold", threshold=threshold), latents, allocation).above()
+    widths = {0.0: {}, 54 / 64: dict.fromkeys(graph.free, 11), 9.0: dict(allocation.least)}[threshold]
+    assert above == mp.Plan({axis: range(width) for axis, width in widths.items()})
 
 
 def test_the_papers_setting_starts_from_scratch() -> None:
@@ -224,6 +238,8 @@ def test_the_papers_setting_starts_from_scratch() -> None:
     found = find(method, budget)
     check(found, Allocation(graph, budget))
     assert not found.exact
+    *_, latents = method.start(model, graph, budget, steps=2).groups(0.1)
+    assert (latents["lr"], latents.get("weight_decay")) == (0.1, None)  # the optimizer's own
 
 
 def test_evidence_is_the_change_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +300,9 @@ def test_frozen_weights_are_not_trained() -> None:
     model.get_parameter("head.weight").requires_grad_(False)
     problem = Problem(model, graph, mp.Budget(macs=0.5), small.task(), small.recipe(2), progress=False)
     found = mp.DHP().find(problem)
+    start, end = mp.DHP().generate(model, graph).network, found.before.network  # type: ignore[union-attr]
+    assert torch.equal(end.get_parameter("head.weight"), start.get_parameter("head.weight"))
+    assert not torch.equal(end.get_parameter("stem.weight"), start.get_parameter("stem.weight"))
     assert not found.model.get_parameter("head.weight").requires_grad
     assert {name for name, p in found.model.named_parameters() if not p.requires_grad} == {"head.weight"}
 
@@ -297,17 +316,25 @@ def test_state_survives_a_checkpoint() -> None:
     def search() -> Search:
         return Search(mp.DHP(), copy.deepcopy(start), allocation)
 
+    def take(search: Search, step: int) -> None:
+        generator = torch.Generator().manual_seed(step)
+        for z in search.latents.vectors:
+            z.grad = torch.randn(z.shape, generator=generator)
+        search.after(step + 1, 50, 0.05)
+
     whole, first = search(), search()
     for step in range(50):
-        whole.after(step + 1, 50, 0.05)
+        take(whole, step)
         if step < 31:
-            first.after(step + 1, 50, 0.05)
+            take(first, step)
     second = search()
     second.latents.load_state_dict(first.latents.state_dict())
     second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert all(torch.equal(second.ranking[axis], ranks) for axis, ranks in first.ranking.items())
     for step in range(31, 50):
-        second.after(step + 1, 50, 0.05)
+        take(second, step)
     assert second.plan() == whole.plan()
+    assert all(torch.equal(second.evidence[axis], said) and said.any() for axis, said in whole.evidence.items())
     assert second.shares == whole.shares
     assert all(map(torch.equal, whole.latents.vectors, second.latents.vectors))
 

@@ -356,8 +356,11 @@ def test_frozen_parameters_stay_frozen(form: Any) -> None:
     model = copy.deepcopy(c.model)
     model.get_parameter("conv1.weight").requires_grad_(False)
     frozen = {name: p.requires_grad for name, p in model.named_parameters()}
-    folded = generated(replace(c, model=model), form).fold()
-    assert {name: p.requires_grad for name, p in folded.named_parameters()} == frozen
+    network = generated(replace(c, model=model), form)
+    behind = [network.network.get_parameter("conv1.weight")]
+    behind += network.hypernetworks["conv1/weight"].parameters() if form == "hypernetwork" else []
+    assert not any(parameter.requires_grad for parameter in behind)
+    assert {name: p.requires_grad for name, p in network.fold().named_parameters()} == frozen
 
 
 def test_offsets_speak_where_latents_are_silent() -> None:

@@ -14,6 +14,7 @@ from metaprune.cost.latency import latencies
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.intra_fusion.features import features
 from metaprune.methods.intra_fusion.transport import distances, handed_on, nearest, transported
+from metaprune.methods.method import Problem
 from metaprune.session import measuring
 from tests.methods import small
 
@@ -67,6 +68,8 @@ def test_projection_hands_on_as_much_as_there_is() -> None:
     published = mp.IntraFusion.published().fusion(rows, (0,))
     assert published.reads.tolist() == published.writes.tolist() == [[1.0, 1.0, 1.0]]  # type: ignore[union-attr]
     assert published.carries.flatten().tolist() == pytest.approx([1 / 3] * 3)  # type: ignore[union-attr]
+    rows[0] = 0.0  # of nothing, all of it
+    assert mp.IntraFusion(matching="nearest").fusion(rows, (0,)).reads.tolist() == [[1.0, 1.0, 1.0]]  # type: ignore[union-attr]
 
 
 def test_features_are_what_a_norm_shows() -> None:
@@ -97,6 +100,7 @@ def test_features_are_what_a_norm_shows() -> None:
         ({"matching": "best"}, "expected matching as one of"),
         ({"features": "columns"}, "expected features as one of"),
         ({"norm": 3}, "expected norm as 1 or 2, got 3"),
+        ({"recalibrate": 1}, "expected recalibrate as True or False, got 1"),
         ({"ranking": mp.DHP()}, "decides without training"),
         ({"ranking": mp.Magnitude}, "decides without training"),
     ],
@@ -121,9 +125,34 @@ def test_a_ranking_decides_and_is_asked_what_it_asks() -> None:
     assert method.asks_data
     assert not mp.IntraFusion().asks_data
     plans = [
-        mp.plan(model, small.EXAMPLE, method=one, budget=budget, task=task, graph=graph) for one in (method, ranking)
+        mp.plan(model, small.EXAMPLE, method=one, budget=budget, task=task, graph=graph)
+        for one in (method, ranking, mp.IntraFusion())
     ]
-    assert plans[0] == plans[1]
+    assert plans[0] == plans[1] != plans[2]
+    problem = Problem(model, graph, budget, task, small.recipe(1))
+    own, theirs = (one.scores(problem) for one in (method, ranking))
+    assert all(torch.equal(own[axis], scores) for axis, scores in theirs.items())
+
+
+def test_an_axis_that_cannot_be_fused_is_cut_and_the_report_says_why() -> None:
+    class Spread(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            return self.last(y / y.std(-1, keepdim=True))
+
+    model = Spread()
+    graph = mp.trace(model, (torch.randn(5, 3),))
+    problem = Problem(model, graph, mp.Budget(macs=0.5, multiple_of=1), small.task(), small.recipe(1))
+    found = mp.IntraFusion().find(problem)
+    [note] = found.notes
+    assert found.plan.widths == {"first": 3}
+    assert note.startswith("first was cut without fusing: ")
+    assert "aten.std" in note
+    assert all(map(torch.equal, found.model.state_dict().values(), model.state_dict().values()))
 
 
 @pytest.mark.parametrize("recalibrate", [True, False])

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import metaprune as mp
+from metaprune.cost.budget import Allocation
 from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
@@ -77,13 +78,31 @@ def test_uniform_keeps_one_share_of_every_axis() -> None:
     model = small.Small()
     graph = mp.trace(model, small.EXAMPLE)
     found = find(mp.Uniform(), model, graph, mp.Budget(params=0.3, multiple_of=1))
-    shares = [width / graph.axes[axis].size for axis, width in found.plan.widths.items()]
-    assert len(shares) == len(graph.free)
-    assert max(shares) - min(shares) < 0.15
+    widths = found.plan.widths
+    halves = [((width - 0.5) / (size := graph.axes[axis].size), (width + 0.5) / size) for axis, width in widths.items()]
+    assert len(halves) == len(graph.free)
+    assert max(low for low, _ in halves) <= min(high for _, high in halves)  # there is such a share
     norms = group_norms(model, graph)
     for axis, kept in found.plan.kept.items():
         best = norms[axis].topk(len(kept)).indices.tolist()
         assert sorted(best) == list(kept)
+        assert found.scores[axis].sort().values.tolist() == pytest.approx(
+            [(c + 1) / len(norms[axis]) for c in range(len(norms[axis]))]
+        )
+        assert found.scores[axis].argsort().tolist() == norms[axis].argsort().tolist()
+
+
+def test_what_uniform_widths_leave_of_the_budget_is_said() -> None:
+    """From half a per cent of the dense cost on; nothing where nothing is cut."""
+    model = small.Small()
+    graph = mp.trace(model, small.EXAMPLE)
+    coarse, whole = (find(mp.Uniform(), model, graph, mp.Budget(macs=share)) for share in (0.5, 1.0))
+    left = Allocation(graph, mp.Budget(macs=0.5)).left_unspent(coarse.plan)
+    assert left > 0.005
+    assert coarse.notes == (
+        f"widths are uniform to half a step each, which leaves {100 * left:.2f}% of the dense cost unspent",
+    )
+    assert whole.notes == ()
 
 
 def test_random_is_its_seed() -> None:

@@ -101,6 +101,20 @@ def test_any_optimizer_and_limits() -> None:
     assert "inner.0" not in search.finish().plan.kept
 
 
+def test_groups_of_parameters() -> None:
+    """Weights decay; norms, biases and latents do not, and latents have a rate of their own. Each is in one group."""
+    search = mp.DHP(latent_lr=0.25).start(*dense(), BUDGET, steps=1)
+    weights, others, latents = search.groups(2.0)
+    assert weights.keys() == {"params"}
+    assert all(parameter.ndim >= 2 for parameter in weights["params"])
+    assert all(parameter.ndim == 1 for parameter in others["params"])
+    assert others.keys() == {"params", "weight_decay"}
+    assert set(latents["params"]) == set(search.model.latents.parameters())
+    assert (others["weight_decay"], latents["weight_decay"], latents["lr"]) == (0.0, 0.0, 0.5)
+    every = [parameter for group in (weights, others, latents) for parameter in group["params"]]
+    assert len(every) == len(set(every)) == len(list(search.model.parameters()))
+
+
 def test_what_it_refuses() -> None:
     model, graph = dense()
     for steps in (0, -1, 2.0, None):

@@ -18,6 +18,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.gates.running import Running
 from metaprune.methods.method import Found, Problem
+from metaprune.methods.saliency import group_norms
 from metaprune.methods.transportation.annealing import DECIDED, LANDED, Annealing
 from metaprune.methods.transportation.masks import Sweep, Threshold, sinkhorn, squared_distances
 from metaprune.methods.transportation.transportation import standardised
@@ -220,6 +221,7 @@ def test_renumbered_channels_give_the_renumbered_plan() -> None:
     orders = {axis: torch.randperm(graph.axes[axis].size, generator=generator).tolist() for axis in graph.free}
     permuted = oracle.permute(model, graph, orders)
     plan = mp.Transportation(score_lr=0.0).start(model, graph, BUDGET, steps=1).plan
+    assert plan == Allocation(graph, BUDGET).plan(group_norms(model, graph))
     other = mp.Transportation(score_lr=0.0).start(permuted, graph, BUDGET, steps=1).plan
     assert {axis: sorted(orders[axis][channel] for channel in kept) for axis, kept in other.kept.items()} == {
         axis: list(kept) for axis, kept in plan.kept.items()
@@ -240,11 +242,20 @@ def test_norms_over_channels_leave_out_what_is_gone() -> None:
     assert oracle.distance(found.before.eval()(x), cut(x)) < 1e-5  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_last_logit_of_a_score_one_deviation_above_is_the_sharpness(solver: Any) -> None:
+    """Steps over temperature; scores have the rate that was asked for, and do not decay."""
+    search = mp.Transportation(sharpness=50.0, score_lr=3.0, solver=solver).start(*dense(), BUDGET, steps=200)
+    assert search.model.latents.transport.temperature == 200 / 50
+    scores = search.groups(0.5)[2]
+    assert (scores["lr"], scores["weight_decay"]) == (1.5, 0.0)
+    assert set(scores["params"]) == set(search.model.latents.scores)
+
+
 def test_standardised() -> None:
     found = standardised({"a": torch.tensor([1.0, 2.0]).double(), "b": torch.tensor([6.0]).double()})
     flat = torch.cat(list(found.values()))
-    assert float(flat.mean()) == pytest.approx(0)
-    assert float(flat.square().mean()) == pytest.approx(1)
+    assert flat.tolist() == pytest.approx([each / (14 / 3) ** 0.5 for each in (-2, -1, 3)])
     assert standardised({"a": torch.ones(3)})["a"].tolist() == [0, 0, 0]
 
 
