@@ -51,6 +51,8 @@ def random_scores(graph: ChannelGraph, seed: int = 0) -> dict[str, Tensor]:
         ({"macs": [0.5]}, ("macs", "[0.5]")),
         ({"latency": 0.0}, ("latency", "above 0")),
         ({"latency": -2.0}, ("latency", "-2")),
+        ({"speedup": 0.99}, ("speedup from 1", "0.99", "2 is twice as fast")),
+        ({"macs": 0.5, "speedup": 0}, ("speedup above 0", "got 0")),
         ({"macs": 0.5, "multiple_of": 0}, ("multiple_of", "from 1", "0")),
         ({"macs": 0.5, "multiple_of": -8}, ("multiple_of", "-8")),
         ({"macs": 0.5, "multiple_of": 8.0}, ("multiple_of", "8.0")),
@@ -75,6 +77,8 @@ def test_bad_values(fields: dict[str, Any], words: tuple[str, ...]) -> None:
         (mp.Budget(macs=1), "1 of the MACs"),
         (mp.Budget(params=270_000), "270,000 parameters"),
         (mp.Budget(latency=1.25), "1.25 ms"),
+        (mp.Budget(speedup=1), "1 times the speed"),
+        (mp.Budget(macs=0.5, speedup=2.5), "0.5 of the MACs and 2.5 times the speed"),
         (mp.Budget(macs=0.5, params=0.6, latency=3), "0.5 of the MACs and 0.6 of the parameters and 3 ms"),
     ],
 )
@@ -83,8 +87,9 @@ def test_in_words(budget: mp.Budget, words: str) -> None:
 
 
 def test_a_latency_is_not_allocated() -> None:
-    with pytest.raises(BudgetError, match="measured"):
-        Allocation(graph_of("resnet"), mp.Budget(latency=2.0))
+    for budget in (mp.Budget(latency=2.0), mp.Budget(speedup=2.0), mp.Budget(macs=0.5, latency=2.0)):
+        with pytest.raises(BudgetError, match="a latency is measured, not computed"):
+            Allocation(graph_of("resnet"), budget)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -182,8 +187,12 @@ def test_ties_of_scores_are_settled_the_same_way_each_time() -> None:
     graph = graph_of("resnet")
     scores = {axis: torch.ones(graph.axes[axis].size) for axis in graph.free}
     allocation = Allocation(graph, mp.Budget(params=0.5, multiple_of=1))
-    assert allocation.plan(scores) == allocation.plan(scores)
-    assert allocation.form.at(allocation.plan(scores).widths) <= allocation.limit
+    plan = allocation.plan(scores)
+    assert plan == Allocation(graph, mp.Budget(params=0.5, multiple_of=1)).plan(scores)
+    assert plan.kept
+    for axis, kept in plan.kept.items():  # the last of equals stay
+        assert kept == tuple(range(graph.axes[axis].size - len(kept), graph.axes[axis].size))
+    assert allocation.form.at(plan.widths) <= allocation.limit
 
 
 @pytest.mark.parametrize("multiple_of", [1, 2, 3, 4, 6, 8])
@@ -223,9 +232,7 @@ def test_steps_of_heads_and_their_sizes() -> None:
             return self.out((split * split.softmax(-1)).flatten(-2))
 
     graph = mp.trace(Heads(), (torch.zeros(2, 3, 16),))
-    steps = {axis.size: alignment(graph, 8)[name] for name, axis in graph.free.items()}
-    assert steps[4] == 1
-    assert steps.get(8, 8) == 8
+    assert alignment(graph, 8) == {"q[0]": 1, "q[1]": 8}
 
 
 def test_one_axis_alone() -> None:
@@ -341,6 +348,65 @@ def test_a_plan_is_checked() -> None:
     graph = graph_of("vgg")
     with pytest.raises(BudgetError, match=r"expected a plan of someone within 0.5 of the MACs, got 1.0000"):
         Allocation(graph, mp.Budget(macs=0.5, multiple_of=1)).check(mp.Plan({}), "someone")
+    both = Allocation(graph, mp.Budget(macs=1.0, params=0.5, multiple_of=1))
+    with pytest.raises(BudgetError, match=r"of someone within .*, got 1.0000 \([\d,]+ of [\d,]+ params\)"):
+        both.check(mp.Plan({}), "someone")
+
+
+@pytest.mark.parametrize(
+    ("limits", "good", "bad", "said"),
+    [
+        ({"least": {"0": 4}}, {"0": range(4)}, {"0": range(3)}, "obeys least of 0, got 3 of 12 channels of 0"),
+        ({"most": {"0": 8}}, {"0": range(8)}, {"0": range(9)}, "obeys most of 0, got 9 of 12 channels of 0"),
+        ({"most": {"0": 8}}, {"0": range(8)}, {}, "obeys most of 0, got 12 of 12 channels of 0"),
+        (
+            {"alike": (("0", "2"),)},
+            {"0": [0, 1], "2": [2, 3]},
+            {"0": [0, 1]},
+            r"makes 0, 2 alike, got widths \[2, 12\]",
+        ),
+        (
+            {"alike_channels": (("0", "2"),)},
+            {"0": [0, 1], "2": [0, 1]},
+            {"0": [0, 1], "2": [0, 2]},
+            r"makes 0, 2 alike, got widths \[2, 2\]",
+        ),
+        (
+            {"together": (("0", "4"),)},
+            {"0": range(6), "4": range(3)},
+            {"0": range(6), "4": range(4)},
+            r"leaves the same share of 0, 4, got widths \[6, 4\]",
+        ),
+    ],
+    ids=["least", "most", "whole is more than most", "alike", "alike_channels", "together"],
+)
+def test_a_plan_that_breaks_a_limit_is_a_fault_of_the_method(
+    limits: dict[str, Any], good: dict[str, Any], bad: dict[str, Any], said: str
+) -> None:
+    """As narrow, and as wide, as limits allow is fine."""
+    layers = (nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 3))
+    graph = mp.trace(nn.Sequential(*layers), (torch.zeros(2, 5),))
+    words = {name: f"{kind} of {name}" for kind in ("least", "most") for name in limits.get(kind, ())}
+    given = WidthLimits(limits.pop("least", {}), limits.pop("most", {}), **limits, said=words)
+    allocation = Allocation(replace(graph, limits=given), mp.Budget(macs=1.0, multiple_of=1))
+    allocation.check(mp.Plan(good), "someone")
+    with pytest.raises(BudgetError, match=f"expected a plan of someone that {said}.*this is a fault of the method"):
+        allocation.check(mp.Plan(bad), "someone")
+
+
+def test_prices_by_hand() -> None:
+    """What a channel more costs, as a share of the dense cost; of two bounds, the mean."""
+    graph = mp.trace(nn.Sequential(nn.Linear(5, 10), nn.Linear(10, 4)), (torch.zeros(2, 5),))
+    macs, params = (5 + 4) / 90, (5 + 1 + 4) / 104
+    for given, price in (({"macs": 0.5}, macs), ({"params": 0.5}, params), ({"macs": 0.5, "params": 0.9}, None)):
+        expected = (macs + params) / 2 if price is None else price
+        assert Allocation(graph, mp.Budget(**given, multiple_of=1)).prices({}) == pytest.approx({"0": expected})
+
+
+def test_what_is_left_unspent_is_of_the_nearest_bound() -> None:
+    graph = mp.trace(nn.Sequential(nn.Linear(5, 10), nn.Linear(10, 4)), (torch.zeros(2, 5),))
+    both = Allocation(graph, mp.Budget(macs=0.8, params=0.9, multiple_of=1))
+    assert both.left_unspent(mp.Plan({"0": range(5)})) == pytest.approx(min((72 - 45) / 90, (93 - 54) / 104))
 
 
 def drawn_ratios(graph: ChannelGraph, seed: int) -> dict[str, float]:

@@ -27,7 +27,7 @@ X = torch.randn(2, 3, 8, 8)
     [
         ({"precision": "int8"}, "precision '32-true' or 'bf16-mixed'"),
         ({"batch": 0}, "batch as a whole number from 1, got 0"),
-        ({"threads": 1.5}, "threads"),
+        ({"threads": 1.5}, "threads as a whole number from 1, got 1.5"),
         ({"backend": "tensorrt"}, "backend as one of eager, compiled, onnxruntime, got 'tensorrt'"),
         ({"backend": "onnxruntime", "precision": "bf16-mixed"}, "give measure="),
         ({"device": "abacus"}, "abacus"),
@@ -75,6 +75,42 @@ def test_a_function_that_gives_no_time_is_named(said: Any) -> None:
         Clock(measure=phone).latencies({"it": network()}, (X,))
 
 
+@pytest.mark.parametrize(
+    ("ms", "seconds", "rounds"),
+    [(1.0, 2.0, 25), (100.0, 2.0, 20), (1000.0, 2.0, 6), (100.0, None, 10)],  # 25 at most, 6 at least; a second
+)
+def test_two_networks_run_as_often_as_there_is_time(
+    ms: float, seconds: float | None, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def spy(*networks: Any, **conditions: Any) -> float:
+        asked.append({"networks": networks[:2], "batch": len(networks[2][0]), **conditions})
+        return 0.5
+
+    monkeypatch.setattr("metaprune.cost.clock.ratio", spy)
+    one, other = network(), network()
+    clock = Clock(batch=5, threads=1, precision="bf16-mixed", channels_last=True, seconds=seconds)
+    assert clock.ratio(one, other, (X,), {}, ms) == 0.5
+    [found] = asked
+    assert found.pop("networks") == (one, other)
+    assert found.pop("seconds", None) == seconds
+    conditions = {"device": "cpu", "precision": "bf16-mixed", "channels_last": True, "threads": 1, "backend": "eager"}
+    assert found == {"batch": 5, "rounds": rounds, "quiet_ms": ms, **conditions}
+
+
+def test_a_function_of_the_users_is_asked_once_for_a_ratio() -> None:
+    asked: list[nn.Module] = []
+
+    def phone(model: nn.Module) -> float:
+        asked.append(model)
+        return 3.0
+
+    one, other = network(), network()
+    assert Clock(measure=phone).ratio(one, other, (X,), {}, 12.0) == 0.25
+    assert asked == [one]
+
+
 def test_a_form_on_this_machine(tmp_path: Path) -> None:
     model = network()
     graph = mp.trace(model, (X,))
@@ -87,8 +123,26 @@ def test_a_form_on_this_machine(tmp_path: Path) -> None:
     again = Clock(threads=1, batch=4, seconds=0.002, cache=tmp_path)
     form_of(model, graph, again)
     assert again.table.measured == 0
-    for other in (Clock(threads=2, cache=tmp_path), Clock(threads=1, precision="bf16-mixed", cache=tmp_path)):
-        assert other.table.path != again.table.path
+    others = [{"threads": 2}, {"precision": "bf16-mixed"}, {"channels_last": True}]
+    clocks = [Clock(**{"threads": 1, **other, "cache": tmp_path}) for other in others]  # type: ignore[arg-type]
+    assert len({one.table.path for one in (again, *clocks)}) == 4
+
+
+def test_tables_lie_where_the_user_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METAPRUNE_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    def place(clock: Clock) -> Path:
+        assert clock.table.path is not None
+        return clock.table.path.parent
+
+    assert place(Clock(cache="~/mine")) == tmp_path / "home" / "mine"
+    assert place(Clock()) == tmp_path / "own" / "times"
+    monkeypatch.delenv("METAPRUNE_CACHE")
+    assert place(Clock()) == tmp_path / "xdg" / "metaprune" / "times"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert place(Clock()) == tmp_path / "home" / ".cache" / "metaprune" / "times"
 
 
 def test_one_thread_is_read_by_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import metaprune as mp
-from metaprune.cost.closed_form import ClosedForm, layer_macs, macs_form, params_form
+from metaprune.cost.closed_form import ClosedForm, axis_shares, layer_macs, macs_form, params_form
 from metaprune.graph.errors import PlanError
 from metaprune.graph.graph import ChannelGraph, Pass
 from metaprune.graph.term import Axis, Concat, Product, width
@@ -105,6 +105,11 @@ def test_a_convolution_by_hand() -> None:
     assert mp.params(graph) == 9 * 3 * 8 + 8 + 25 * 8 * 4 + 4
     plan = mp.Plan({"0": [1, 4, 6]})
     assert mp.macs(graph, plan) == 11 * 11 * 9 * 3 * 3 + 4 * 4 * 25 * 3 * 4
+    assert layer_macs(graph) == {"0": ("conv2d", 11 * 11 * 9 * 3 * 8), "1": ("conv2d", 4 * 4 * 25 * 8 * 4)}
+    assert layer_macs(graph, plan) == {"0": ("conv2d", 11 * 11 * 9 * 3 * 3), "1": ("conv2d", 4 * 4 * 25 * 3 * 4)}
+    first, second = 11 * 11 * 9 * 3 * 8, 4 * 4 * 25 * 8 * 4
+    shares = {name: round(share * (first + second)) for name, share in axis_shares(graph).items()}
+    assert shares == {"input:1": first, "0": first + second, "1": second}
     assert mp.params(graph, plan) == 9 * 3 * 3 + 3 + 25 * 3 * 4 + 4
 
 

@@ -13,6 +13,8 @@ def test_moves_are_all_changes_of_a_few_lanes_by_a_step() -> None:
         every = [move for move in itertools.product((-1, 0, 1), repeat=lanes) if sum(map(abs, move)) <= 3]
         found = [tuple(move) for move in _moves(lanes).tolist()]
         assert sorted(found) == sorted(every)
+    assert len(_moves(24)) == 1 + 2 * 24 + 4 * 276 + 8 * 2024  # up to three of 24
+    assert len(_moves(25)) == 1 + 2 * 25 + 4 * 300  # more lanes: up to two
 
 
 def test_the_cheapest_exchange_is_found_and_few_are_looked_at() -> None:

@@ -78,23 +78,52 @@ def test_it_costs_another_limit() -> None:
     assert max(cost / most for cost, most in zip(costs, allowed, strict=True)) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("limits", ["free", "least"])
 @pytest.mark.parametrize("multiple_of", [1, 4])
-def test_sharp_it_is_a_plan(multiple_of: int) -> None:
+def test_sharp_it_is_a_plan(multiple_of: int, limits: str) -> None:
     """All channels but one are 0 or 1; the order is the scores', and but for one axis widths are steps."""
-    allocation = Allocation(traced(), mp.Budget(macs=0.45, multiple_of=multiple_of))
+    graph = mp.Limits(**LIMITS[limits]).on(traced())
+    allocation = Allocation(graph, mp.Budget(macs=0.45, multiple_of=multiple_of))
     scores = drawn(traced(), 3)
     masks = allocation.soft(scores, 1e9)
     assert max(shares(allocation, masks)) == pytest.approx(1, abs=1e-6)
     assert sum(int(((mask > 1e-6) & (mask < 1 - 1e-6)).sum()) for mask in masks.values()) <= 1
-    plan = allocation.plan(scores).kept
-    between = 0
+    fits, over = taken_by_score(allocation, scores)
     for name, mask in masks.items():
         order = scores[name].argsort(descending=True)
         assert all(after <= before for before, after in itertools.pairwise(mask[order].tolist()))
-        width = int((mask > 0.5).sum())
-        between += width % allocation.steps[name] != 0 and width not in (len(mask), allocation.least[name])
-        assert set(order[:width].tolist()) <= set(plan.get(name, range(len(mask)))) or width > len(plan[name])
-    assert between <= 1
+        assert fits[name] - 1e-6 <= float(mask.sum()) <= over[name] + 1e-6
+    assert sum(fits[name] < over[name] for name in masks) == 1
+
+
+def taken_by_score(allocation: Allocation, scores: dict[str, Tensor]) -> tuple[dict[str, int], dict[str, int]]:
+    """Blocks of all axes are taken one by one, the best mean first: the last widths that fit, and the next."""
+    blocks = sorted(
+        (-float(block.mean()), name, len(block))
+        for name, score in scores.items()
+        for block in score.sort(descending=True).values.split(allocation.steps[name])
+    )
+    widths, before = dict.fromkeys(scores, 0), {}
+    for _, name, count in blocks:
+        widths[name] += count
+        held = {axis: max(width, allocation.least[axis]) for axis, width in widths.items()}
+        if allocation.form.at(held) > allocation.limit:
+            return before, held
+        before = held
+    raise AssertionError("all of it fits")
+
+
+def test_axes_of_one_lane_count_alike_whatever_their_sizes() -> None:
+    """A unit of `b` has twice the channels; the score of a unit is the mean of its axes' means."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    graph = mp.Limits(together=(("0", "2"),)).on(mp.trace(model, (torch.randn(2, 5),)))
+    allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
+    flat = torch.tensor([4.0, 3, 2, 1, 9, 7, 6, 6, 1, 3, 0, 0], dtype=torch.float64)
+    pooled = allocation._softness.ranked(flat).pooled
+    assert pooled.tolist() == [6, 4.5, 2, 0.5, 6, 6, 4.5, 4.5, 2, 2, 0.5, 0.5]
+    one, other = allocation.soft({"0": flat[:4], "2": flat[4:]}, 2.0).values()
+    assert float(other.sum()) == pytest.approx(2 * float(one.sum()))
+    assert max(shares(allocation, {"0": one, "2": other})) == pytest.approx(1, abs=1e-6)
 
 
 def test_a_block_competes_as_one_and_is_shared_out_among_its_channels() -> None:
