@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 import metaprune as mp
-from metaprune.graph.aliases import _SAME, one_name
+from metaprune.graph.aliases import _COPIES, _SAME, one_name
 
-X = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) * 0.9
+X = torch.tensor([[-0.9, 0.5, 0.3], [0.0, -0.2, 0.7], [0.8, -0.6, 0.1]])  # of both signs, and one that is compared
 MORE = {
     **dict.fromkeys(("arctan2", "divide", "linalg_matmul", "multiply", "subtract", "true_divide"), (X.t() + 1,)),
     **dict.fromkeys(("greater", "greater_equal", "less", "less_equal", "not_equal"), (0.5,)),
@@ -22,9 +22,25 @@ MORE = {
 @pytest.mark.parametrize("name", sorted(_SAME))
 def test_both_names_compute_the_same(name: str) -> None:
     one, other = (getattr(torch.ops.aten, operator) for operator in (name, _SAME[name]))
-    x = {"arccosh": X + 1.5, "native_channel_shuffle": X.reshape(1, 9, 1, 1)}.get(name, X)
+    x = {
+        "arccosh": X.abs() + 1.5,
+        "fix": 3 * X,
+        "matrix_H": torch.complex(X, 2 * X),
+        "native_channel_shuffle": X.reshape(1, 9, 1, 1),
+    }.get(name, X)
     assert torch.equal(one(x, *MORE.get(name, ())), other(x, *MORE.get(name, ())))
     assert one_name(f"aten.{name}") == f"aten.{_SAME[name]}"
+
+
+@pytest.mark.parametrize("name", sorted(_COPIES))
+def test_a_copy_is_known_as_the_view(name: str) -> None:
+    assert one_name(f"aten.{name}") == f"aten.{name.removesuffix('_copy')}"
+    assert all(hasattr(torch.ops.aten, operator) for operator in (name, name.removesuffix("_copy")))
+
+
+def test_other_names_are_left_alone() -> None:
+    for name in ("aten.relu", "aten.index_copy", "other.multiply", "other.slice_copy"):
+        assert one_name(name) == name
 
 
 class Other(nn.Module):

@@ -29,7 +29,9 @@ X = torch.zeros(2, 3)
 def test_in_words() -> None:
     assert str(mp.Call((X,))) == "forward(2×3)"
     assert str(mp.Call((X,), {"b": X, "a": None}, "other", training=True)) == "other(2×3, b=2×3) in training"
-    assert str(mp.Call((X,) * 9)) == "forward(2×3, 2×3, 2×3, …)"
+    assert str(mp.Call((X,) * 4)) == "forward(2×3, 2×3, 2×3, 2×3)"
+    assert str(mp.Call((X,) * 5)) == str(mp.Call((X,) * 9)) == "forward(2×3, 2×3, 2×3, …)"
+    assert str(mp.Call((torch.tensor(2.0), 3))) == "forward(number)"
 
 
 def test_keyword_inputs_have_one_order() -> None:
@@ -43,16 +45,15 @@ def test_what_is_no_call_is_refused() -> None:
         mp.Call((), [X])  # type: ignore[arg-type]
     with pytest.raises(mp.MetapruneError, match="no input 'h' that could be a state"):
         mp.Call((X,), {"x": X}, states=("h",))
-    with pytest.raises(mp.MetapruneError, match="no input 1 that could be a state"):
-        mp.Call((X,), states=(1,))
+    for place in (1, -1):
+        with pytest.raises(mp.MetapruneError, match=f"no input {place} that could be a state"):
+            mp.Call((X,), states=(place,))
 
 
 def test_states_are_named_or_of_a_class_of_their_own() -> None:
     call = mp.Call((X, (X, X)), {"cache": Cache(X, X), "mask": X, "plain": {"x": [X]}}, states=(1,))
-    found = state_leaves(call)
-    assert found[:3] == [False, True, True]
-    assert found[3:5] == [True, True]
-    assert found[-2:] == [False, False]
+    assert state_leaves(call) == [False, *[True] * 2, *[True] * 2, False, False]  # x, (x, x), cache, mask, plain
+    assert state_leaves(call, lambda kind, key: key != "cache") == [False, True, True, *[False] * 4]
 
 
 def test_a_method_answers_for_the_forward() -> None:
@@ -62,6 +63,15 @@ def test_a_method_answers_for_the_forward() -> None:
         assert torch.equal(model(X), X + 2)
     assert torch.equal(model(X), X + 1)
     assert "forward" not in vars(model)
+
+
+def test_a_forward_of_the_objects_own_is_given_back() -> None:
+    model = Two()
+    own = model.forward = lambda x: x + 3  # type: ignore[method-assign]
+    with pytest.raises(KeyError), answering(model, "other"):
+        assert torch.equal(model(X), X + 2)
+        raise KeyError
+    assert vars(model)["forward"] is own
 
 
 class Sum(nn.Module):

@@ -44,12 +44,24 @@ def test_what_counts_keeps_its_size(outputs: object) -> None:
     assert "output" in str(graph.axes["stem"].fixed)
 
 
-@pytest.mark.parametrize("outputs", ["logit", 5, (), lambda out: out["logits"] + 1, lambda out: None])
-def test_outputs_that_are_not_there_are_refused(outputs: object) -> None:
-    with pytest.raises(mp.MetapruneError, match="is not in what the network returns"):
+@pytest.mark.parametrize(
+    ("outputs", "why"),
+    [
+        ("logit", "KeyError: 'logit'"),
+        (5, "IndexError: list index out of range"),
+        ((), "LookupError: it gives nothing"),
+        (lambda out: out["logits"] + 1, "LookupError: it gives tensors that the network does not return"),
+        (lambda out: None, "LookupError: it gives "),
+    ],
+)
+def test_outputs_that_are_not_there_are_refused(outputs: object, why: str) -> None:
+    with pytest.raises(mp.MetapruneError, match="is not in what the network returns") as caught:
         mp.trace(Trunk(), X, outputs=outputs)
+    assert why in str(caught.value)
+    assert str(caught.value).endswith("it returns ['logits', 'hidden']")
 
 
 def test_a_call_without_such_outputs_counts_whole() -> None:
     graph = mp.trace(Trunk(), X, calls=(mp.Call(X, method="embed"),), outputs="logits")
+    assert graph.inference.call.method == "forward"
     assert "output" in str(graph.axes["stem"].fixed)

@@ -98,7 +98,11 @@ def test_a_module_stands_for_what_it_puts_out() -> None:
     assert set(mp.Limits(keep=["2"]).on(graph).free) == {"0"}
     assert "'2' is kept" in str(mp.Limits(keep=["2"]).on(graph).axes["2"].fixed)
     assert dict(mp.Limits(least={"*": 0.5, "2": 5}).on(graph).limits.least) == {"0": 4, "2": 5}
-    assert dict(mp.Limits(most={"0": 0.5}).on(graph).limits.most) == {"0": 4}
+    assert dict(mp.Limits(least={"2": 5, "*": 0.5}).on(graph).limits.least) == {"0": 4, "2": 6}  # the last one counts
+    assert dict(mp.Limits(most={"0": 0.5, "2": 0.55}).on(graph).limits.most) == {"0": 4, "2": 6}
+    assert dict(mp.Limits(most={"0": 0.01, "2": 12}).on(graph).limits.most) == {"0": 1}  # one stays; all is no limit
+    said = mp.Limits(least={"*": 0.5}, most={"2": 7}).on(graph).limits.said
+    assert said == {"0": "least '*' 0.5", "2": "most '2' 7"}
     assert graph.limits.most == {}  # the graph given is what it was
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import metaprune as mp
-from metaprune.graph.memory import over
+from metaprune.graph.memory import Over, over
 from metaprune.graph.tensors import clone, named_tensors
 
 
@@ -101,6 +101,31 @@ def test_what_is_one_memory_stays_one(name: str) -> None:
     assert not {tensor.data_ptr() for tensor in tensors.values()} & set(places)
     assert [tensor.data_ptr() for tensor in model.state_dict().values()] == places
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_which_dimension_is_which() -> None:
+    """Also of square ones, by their strides; beside one another is not over one another, in bytes."""
+    flat = torch.arange(36.0)
+    square, half = flat.view(6, 6), flat[18:]
+    tensors = {
+        "square": square,
+        "turned": square.t(),
+        "again": square,  # the same object under a second name
+        "rows": square[2:4],
+        "last": half,
+        "bytes": flat.view(torch.uint8)[:4],
+        "none": flat[:0],
+        "apart": torch.ones(6, 6),
+    }
+    assert over(tensors) == {
+        "turned": Over("square", (1, 0)),
+        "rows": Over("square", None),
+        "last": Over("square", None),
+        "bytes": Over("square", None),
+    }
+    assert over({"first": flat[:18], "last": half, "early": flat.view(torch.uint8)[:72]}) == {
+        "early": Over("first", None)
+    }
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -60,7 +60,7 @@ class Net(nn.Module):
             h = h + cache.keys
         scores = self.b(h.relu())
         return {
-            "dataclass": lambda: Answer(scores),
+            "dataclass": lambda: Answer(scores, "its own"),
             "plain": lambda: Plain(scores),
             "slots": lambda: Slotted(scores),
             "list": lambda: Listed([scores]),
@@ -85,6 +85,10 @@ def test_what_it_returns_counts_whatever_its_class(kind: str) -> None:
     small, masked = mp.slice(model, graph, plan)(x), mp.mask(model, graph, plan)(x)
     assert type(masked) is type(small) is type(model(x))
     torch.testing.assert_close(scores(small), scores(masked), rtol=1e-10, atol=1e-10)
+    if kind == "dataclass":
+        assert masked.words == small.words == "its own"
+    if kind == "plain":
+        torch.testing.assert_close(masked.parts["twice"][0], 2 * scores(small), rtol=1e-10, atol=1e-10)
     assert not {Answer, Plain, Slotted, Listed} & pytree.SUPPORTED_NODES.keys(), "nothing is left in PyTorch's registry"
 
 
@@ -122,3 +126,27 @@ def test_trees_close_when_all_that_opened_them_have_ended() -> None:
         again = pytree.tree_unflatten(leaves, tree)
         assert again.parts["twice"][0].tolist() == [2, 2]
     assert set(pytree.SUPPORTED_NODES) == before
+
+
+class Counted(Slotted):
+    """A slot of its own beside the one it inherits, and what is written to."""
+
+    __slots__ = ("seen", "steps")
+
+    def __init__(self, scores: Tensor, steps: int) -> None:
+        super().__init__(scores)
+        self.steps, self.seen = steps, [1]
+
+
+def test_an_object_is_built_again_with_all_it_held_and_shares_nothing_that_is_written_to() -> None:
+    given = Counted(torch.ones(2), 7)
+    with open_to_trees(given):
+        leaves, tree = pytree.tree_flatten(given)
+        _, other = pytree.tree_flatten(Counted(torch.ones(2), 8))
+        _, same = pytree.tree_flatten(Counted(torch.zeros(3), 7))
+        one, two = pytree.tree_unflatten(leaves, tree), pytree.tree_unflatten(leaves, tree)
+    assert tree == same
+    assert tree != other, "the numbers in it are part of what it is"
+    assert (type(one), one.steps, one.seen, len(leaves)) == (Counted, 7, [1], 1)
+    one.seen.append(2)
+    assert two.seen == given.seen == [1]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import metaprune as mp
 from metaprune.cost.lanes import alignment
-from metaprune.graph.steps import steps_of_operators
+from metaprune.graph.steps import align, steps_of_operators
+from metaprune.graph.term import Axis, Concat, Product, Term
 from metaprune.surgery.trial import trial
 
 
@@ -33,6 +34,28 @@ def test_trials_and_budgets_use_widths_that_the_operator_takes() -> None:
     assert sorted(axis.size for axis in graph.free.values()) == [16, 16, 24]
     assert set(steps_of_operators(graph).values()) == set(alignment(graph, 1).values()) == {8}
     assert all(width % 8 == 0 for width in trial(graph).widths.values())
+
+
+A, B, C = Axis("a", 4), Axis("b", 6), Axis("c", 10)
+
+
+@pytest.mark.parametrize(
+    ("terms", "steps"),
+    [
+        ([A], {"a": 8, "b": 1, "c": 3}),
+        ([C], {"a": 1, "b": 1, "c": 24}),  # of 3 and of 8
+        ([Product((A, B))], {"a": 4, "b": 8, "c": 3}),  # 4 × 6 is a multiple of 8
+        ([Product((B, A))], {"a": 8, "b": 2, "c": 3}),
+        ([Product((A, Axis("", 16), B))], {"a": 1, "b": 8, "c": 3}),  # what is nobody's channels helps as well
+        ([Concat((A, Product((B, C))))], {"a": 8, "b": 4, "c": 24}),
+        ([A, Product((A, B))], {"a": 8, "b": 8, "c": 3}),
+        ([Axis("fixed", 5)], {"a": 1, "b": 1, "c": 3}),
+    ],
+)
+def test_sizes_stay_multiples_of_a_number(terms: list[Term], steps: dict[str, int]) -> None:
+    found = {"a": 1, "b": 1, "c": 3}
+    align(found, terms, 8)
+    assert found == steps
 
 
 @pytest.mark.parametrize("width", [8, 5])

@@ -111,6 +111,14 @@ class Products(nn.Module):
             return self.last(y.softmax(-1))
         if self.mixing == "spread":
             return self.last(y / y.std(-1, keepdim=True))
+        if self.mixing == "plain spread":
+            return self.last(y / y.var(-1, keepdim=True, correction=0))
+        if self.mixing == "scaled":
+            return F.linear(y, -2 * self.last.weight)
+        if self.mixing == "by itself":
+            return F.linear(y, self.last.weight * self.last.weight)
+        if self.mixing == "attention":
+            return F.scaled_dot_product_attention(y[None], self.second(x)[None], x[None])
         if self.mixing == "tied":
             return F.linear(F.linear(y, self.first.weight.t()), self.tied.weight.t()) @ self.tied.weight.t()
         if self.mixing == "norm":
@@ -128,6 +136,10 @@ class Products(nn.Module):
         ("spread", "aten.std runs over it"),
         ("tied", "first.weight is read and written along it"),
         ("norm", None),
+        ("plain spread", None),
+        ("scaled", None),
+        ("by itself", "the weight that reads it is computed"),
+        ("attention", "aten.scaled_dot_product_attention makes a scale of its size"),
     ],
 )
 def test_unabsorbed(mixing: str, why: str | None) -> None:
@@ -139,6 +151,29 @@ def test_unabsorbed(mixing: str, why: str | None) -> None:
     else:
         assert why in graph.unabsorbed[axis]
         assert "test_uses.py:" in graph.unabsorbed[axis] or mixing == "tied"
+
+
+def test_statistics_of_a_weight_count_its_columns() -> None:
+    class Centred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.last.weight
+            return F.linear(self.first(x), weight - weight.mean(1, keepdim=True))
+
+    graph = traced(Centred(), 5, 3)
+    assert "first counts" in roles(graph)["last.weight:1"]
+    assert "the weight that reads it is computed" in graph.unabsorbed["first"]
+
+
+def test_weights_in_one_memory_hand_nothing_on() -> None:
+    layers = [nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)]
+    layers[2].weight = nn.Parameter(layers[1].weight.data)
+    graph = traced(nn.Sequential(*layers), 5, 3)
+    assert graph.unabsorbed.keys() == graph.free.keys()
+    assert all("shares its memory with another tensor" in why for why in graph.unabsorbed.values())
 
 
 def test_leaves() -> None:

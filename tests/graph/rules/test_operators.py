@@ -78,7 +78,7 @@ FREE: dict[str, Function] = {
     "multi_dot": lambda x, y: torch.linalg.multi_dot([x, y.t(), x]) + y,
     "diff_of_the_batch": lambda x, y: torch.diff(x, dim=0) + y[:1],
     "rot90_of_others": lambda x, y: torch.rot90(x.expand(2, 2, -1), 1, (0, 1)).sum(0) + y,
-    "inverse_of_others": lambda x, y: torch.einsum("bij,bc->bc", torch.linalg.inv(_matrices(x)), x) * 0 + y,
+    "inverse_of_others": lambda x, y: torch.einsum("bij,bc->bc", torch.linalg.inv(_matrices(x)), x) + y,
     "svdvals": lambda x, y: x * torch.linalg.svdvals(_matrices(x))[:, :1] + y,
     "solve": lambda x, y: torch.linalg.solve(_matrices(x)[0], x) + y,
     "trace": lambda x, y: x * torch.trace(_matrices(x)[0]) + y,
@@ -92,6 +92,8 @@ FREE: dict[str, Function] = {
     "ranking": lambda x, y: x * F.margin_ranking_loss(x, y, torch.ones_like(x)),
     "triplet": lambda x, y: x * F.triplet_margin_loss(x, y, x + y),
     "poisson": lambda x, y: x * F.poisson_nll_loss(x, y.exp()),
+    "last_entry": lambda x, y: torch.cat([x, y], 1)[:, -1, None] * x,
+    "first_entry": lambda x, y: torch.cat([x, y], 1)[:, 0, None] * y,
     "unused": lambda x, y: x.reshape(2, y[0].numel()) + (x[:, 0] * 0).shape[0] * y,
 }
 
