@@ -21,7 +21,16 @@ pytestmark = pytest.mark.skipif(
 
 HERE = Path(__file__).parents[2]
 QUICK = (
-    *("dhp", "decisions", "training", "training_groups", "evaluation", "checkpoints", "meta_training"),
+    *(
+        "what_a_gpu_refuses",
+        "dhp",
+        "decisions",
+        "training",
+        "training_groups",
+        "evaluation",
+        "checkpoints",
+        "meta_training",
+    ),
     *(
         "training_on_pictures_in_memory",
         "surgery",

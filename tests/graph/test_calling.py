@@ -1,5 +1,7 @@
 """Calls of a network."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -68,7 +70,7 @@ def test_a_method_answers_for_the_forward() -> None:
 def test_a_forward_of_the_objects_own_is_given_back() -> None:
     model = Two()
     own = model.forward = lambda x: x + 3  # type: ignore[method-assign]
-    with pytest.raises(KeyError), answering(model, "other"):
+    with contextlib.suppress(KeyError), answering(model, "other"):
         assert torch.equal(model(X), X + 2)
         raise KeyError
     assert vars(model)["forward"] is own

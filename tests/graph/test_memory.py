@@ -123,7 +123,7 @@ def test_which_dimension_is_which() -> None:
         "last": Over("square", None),
         "bytes": Over("square", None),
     }
-    assert over({"first": flat[:18], "last": half, "early": flat.view(torch.uint8)[:72]}) == {
+    assert over({"first": flat[:18], "last": half, "early": flat.view(torch.uint8)[18:36]}) == {
         "early": Over("first", None)
     }
 

@@ -48,6 +48,7 @@ A, B, C = Axis("a", 4), Axis("b", 6), Axis("c", 10)
         ([Product((B, A))], {"a": 8, "b": 2, "c": 3}),
         ([Product((A, Axis("", 16), B))], {"a": 1, "b": 8, "c": 3}),  # what is nobody's channels helps as well
         ([Concat((A, Product((B, C))))], {"a": 8, "b": 4, "c": 24}),
+        ([Product((A, B, C))], {"a": 2, "b": 4, "c": 24}),  # by 10, then by 60
         ([A, Product((A, B))], {"a": 8, "b": 8, "c": 3}),
         ([Axis("fixed", 5)], {"a": 1, "b": 1, "c": 3}),
     ],

@@ -60,6 +60,8 @@ def test_any_number_of_copies(name: str) -> None:
         stays = -(-size // 2)
         further = torch.randint(stays, (size - stays,), generator=generator)
         originals[axis] = torch.cat([torch.arange(stays), further])
+    if not originals:
+        pytest.skip("no axis can be fused that no statistic runs over")
     assert apart(one, one.graph, originals, IntraFusion(matching="nearest")) < 1e-9
 
 

@@ -171,8 +171,9 @@ def test_a_reason_of_training_holds_in_evaluation() -> None:
 
 
 def test_a_call_that_cannot_be_captured_is_an_error() -> None:
-    with pytest.raises(mp.MetapruneError):
+    with pytest.raises(mp.MetapruneError, match=r"Targets itself fails .*test_calls.py:\d+") as caught:
         mp.trace(Targets().double(), (X,), calls=(mp.Call((X,), training=True),))
+    assert "targets are needed in training" in str(caught.value)
 
 
 class Positions(nn.Module):

@@ -52,18 +52,28 @@ def test_one_channel_is_enough() -> None:
 def test_hooks_attributes_and_subclasses_come_along() -> None:
     model, graph = graph_and_network()
     model.note = {"mine": [1, 2]}  # type: ignore[assignment]
+    seen: list[torch.Size] = []
+    model.inner.register_forward_hook(lambda module, args, output: seen.append(output.shape))
     cut = mp.slice(model, graph, mp.Plan({"inner.0": [0]}))
+    seen.clear()
+    cut(*small.EXAMPLE)
+    assert seen == [(len(small.EXAMPLE[0]), 1, 8, 8)]
     assert type(cut) is small.Small
     assert cut.note == {"mine": [1, 2]}
     assert cut.note is not model.note
 
 
-def test_dtype_and_layout_are_kept() -> None:
+def test_dtypes_are_kept() -> None:
     model, _ = graph_and_network()
     model = model.to(torch.bfloat16).to(memory_format=torch.channels_last)
-    graph = mp.trace(model, (torch.zeros(2, 1, 8, 8, dtype=torch.bfloat16),))
-    cut = mp.slice(model, graph, mp.Plan({"inner.0": [0, 1]}))
-    assert {p.dtype for p in cut.parameters()} == {torch.bfloat16}
+    x = torch.randn(2, 1, 8, 8, dtype=torch.bfloat16)
+    graph = mp.trace(model, (x,))
+    plan = mp.Plan({"inner.0": [0, 1]})
+    cut = mp.slice(model, graph, plan)
+    kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    assert {name: tensor.dtype for name, tensor in cut.state_dict().items()} == kinds
+    assert set(kinds.values()) == {torch.bfloat16, torch.int64}
+    torch.testing.assert_close(cut(x), mp.mask(model, graph, plan)(x), rtol=0.05, atol=0.05)
 
 
 def test_a_network_on_the_meta_device() -> None:

@@ -101,9 +101,18 @@ def test_after_an_error_the_statistics_are_what_they_were(good: int) -> None:
     mp.recalibrate(model, batches(1))
     before = oracle.fingerprint(model)
     data: list[Any] = [*batches(good), (torch.zeros(4, 7), None)]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="running_mean should contain 7 elements not 3"):
         mp.recalibrate(model, data)
     assert oracle.fingerprint(model) == before
+
+
+def test_a_batch_of_another_kind_is_refused_with_the_way_out() -> None:
+    model = network()
+    before = oracle.fingerprint(model)
+    for batch, what in (({"x": torch.ones(4, 3)}, "KeyError: 0"), (7, "TypeError")):
+        with pytest.raises(mp.MetapruneError, match=rf"cannot take a batch \({what}.*inputs=lambda batch"):
+            mp.recalibrate(model, [batches(1)[0], batch])
+        assert oracle.fingerprint(model) == before
 
 
 def test_without_batches_the_statistics_are_what_they_were() -> None:

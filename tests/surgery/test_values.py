@@ -36,7 +36,17 @@ def test_a_right_cut_is_judged_right() -> None:
     assert Judge(model, graph).objection(cut.model, kept) is None
 
 
-@pytest.mark.parametrize("wrong", ["another channel", "a bias", "a shape", "not finite"])
+WRONG = {
+    "another channel": "its outputs differ from the masked network's",
+    "a bias": "its outputs differ from the masked network's",
+    "a shape": "an output is torch.Size([2, 4]) instead of torch.Size([2, 3])",
+    "not finite": "an output is not finite where the masked network's is",
+    "an output more": "it has 2 outputs instead of 1",
+    "a failure": "test_values.py:",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_cut_is_judged_wrong(wrong: str) -> None:
     model = Net()
     graph = mp.trace(model, X)
@@ -48,9 +58,11 @@ def test_a_wrong_cut_is_judged_wrong(wrong: str) -> None:
             small.second.bias += 0.01
         elif wrong == "not finite":
             small.second.bias[0] = torch.inf
+        elif wrong == "an output more":
+            small.second.register_forward_hook(lambda module, args, output: (output, output))
         else:
-            small.second = nn.Linear(3, 4)
-    assert Judge(model, graph).objection(small, {"first": (0, 3, 5)}) is not None
+            small.second = nn.Linear(*((3, 4) if wrong == "a shape" else (4, 3)))
+    assert WRONG[wrong] in str(Judge(model, graph).objection(small, {"first": (0, 3, 5)}))
 
 
 def test_an_objection_undoes_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ def layers() -> nn.Sequential:
         nn.ConvTranspose2d(8, 4, 1, groups=2),
         nn.Flatten(),
         nn.Linear(12, 5),
+        nn.Bilinear(3, 8, 2),
     )
 
 
@@ -37,16 +38,32 @@ def test_exactly_so_many_are_zero_and_they_are_the_smallest(sparsity: float) -> 
 
 
 def test_equal_weights_are_counted_too() -> None:
+    """Of equals, the first ones go; of neighbours that are equal, the first ones stay."""
     model = nn.Linear(10, 10)
     nn.init.ones_(model.weight)
-    assert int((mp.sparsify(model, 0.25).model.weight == 0).sum()) == 25
+    mask = mp.sparsify(model, 0.25).masks["weight"].flatten()
+    assert (mask[:25].any().item(), mask[25:].all().item()) == (False, True)
+    assert mp.sparsify(model, n=2, m=5).masks["weight"].tolist() == [[True, True, False, False, False] * 2] * 10
+
+
+def test_a_state_puts_the_zeros_back_and_is_of_these_masks() -> None:
+    model = nn.Linear(4, 3)
+    sparse, other = mp.sparsify(model, 0.5), mp.sparsify(nn.Linear(4, 3), 0.5)
+    state = copy.deepcopy(sparse.state_dict())
+    nn.init.ones_(sparse.model.weight)
+    sparse.load_state_dict(state)
+    assert torch.equal(sparse.model.weight != 0, sparse.masks["weight"])
+    assert sparse.sparsity == 0.5
+    for wrong in (other.state_dict(), {}, {**state, "more": state["weight"]}):
+        with pytest.raises(MetapruneError, match="expected a state with these masks, got others"):
+            sparse.load_state_dict(wrong)
 
 
 def test_two_of_four_along_the_inputs() -> None:
     """Judged entry by entry: for each output and each place of the kernel, two of four neighbouring inputs."""
     model = layers()
     sparse = mp.sparsify(model, n=2, m=4)
-    assert set(sparse.masks) == {"0.weight", "4.weight", "6.weight"}
+    assert set(sparse.masks) == {"0.weight", "4.weight", "6.weight", "7.weight"}
     assert sparse.dense == {
         "2.weight": "it has 6 inputs, no multiple of 4",
         "3.weight": "it has 2 inputs, no multiple of 4",
@@ -57,7 +74,7 @@ def test_two_of_four_along_the_inputs() -> None:
         stays = before.abs().argsort(descending=True)[:2]
         assert torch.nonzero(after)[:, 0].tolist() == sorted(stays.tolist())
 
-    for name, dim, inputs in (("0", 1, 4), ("4", 0, 8), ("6", 1, 12)):
+    for name, dim, inputs in (("0", 1, 4), ("4", 0, 8), ("6", 1, 12), ("7", 2, 8)):
         before, after = model[int(name)].weight.detach(), sparse.model[int(name)].weight.detach()
         before, after = (w.movedim(dim, -1).reshape(-1, inputs) for w in (before, after))
         for row_before, row_after in zip(before, after, strict=True):
@@ -115,6 +132,10 @@ def test_training_keeps_the_zeros(how: dict[str, float]) -> None:
         ({"sparsity": 0.5, "n": 2, "m": 4}, "expected sparsity, or n and m"),
         ({"n": 2}, "expected sparsity, or n and m"),
         ({"sparsity": 1.0}, "in \\[0, 1\\)"),
+        ({"sparsity": -0.1}, "in \\[0, 1\\)"),
+        ({"sparsity": True}, "in \\[0, 1\\)"),
+        ({"n": 0, "m": 4}, "0 < n < m"),
+        ({"n": 2.0, "m": 4}, "0 < n < m"),
         ({"n": 4, "m": 4}, "0 < n < m"),
         ({"n": 2, "m": 7}, "multiples of 7"),
     ],

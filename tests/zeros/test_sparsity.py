@@ -15,7 +15,7 @@ import metaprune as mp
 from metaprune.graph.errors import MetapruneError, PlanError
 from metaprune.graph.graph import WidthLimits
 from metaprune.surgery.slice import carve
-from metaprune.zeros.sparsity import Phase, Zeros
+from metaprune.zeros.sparsity import Phase, Zeros, silent
 from tests.breaking import Breaks
 from tests.laws import oracle
 from tests.methods import small
@@ -166,6 +166,13 @@ class Normed(nn.Module):
         return self.head(self.up(self.norm(self.embed(x))).relu())
 
 
+def test_what_the_norm_of_a_weight_counts_stays_whole() -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.utils.parametrizations.weight_norm(nn.Linear(8, 6)), nn.Linear(6, 3))
+    graph = mp.trace(model, (torch.zeros(2, 5),))
+    assert {graph.axes[name].size for name in graph.free} == {8, 6}
+    assert silent(graph) == ()  # the weight is normed over its columns, and its rows cannot be zero
+
+
 def test_what_a_norm_counts_stays_whole() -> None:
     model = Normed()
     graph = mp.trace(model, (torch.zeros(2, 5),))
@@ -183,6 +190,39 @@ def test_limits_are_obeyed(traced: Any) -> None:
     zeros = mp.Sparsity(0.5, "dsd", replace(graph, limits=limits), begin=0.0).on(model)
     zeros.after_step(0, 10)
     assert zeros.plan.widths == {stem: 12, inner: 6, wide: 8}
+
+
+def test_axes_alike_keep_the_same_channels() -> None:
+    """Those that are largest on the average; of equals, the last ones stay."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    graph = mp.trace(model, (torch.zeros(2, 3),))
+    assert list(graph.free) == ["0", "1"]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+        model[0].weight[0], model[2].weight[:, 1] = 3.0, 3.0
+    apart = mp.Sparsity(0.5, "dsd", graph, begin=0.0).on(model)
+    apart.after_step(0, 10)
+    assert apart.plan.kept == {"0": (0, 3), "1": (1, 3)}
+    for channel in range(2):  # what is zero by now is large again
+        nn.init.ones_(model[channel].weight)
+        nn.init.ones_(model[channel].bias)
+    with torch.no_grad():
+        model[2].weight.fill_(1.0)
+        model[0].weight[0], model[2].weight[:, 1] = 3.0, 3.0
+    limits = WidthLimits(alike_channels=(("0", "1"),))
+    alike = mp.Sparsity(0.5, "dsd", replace(graph, limits=limits), begin=0.0).on(model)
+    alike.after_step(0, 10)
+    assert alike.plan.kept == {"0": (0, 1), "1": (0, 1)}
+
+
+def test_a_state_of_other_weights_is_refused() -> None:
+    zeros = mp.Sparsity(0.5, "dsd", begin=0.0).on(network())
+    zeros.after_step(0, 10)
+    other = mp.Sparsity(0.5, skip=["2.*"]).on(network())
+    with pytest.raises(MetapruneError, match="expected a state of this network's weights, got others"):
+        other.load_state_dict(zeros.state_dict())
+    assert other.masks == {}
 
 
 def test_a_graph_of_another_network_is_refused(traced: Any) -> None:

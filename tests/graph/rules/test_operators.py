@@ -130,6 +130,12 @@ def test_channels_pass_on(name: str) -> None:
     assert all(axis.fixed is None or axis.size == 6 for axis in held), str(graph)
 
 
+@pytest.mark.parametrize("name", ["first_entry", "last_entry"])
+def test_an_entry_that_is_picked_from_an_end_is_no_channel_any_more(name: str) -> None:
+    graph = mp.trace(Two(FREE[name]), (torch.rand(2, 6),))
+    assert sorted(axis.size for axis in graph.free.values()) == [7, 8, 12]
+
+
 @pytest.mark.parametrize("name", FIXED)
 def test_channels_stay_with_the_reason_and_its_line(name: str) -> None:
     function, reason = FIXED[name]
