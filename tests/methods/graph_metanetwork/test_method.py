@@ -118,6 +118,20 @@ def test_what_helps_is_taken(file: str, higher_is_better: bool, monkeypatch: pyt
     assert found.notes[0].endswith("as the metanetwork says" if higher_is_better else "by the criterion alone")
 
 
+@pytest.mark.parametrize(
+    ("fields", "steps"),
+    [({}, 3), ({"accumulate": 2}, 3), ({"accumulate": 5}, 3), ({"max_steps": 2}, 2), ({"accumulate": 8}, 2)],
+)
+def test_a_trial_is_of_steps_of_the_optimizer(file: str, fields: dict[str, Any], steps: int) -> None:
+    """However many batches make one; one pass of the 12 batches at most, and no more steps than the recipe allows."""
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    recipe = replace(small.recipe(1), **fields)
+    problem = mp.methods.method.Problem(model, graph, mp.Budget(macs=0.5), small.task(), recipe, progress=False)
+    [note] = GraphMetanetwork(file, trial=3).find(problem).notes
+    assert note.startswith(f"in a trial of {steps} steps: ")
+
+
 def test_a_trial_that_fails_is_lost(tmp_path: Path) -> None:
     save(stirred(step=1e30).float(), tmp_path / "absurd.safetensors")
     report = prune(GraphMetanetwork(str(tmp_path / "absurd.safetensors"))).report

@@ -102,7 +102,7 @@ class GraphMetanetwork:
         plain = edited._replace(
             model=clone(written_out(problem.model, problem.graph.written_out)), scores=torch.zeros_like(edited.scores)
         )
-        task = replace(problem.task, train=First(problem.task.train, self.trial))
+        task = replace(problem.task, train=First(problem.task.train, self.trial * problem.recipe.accumulate))
         brief = replace(problem.recipe, epochs=1, warmup=0.0, schedule="cosine", milestones=(), before=0, after=0)
 
         def reached(way: Rewritten, name: str) -> float:
@@ -122,8 +122,8 @@ class GraphMetanetwork:
             return plain, f"cut by the criterion alone: cut as the metanetwork says, its training failed ({error})"
         kept = with_it >= without if task.higher_is_better else with_it <= without
         said = (
-            f"in a trial of {len(task.train)} steps: cut as the metanetwork says, {task.metric_name} {with_it:.4g} on "
-            f"the validation data; cut by the criterion alone, {without:.4g}; so it was cut "
+            f"in a trial of {brief.steps(len(task.train))} steps: cut as the metanetwork says, {task.metric_name} "
+            f"{with_it:.4g} on the validation data; cut by the criterion alone, {without:.4g}; so it was cut "
             f"{'as the metanetwork says' if kept else 'by the criterion alone'}"
         )
         return edited if kept else plain, said

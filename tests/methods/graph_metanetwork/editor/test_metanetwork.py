@@ -110,10 +110,12 @@ def test_scores_of_axes_leave_the_order_inside_alone() -> None:
         scores[metanetwork.scored] = metanetwork(read).scores.detach()
     for nodes in read.free.values():
         assert (scores["axes"][nodes] == scores["axes"][nodes][0]).all()
+        assert scores["channels"][nodes].std() > 1e-3
         middle = scores["channels"][nodes].mean()
         torch.testing.assert_close(
             scores["both"][nodes] - scores["axes"][nodes], scores["channels"][nodes] - middle, rtol=1e-6, atol=1e-8
         )
+    assert len({round(float(scores["axes"][nodes][0]), 6) for nodes in read.free.values()}) == len(read.free) > 2
     with pytest.raises(MetapruneError, match="scored as channels or axes or both, got 'none'"):
         Metanetwork(scored="none")  # type: ignore[arg-type]
 

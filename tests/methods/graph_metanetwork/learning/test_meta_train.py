@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 import metaprune as mp
 from metaprune.cost.budget import Allocation
@@ -82,7 +83,8 @@ def test_it_lowers_the_objective(goal: Goal, part: str) -> None:
     before = {name: tensor.clone() for name, tensor in network(0).state_dict().items()}
     torch.manual_seed(0)
     metanetwork = Metanetwork(hidden=8, layers=1, step=0.5)
-    curve = train(metanetwork, goal=goal, recipe=recipe(8, lr=0.02, schedule="constant"), every=8, batches=12)
+    data = mp.Classification(DataLoader(small.pictures(96, 1), batch_size=32, shuffle=True), small.task().val)
+    curve = train(metanetwork, data, goal=goal, recipe=recipe(8, lr=0.02, schedule="constant"), every=8, batches=3)
     totals = [sum(step.parts.values()) for step in curve.steps]
     parts = [step.parts[part] for step in curve.steps]
     assert len(totals) == 16
@@ -94,6 +96,26 @@ def test_it_lowers_the_objective(goal: Goal, part: str) -> None:
 def test_relative_penalties_start_at_the_strength() -> None:
     curve = train(fresh(), goal=Paper(strength=0.5), recipe=recipe(1))
     assert curve.steps[0].parts["penalty"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_steps_are_of_the_optimizer_that_was_asked_for_and_clipped(
+    optimizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step of plain descent is as long as the clipped gradient; of AdamW, each number moves by the rate."""
+    looks = iter((1.0, 2.0))
+    module = sys.modules["metaprune.methods.graph_metanetwork.learning.meta_train"]
+    monkeypatch.setattr(module, "metrics", lambda *_: [next(looks)] * len(SHARES))
+    metanetwork = fresh()
+    before = torch.cat([p.detach().flatten() for p in metanetwork.parameters()])
+    asked = recipe(1, optimizer=optimizer, lr=0.5, momentum=0.0, weight_decay=0.0, clip_norm=0.01, schedule="constant")
+    curve = train(metanetwork, models={"first": network(0)}, recipe=asked, batches=1)
+    moved = torch.cat([p.detach().flatten() for p in metanetwork.parameters()]) - before
+    assert curve.chosen == 1
+    if optimizer == "sgd":
+        assert float(moved.norm()) == pytest.approx(0.5 * 0.01, rel=1e-3)
+    else:
+        assert float(moved.abs().max()) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_it_takes_what_prunes_best(tmp_path: Path) -> None:

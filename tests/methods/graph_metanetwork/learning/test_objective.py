@@ -111,8 +111,8 @@ def test_steps_lower_the_objective(trained, kind: str) -> None:
     read = graph_of(model, graph)
     task = small.task()
     allocation = Allocation(graph, Budget(macs=0.4, multiple_of=1))
-    metanetwork = Metanetwork(hidden=8, layers=2, step=0.3)
-    optimizer = torch.optim.AdamW(metanetwork.parameters(), lr=1e-2)
+    metanetwork = Metanetwork(hidden=8, layers=1, step=0.3)
+    optimizer = torch.optim.AdamW(metanetwork.parameters(), lr=5e-2)
 
     def objectives() -> list[Objective]:
         losses = [task_loss(model, task, batch) for batch in BATCHES]
@@ -126,7 +126,7 @@ def test_steps_lower_the_objective(trained, kind: str) -> None:
         return [*map(whole, losses), whole(cut)]
 
     values = []
-    for _ in range(25):
+    for _ in range(12):
         optimizer.zero_grad()
         values.append(add_gradients(metanetwork, read, objectives()))
         optimizer.step()

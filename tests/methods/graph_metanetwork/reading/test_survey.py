@@ -11,10 +11,11 @@ from torch import nn
 
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.term import Axis, Concat, Product
 from metaprune.methods.graph_metanetwork import NetworkGraph, graph_of
 from metaprune.methods.graph_metanetwork.reading.survey import sensitivity as sensing
-from metaprune.methods.graph_metanetwork.reading.survey.position import places
-from metaprune.methods.graph_metanetwork.reading.survey.spectra import effective_rank
+from metaprune.methods.graph_metanetwork.reading.survey.position import _stand, costs, kinds, places
+from metaprune.methods.graph_metanetwork.reading.survey.spectra import effective_rank, spectra
 from metaprune.methods.graph_metanetwork.reading.survey.survey import GROUPS, _shape, columns, surveyed
 from metaprune.train.task import First
 from tests.methods import small
@@ -104,6 +105,62 @@ def test_the_way_from_end_to_end() -> None:
     assert by_size[16] == pytest.approx([0, 2 / whole])
     assert by_size[24] == pytest.approx([1 / whole, 1 / whole])
     assert by_size[12] == pytest.approx([1 / whole, 3 / whole])
+    for name, (low, high) in depths.items():
+        assert found[name][2:] == pytest.approx([(low + high) / 2, high - low])
+
+
+def test_what_axes_cost_by_hand() -> None:
+    """Shares of the MACs and of the parameters that lie on them, and one channel beside the mean of all axes'."""
+    graph, names = traced(), list(graph_of(network(), traced()).names)
+    stem, inner, wide, head = 64 * 9 * 16, 2 * 64 * 9 * 16 * 12, 64 * 16 * 24, 24 * 3
+    depthwise = 36 * 9 * 24
+    macs = {"stem": stem + inner + wide, "inner.0": inner, "wide.0": wide + depthwise + head, "head": head}
+    held = {
+        "stem": (9 + 1 + 2) * 16 + 2 * 9 * 16 * 12 + 16 + 16 * 24,
+        "inner.0": 2 * 9 * 16 * 12 + 2 * 12,
+        "wide.0": 16 * 24 + (1 + 2 + 9 + 1) * 24 + 3 * 24,
+        "head": 3 * 24 + 3,
+    }
+    whole = (held["stem"] + 2 * 12) + (held["wide.0"] - 16 * 24) + 3
+    prices = {"stem": 2.0, "inner.0": 1.0, "wide.0": 0.0}
+    logs = {"stem": math.log10(2) / 2, "inner.0": 0.0, "wide.0": -1.5, "head": 0.0}
+    total = stem + inner + wide + depthwise + head
+    assert costs(graph, names, prices) == {
+        name: pytest.approx([(macs[name] / total) ** 0.5, (held[name] / whole) ** 0.5, logs[name]]) for name in names
+    }
+
+
+def test_what_is_done_along_axes_by_hand() -> None:
+    """How many dimensions read, write, carry and count each; and where one stands inside others."""
+    roles = {"stem": (2, 4, 4, 0), "inner.0": (1, 1, 4, 0), "wide.0": (1, 3, 5, 0), "head": (0, 2, 0, 0)}
+    assert kinds(traced(), list(roles)) == {
+        name: pytest.approx([math.log2(1 + count) / 4 for count in counts] + [0, 0, 0])
+        for name, counts in roles.items()
+    }
+    heads, size, other = Axis("heads", 2), Axis("size", 3), Axis("other", 4)
+    stands = {name: [0.0, 0.0, 0.0] for name in ("heads", "size", "other")}
+    _stand(Product((heads, Axis("", 2), size)), stands)
+    _stand(Concat((Product((other, size)), Axis("", 2))), stands)
+    assert stands == {"heads": [1, 0, 0], "size": [0, 1, 1], "other": [1, 0, 1]}
+
+
+def test_how_much_channels_say_the_same_by_hand() -> None:
+    """Of each tensor that holds an axis, and of what its gates say."""
+
+    def rank(rows: torch.Tensor) -> float:
+        shares = torch.linalg.svdvals(rows.detach().double()).square()
+        shares = shares / shares.sum()
+        return math.exp(-float((shares * shares.log()).sum())) / min(rows.shape)
+
+    model, graph = network(), traced()
+    said = {"inner.0": torch.randn(5, 12, generator=torch.Generator().manual_seed(0)).double()}
+    found = spectra(graph, dict(model.named_parameters()), said)
+    makes, reads = model.inner[0].weight.flatten(1), model.back.weight.transpose(0, 1).flatten(1)
+    ranks = [rank(makes), rank(reads)]
+    assert found["inner.0"] == pytest.approx([sum(ranks) / 2, min(ranks), rank(said["inner.0"])])
+    filters = [model.wide[0].weight.flatten(1), model.wide[2].weight.flatten(1), model.head.weight.T]
+    ranks = [rank(rows) for rows in filters]
+    assert found["wide.0"] == pytest.approx([sum(ranks) / 3, min(ranks), 1.0])
 
 
 def test_what_the_loss_hangs_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,5 +180,17 @@ def test_what_the_loss_hangs_on(monkeypatch: pytest.MonkeyPatch) -> None:
     [wide] = [name for name, axis in graph.free.items() if axis.size == 24]
     assert [found[wide][place] for place in (1, 3)] == [0, 0]
     assert all(any(said) for name, said in found.items() if name != wide)
+    batch = next(iter(TASK.train))
+    whole, rises = TASK.loss(model(batch[0]), batch).item(), {}
+    for name, own in order.items():
+        for share in (0.1, 0.5):
+            cut = mp.slice(model, graph, mp.Plan({name: range(max(1, round(share * len(own))), len(own))}))
+            rises[name, share] = TASK.loss(cut(batch[0]), batch).item() - whole
+    for name, said in found.items():
+        expected = []
+        for share in (0.1, 0.5):
+            mean = sum(abs(rises[other, share]) for other in order) / len(order)
+            expected += [math.log10(max(rises[name, share] / mean, 1e-4)) / 2, rises[name, share] / whole]
+        assert said == pytest.approx(expected, rel=1e-3, abs=1e-4)
     nobody = replace(TASK, train=First(TASK.train, 0))
     assert set(map(tuple, sensing.sensitivity(model, graph, read, nobody, order).values())) == {(0.0,) * 4}

@@ -53,11 +53,11 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     return found
 
 
-def searched(out: Path) -> Searched:
+def searched(out: Path, rungs: Sequence[Rung] = RUNGS) -> Searched:
     heights = group_norms(problem().model, problem().graph)
     allocation = Allocation(problem().graph, problem().budget)
     rivals = {"own": allocation.plan(heights), "uniform": allocation.proportional(heights)}
-    return search(problem(), heights, rivals, out, rungs=RUNGS)
+    return search(problem(), heights, rivals, out, rungs=rungs)
 
 
 def test_the_best_is_found_and_rivals_stay_to_the_end(judge: Judge, tmp_path: Path) -> None:
@@ -72,6 +72,16 @@ def test_the_best_is_found_and_rivals_stay_to_the_end(judge: Judge, tmp_path: Pa
     assert found.trials[best].seconds == 4
     assert {number for _, number, tested in judge.asked if tested} == {5, 6}
     assert len(judge.asked) == len(set(judge.asked)) == 8 + 5 + 6
+
+
+def test_where_there_is_one_rung_all_that_is_tried_is_tested(judge: Judge, tmp_path: Path) -> None:
+    """What was there first, and their children: that rung is the last."""
+    found = searched(tmp_path, RUNGS[:1])
+    assert len(found.trials) == 8
+    assert any(name.startswith("child") for name in found.trials)
+    assert all(trial.tests == {0: trial.metrics[0] + 1} for trial in found.trials.values())
+    assert len(found.finalists) == 6
+    assert found.chosen(found.finalists) == max(found.finalists, key=lambda name: found.trials[name].metrics[0])
 
 
 def test_a_killed_search_goes_on_and_tries_nothing_twice(judge: Judge, tmp_path: Path) -> None:

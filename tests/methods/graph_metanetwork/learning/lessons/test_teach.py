@@ -1,6 +1,6 @@
 """Lessons: what a search found is kept, and a metanetwork learns to say it at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from torch import nn
 import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError, PlanError
-from metaprune.methods.graph_metanetwork import Imitate, Lesson, Metanetwork, teach
+from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, teach
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel
 from metaprune.methods.graph_metanetwork.learning.objective import add_gradients
 from metaprune.methods.method import Found, Problem
@@ -105,12 +105,44 @@ def test_the_surprise_by_hand() -> None:
     torch.testing.assert_close(objective(edited), torch.stack(expected).mean())
 
 
+def test_several_lessons_at_a_budget_count_by_their_weights() -> None:
+    """Beside scores that are there; what is dead is no surprise without end; and weights may learn something else."""
+    data, (one, other) = lessons()
+    told = (Lesson(0.4, one.plan, 3.0), Lesson(0.4, other.plan, 1.0), Lesson(0.6, mp.Plan({})))
+    data = replace(data, lessons=told)
+    with torch.no_grad():
+        edited = Metanetwork(4, 1)(data.read.aimed(0.4))
+    weights = {name: weight.clone() for name, weight in edited.weights.items()}
+    for name in ("inner.0.weight", "inner.1.weight", "inner.1.bias"):
+        weights[name][5] = 0
+    weights["back.weight"][:, 5] = 0
+    edited = edited._replace(weights=weights, scores=torch.linspace(-1, 1, len(edited.scores)))
+    ranked = data.ranked(edited._replace(scores=torch.zeros_like(edited.scores)))
+    heights = {axis: weighed.clamp(min=1e-30).log() for axis, weighed in ranked.items()}
+    middle = torch.cat(list(heights.values())).mean()
+    assert heights["inner.0"][5] < middle - 50
+    expected = []
+    for axis, height in heights.items():
+        kept = torch.zeros(len(height))
+        for lesson, share in ((one, 0.75), (other, 0.25)):
+            kept[list(lesson.plan.kept.get(axis, range(len(height))))] += share
+        said = (height - middle).clamp(-4, 4).float() + edited.scores[data.read.free[axis]]
+        expected.append(F.binary_cross_entropy(said.sigmoid(), kept))
+    batches = list(small.task().val)[:2]
+    alone, both = (list(goal.objectives(data, small.task(), batches, 0.4)) for goal in (Imitate(), Imitate(Direct())))
+    torch.testing.assert_close(alone[0][1](edited), torch.stack(expected).mean())
+    assert [name for name, _ in alone] == ["surprise"]
+    assert [name for name, _ in both] == ["surprise", "loss", "loss", "dense"]
+    assert Imitate(Direct()).batch_statistics
+    assert not Imitate().batch_statistics
+
+
 def test_it_learns_what_was_found() -> None:
     """The opposite of what the ranking would be without scores, at both budgets."""
     data, given = lessons()
     torch.manual_seed(0)
-    metanetwork = Metanetwork(8, 2)
-    optimizer = torch.optim.AdamW(metanetwork.parameters(), lr=1e-2)
+    metanetwork = Metanetwork(8, 1)
+    optimizer = torch.optim.AdamW(metanetwork.parameters(), lr=3e-2)
 
     def agreement() -> float:
         same = []
@@ -123,7 +155,7 @@ def test_it_learns_what_was_found() -> None:
         return sum(same) / len(same)
 
     before = agreement()
-    for step in range(80):
+    for step in range(30):
         lesson = given[step % 2]
         optimizer.zero_grad()
         objectives = Imitate().objectives(data, small.task(), [], lesson.share)

@@ -161,7 +161,8 @@ def search(
     if len(best) > 1 and whole > len(plans):
         more = children(allocation, heights, plans, best, whole - len(plans), seed)
         plans |= kept_plans(out / "children.json", more)
-        trials |= measured(problem, {n: plan for n, plan in plans.items() if n not in trials}, first.seeds, out)
+        untried = {name: plan for name, plan in plans.items() if name not in trials}
+        trials |= measured(problem, untried, first.seeds, out, tested=not later)
     alive = list(plans)
     for place, rung in enumerate(later, 1):
         alive = [*rivals, *order([name for name in alive if name not in rivals])[: rung.most]]
