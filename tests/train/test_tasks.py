@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -190,9 +189,11 @@ def test_a_detecting_network_learns_and_is_pruned(method: Any) -> None:
     model, task = Detecting(), Detection(data, data, metric=Overlap(), metric_name="overlap")
     rows = fit(model, task, replace(RECIPE, epochs=12), progress=False).rows
     assert rows[-1].metric > 0.4 > rows[0].metric
-    report = pruned(model, (list(data[0][0]),), task, method).report
+    result = pruned(model, (list(data[0][0]),), task, method)
+    report = result.report
     assert report.pruned.macs <= 0.5 * report.dense.macs
-    assert report.pruned.metric is not None
+    assert report.pruned.metric == pytest.approx(evaluate(result.model, data, task, RECIPE))
+    assert report.dense.metric == pytest.approx(rows[-1].metric)
 
 
 def test_what_detection_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +201,7 @@ def test_what_detection_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Detection(data, data, metric=Overlap())
     with pytest.raises(TaskError, match=r"expected batches \(images, targets\)"):
         task.inputs({"images": data[0][0]})
+    assert task.loss({"a": torch.tensor(1.0), "b": torch.tensor(2.5)}, data[0]) == 3.5
     for odd in ([], {}, {"a": 3.0}, {"a": torch.ones(2)}):
         with pytest.raises(TaskError, match="expected a dictionary of losses"):
             task.loss(odd, data[0])
@@ -292,4 +294,54 @@ def test_a_speaking_network_is_pruned() -> None:
     report = pruned(Speaking(), (data[0],), task, mp.DHP()).report
     assert report.pruned.macs <= 0.5 * report.dense.macs
     assert (report.metric_name, report.higher_is_better) == ("perplexity", False)
-    assert isinstance(report.settings, Mapping)
+    assert report.settings["teacher.share"] == "0.5"
+
+
+# A teacher's answers.
+
+
+def softened(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """T² · KL(softmax(theirs / T) ‖ softmax(ours / T)) of rows of logits, on average."""
+    ours, theirs = (F.softmax(each / temperature, 1) for each in (ours, theirs))
+    return temperature**2 * (theirs * (theirs / ours).log()).sum(1).mean()
+
+
+def test_a_teacher_is_heard_at_every_pixel_and_at_every_token() -> None:
+    ours, theirs = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    distance = Segmentation([], [], classes=3, temperature=2.0).distance
+    assert distance
+    pixels = [each.permute(0, 2, 3, 1).reshape(-1, 3) for each in (ours, theirs)]
+    torch.testing.assert_close(distance({"out": ours, "aux": theirs}, theirs), softened(*pixels, 2.0))
+    ours, theirs = torch.randn(2, 4, 7), torch.randn(2, 4, 7)
+    distance = LanguageModelling([], [], temperature=3.0).distance
+    assert distance
+    tokens = ours.reshape(8, 7), theirs.reshape(8, 7)
+    torch.testing.assert_close(distance({"logits": ours}, theirs), softened(*tokens, 3.0))
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf, "hot"])
+def test_a_temperature_that_is_none(temperature: Any) -> None:
+    with pytest.raises(TaskError, match="segmentation: expected a temperature above 0"):
+        Segmentation([], [], classes=3, temperature=temperature)
+    with pytest.raises(TaskError, match="language modelling: expected a temperature above 0"):
+        LanguageModelling([], [], temperature=temperature)
+
+
+def test_what_is_ignored_may_be_another_number() -> None:
+    """A class is then not counted: neither in the loss nor in what is measured."""
+    torch.manual_seed(0)
+    logits, maps = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4))
+    task = Segmentation([], [], classes=3, ignore=1)
+    known = maps != 1
+    rows = logits.movedim(1, -1)[known]
+    torch.testing.assert_close(task.loss(logits, (None, maps)), F.cross_entropy(rows, maps[known]))
+    right, count = task.further["pixel accuracy (%)"](logits, (None, maps))  # type: ignore[operator]
+    assert (float(right), count) == (100 * int((rows.argmax(1) == maps[known]).sum()), int(known.sum()))
+    tokens, speech = torch.randint(0, 7, (3, 6)), torch.randn(3, 6, 7)
+    spoken = LanguageModelling([], [], ignore=2)
+    after = tokens[:, 1:].flatten()
+    expected = F.cross_entropy(speech[:, :-1].flatten(0, 1)[after != 2], after[after != 2])
+    torch.testing.assert_close(spoken.loss(speech, tokens), expected)
+    metric: Any = spoken.metric
+    metric.update(*spoken.judged(speech, tokens))
+    torch.testing.assert_close(metric.compute(), expected.exp())

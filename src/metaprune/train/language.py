@@ -11,7 +11,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaprune.graph.arguments import is_whole
-from metaprune.train.task import Arguments, Batch, Loader, Metric, Task, TaskError, kind_of, soft_divergence, spoiled
+from metaprune.train.task import (
+    Arguments,
+    Batch,
+    Loader,
+    Metric,
+    Task,
+    TaskError,
+    is_temperature,
+    kind_of,
+    soft_divergence,
+    spoiled,
+)
 
 __all__ = ["LanguageModelling"]
 
@@ -49,6 +60,7 @@ def LanguageModelling(
 
     if not is_whole(ignore):
         raise TaskError(f"language modelling: expected ignore as a whole number, got {ignore!r}")
+    is_temperature(temperature, "language modelling")
     return Task(
         train,
         val,

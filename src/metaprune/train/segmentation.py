@@ -12,7 +12,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaprune.graph.arguments import is_whole
-from metaprune.train.task import Batch, Loader, Metric, Task, TaskError, class_weights, kind_of, soft_divergence
+from metaprune.train.task import (
+    Batch,
+    Loader,
+    Metric,
+    Task,
+    TaskError,
+    class_weights,
+    is_temperature,
+    kind_of,
+    soft_divergence,
+)
 
 __all__ = ["Segmentation"]
 
@@ -58,6 +68,7 @@ def Segmentation(
         raise TaskError(f"segmentation: expected classes as a whole number from 2, got {classes!r}")
     if not is_whole(ignore):
         raise TaskError(f"segmentation: expected ignore as a whole number, got {ignore!r}")
+    is_temperature(temperature, "segmentation")
     weights = None if weight is None else class_weights(weight, "segmentation")
     fitting = partial(_fitting, classes=classes, ignore=ignore)
     return Task(

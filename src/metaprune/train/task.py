@@ -29,6 +29,7 @@ __all__ = [
     "Task",
     "TaskError",
     "class_weights",
+    "is_temperature",
     "kind_of",
     "on",
     "settings_of",
@@ -294,8 +295,7 @@ def Classification(
     weights = None if weight is None else class_weights(weight)
     if not (is_number(label_smoothing) and 0 <= label_smoothing < 1):
         raise TaskError(f"classification: expected label_smoothing inside [0, 1), got {label_smoothing!r}")
-    if not (is_number(temperature) and 0 < temperature < math.inf):
-        raise TaskError(f"classification: expected a temperature above 0, got {temperature!r}")
+    is_temperature(temperature, "classification")
     return Task(
         train,
         val,
@@ -306,6 +306,16 @@ def Classification(
         distance=partial(soft_divergence, temperature=temperature),
         settings={} if weights is None else {"task.weight": ", ".join(f"{each:g}" for each in weights.tolist())},
     )
+
+
+def is_temperature(given: object, who: str) -> None:
+    """Refuse what answers cannot be softened by.
+
+    Raises:
+        TaskError: it is no number above 0.
+    """
+    if not (is_number(given) and 0 < given < math.inf):  # type: ignore[operator]
+        raise TaskError(f"{who}: expected a temperature above 0, got {given!r}")
 
 
 def class_weights(given: Tensor | Sequence[float], who: str = "classification") -> Tensor:
