@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -160,6 +161,9 @@ def test_the_distance_of_features() -> None:
     distance.reset()
     with pytest.raises(TaskError, match="two pictures or more, got 0"):
         distance.compute()
+    by_hand = mp.FeatureDistance(nn.Dropout(0.5))  # in evaluation mode the pictures themselves, whose means count
+    by_hand.update(torch.tensor([[0.0, 2.0], [0.5, 0.5]]).view(2, 1, 1, 2), torch.tensor([1.0, 0.0]).view(2, 1, 1, 1))
+    assert by_hand.compute() == pytest.approx(0.5)  # both have the mean 1/2; variances are 0 and 1/2
 
 
 def test_fid_without_its_weights_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +307,9 @@ def test_random_features_are_always_the_same_and_tell_pictures_apart() -> None:
     task = mp.Adversarial(
         pairs(colours=1), pairs(colours=1), discriminator=discriminator(1), back="both", features="random"
     )
+    assert set(task.partners) == {"discriminator", "discriminator of the first kind"}
+    assert [partner.module.remembered.shape for partner in task.partners.values()] == [(50, 1, 16, 16)] * 2
+    assert task.settings["adversarial.reconstruction"] == "10"
     distances = []
     for pictures in (torch.rand(8, 1, 16, 16), torch.rand(8, 1, 16, 16) ** 4):
         distance = copy.deepcopy(task.metric)
@@ -325,23 +332,57 @@ def test_the_loss_is_least_where_the_answer_is_right(loss: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
-        ({"discriminator": 3}, "discriminator"),
-        ({"loss": "hinge"}, "loss"),
-        ({"reconstruction": -1.0}, "reconstruction"),
-        ({"back": 7}, "back"),
-        ({"back": "both"}, "features"),
-        ({"identity": -1.0}, "identity"),
-        ({"pool": 1.5}, "pool"),
-        ({"ema": 1.0}, "ema"),
-        ({"features": "inception"}, "features"),
+        ({"discriminator": 3}, "expected discriminator as an nn.Module, got 3"),
+        ({"loss": "hinge"}, "expected loss as"),
+        ({"reconstruction": -1.0}, "expected reconstruction as a weight from 0"),
+        ({"back": 7}, "expected back as None, 'both' or a generator, got 7"),
+        ({"back": "both"}, "give features="),
+        ({"identity": -1.0}, "expected identity as a share from 0"),
+        ({"pool": 1.5}, "expected pool as a whole number from 0"),
+        ({"ema": 1.0}, "expected ema as a decay"),
+        ({"features": "inception"}, "expected features as an nn.Module, or 'random'"),
+        ({"rate": 0.0}, "expected lr above 0"),
         ({"train": DataLoader(torch.zeros(3, 2))}, "two tensors of pictures"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_what_is_refused(fields: dict[str, Any], word: str) -> None:
     fields = {"train": pairs(), "val": pairs(), "discriminator": discriminator(), **fields}
-    with pytest.raises(TaskError, match=word):
+    with pytest.raises(mp.MetapruneError, match=word):
         mp.Adversarial(fields.pop("train"), fields.pop("val"), **fields)
+
+
+def test_what_is_usual_for_pairs() -> None:
+    """And to look at the first batch draws nothing."""
+    shuffled, judge = DataLoader(pairs().dataset, batch_size=4, shuffle=True), discriminator()
+    state = torch.get_rng_state()
+    task = mp.Adversarial(shuffled, shuffled, discriminator=judge)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert {name.partition(".")[2]: value for name, value in task.settings.items()} == {
+        "loss": "lsgan",
+        "reconstruction": "100",
+        "pool": "0",
+        "discriminator_rate": "0.0002",
+    }
+    assert task.partners["discriminator"].lr == 2e-4
+    assert set(task.further) == {"L1"}
+
+
+def test_what_pairs_are_measured_by() -> None:
+    """Decibels of what a file of 8 bits would hold, where a picture without an error counts 100; and the mean error."""
+    task, true = paired(), torch.full((2, 3, 16, 16), 0.4)
+    made = true.clone()
+    made[0] += 10.4 / 255
+    batch = (torch.rand(2, 1, 16, 16), true)
+    total, count = task.metric(made, batch)  # type: ignore[operator]
+    assert (float(total), count) == (pytest.approx(20 * math.log10(25.5) + 100), 2)
+    total, count = task.further["L1"](made, batch)  # type: ignore[operator]
+    assert (float(total), count) == (pytest.approx(10.4 / 255, rel=1e-4), 2)
+    assert task.pictures is not None
+    shown = task.pictures.floor(batch)  # grey, in as many channels as the true one
+    assert torch.equal(shown, batch[0].expand(-1, 3, -1, -1))
+    grey = task.pictures.floor((true * torch.tensor([1.0, 2.0, 0.0]).view(3, 1, 1), batch[0]))
+    torch.testing.assert_close(grey, torch.full((2, 1, 16, 16), 0.4))
 
 
 def test_pictures_of_another_shape_are_refused() -> None:

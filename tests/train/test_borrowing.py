@@ -12,23 +12,25 @@ from torch import nn
 import metaprune as mp
 from metaprune.methods.following import Following
 from metaprune.train import Recipe, Task
+from metaprune.train.borrowing import Compiled
 
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """The graphs that were compiled: by a compiler that leaves them as they are, for the sake of time."""
-    graphs: list[Any] = []
-
-    def keep(graph: Any, inputs: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
+    """The modes that graphs were compiled in: by a compiler that leaves them as they are, for the sake of time."""
+    modes: list[Any] = []
     usual = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda call, mode=None, dynamic=None: usual(call, backend=keep, dynamic=dynamic)
-    )
+
+    def compiling(call: Any, mode: str | None = None, dynamic: bool | None = None) -> Any:
+        def keep(graph: Any, inputs: Any) -> Any:
+            modes.append(mode)
+            return graph.forward
+
+        return usual(call, backend=keep, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", compiling)
     torch._dynamo.reset()
-    yield graphs
+    yield modes
     torch._dynamo.reset()
 
 
@@ -41,7 +43,7 @@ def test_compiled_steps_come_to_the_same(compiled: list[Any], task: Task, recipe
         return model.state_dict()
 
     plain, quick = trained(False), trained("graphs")
-    assert len(compiled) == 1  # not for evaluation
+    assert compiled == ["reduce-overhead"]  # not for evaluation
     assert all(torch.allclose(plain[name], quick[name], atol=1e-6) for name in plain)
 
 
@@ -54,4 +56,15 @@ def test_a_search_is_compiled_once_whatever_dies(compiled: list[Any], task: Task
     during = [Following(search, how, 3)]
     mp.fit(search.model, task, how, during=during, parameters=search.groups(how.lr), progress=False)
     assert search.share <= 0.5
-    assert len(compiled) == 1
+    assert compiled == [None]
+
+
+def test_a_forward_that_was_put_in_its_place_is_there_again(compiled: list[Any]) -> None:
+    """As hooks and other libraries do it."""
+    model = nn.Linear(2, 2)
+    own = model.forward = lambda x: 2 * x  # type: ignore[method-assign, assignment]
+    with Compiled(model, Recipe(compile=True)):
+        assert model.forward is not own
+        assert model(torch.ones(1, 2)).tolist() == [[2, 2]]
+    assert vars(model)["forward"] is own
+    assert compiled == [None]

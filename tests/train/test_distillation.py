@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import metaprune as mp
-from metaprune.train import Classification, Recipe, Task, TaskError, TrainError, fit
+from metaprune.train import Classification, Recipe, Task, TaskError, Training, fit
 from metaprune.train.distillation import distil, likeness
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [2.0, 0.0, 0.0]])
@@ -202,18 +202,29 @@ def test_what_cannot_be_taught(task: Task, recipe: Recipe, network: nn.Module) -
         distil(task, teacher, features=[1])  # type: ignore[list-item]
     with pytest.raises(TaskError, match="a step of its own is compared by features alone"):
         distil(replace(task, step=lambda training, batch: training.loss(batch)), teacher)
-    other = nn.Sequential(*[nn.Conv2d(1, 5, 3), *network[1:]])
-    wider = distil(task, nn.Sequential(nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5)), features=["0"], compare=F.mse_loss)
-    with pytest.raises((TaskError, TrainError)):
-        fit(other, wider, recipe, progress=False)
+    wider = nn.Sequential(nn.Conv2d(1, 5, 3), nn.Flatten(), nn.Linear(20, 3))
+    unlike = distil(task, wider, features=["0"], compare=lambda ours, theirs: (ours - theirs).square().mean())
+    with pytest.raises(TaskError, match=r"the outputs of '0' cannot be compared \(RuntimeError.*give compare="):
+        fit(network, unlike, recipe, progress=False)
+    network.idle = nn.Identity()
+    network.forward = nn.Sequential(*network[:6]).forward  # type: ignore[method-assign]
+    with pytest.raises(TaskError, match="idle was not called in the forward"):
+        fit(network, distil(task, teacher, features={"idle": "0"}), recipe, progress=False)
 
 
-def test_a_step_of_its_own_learns_from_features(loader: DataLoader[Any], recipe: Recipe) -> None:
-    def step(training: Any, batch: Any) -> Tensor:
-        return training.loss(batch) + 0.0
-
-    task = replace(several(loader), distance=None, step=step)
-    teacher, student = Several("dict", 20), Several("dict", 6)
-    rows = fit(student, distil(task, teacher, features=["body"]), replace(recipe, epochs=4), progress=False).rows
-    assert rows[-1].loss < rows[0].loss
-    assert Classification(loader, loader).step is None
+@pytest.mark.parametrize("own", [False, True])
+def test_what_is_learned_from_features_by_hand(own: bool, loader: DataLoader[Any]) -> None:
+    """(1 - share) · loss + share · (mean over modules + distance of answers); a step may take the loss's place."""
+    teacher, student = Several("tuple", 20), Several("tuple", 6)
+    task = several(loader)
+    task = replace(task, distance=None, step=lambda training, batch: 3 * training.loss(batch)) if own else task
+    taught = distil(task, teacher, share=0.25, features=["body", "bright"])
+    assert taught.settings["teacher.share"] == "0.25"
+    batch = next(iter(loader))
+    assert taught.step is not None
+    found = taught.step(Training(student, student, {}, {}, task), batch)
+    ours, theirs = student(batch[0]), teacher(batch[0])
+    apart = likeness(student.body(batch[0]), teacher.body(batch[0])) + likeness(ours[1], theirs[1])
+    far = 0 if own else F.mse_loss(ours[0], theirs[0]) + F.mse_loss(ours[1], theirs[1])
+    expected = 0.75 * (3 if own else 1) * task.loss(ours, batch) + 0.25 * (apart / 2 + far)
+    torch.testing.assert_close(found, expected)

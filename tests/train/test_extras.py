@@ -52,9 +52,16 @@ def test_a_partner_with_a_rate_has_its_own(network: nn.Module, task: Task, recip
         made.append(torch.optim.Adam(groups))
         return made[-1]
 
+    class Rates(Callback):
+        def on_step(self, moment: Moment) -> None:
+            given = [[group["lr"] for group in each.param_groups] for each in made]
+            assert given == [[pytest.approx(moment.lr)] * 4, [pytest.approx(6 * moment.lr)] * 2]
+            rates.append(moment.lr)
+
+    rates: list[float] = []
     task = replace(task, partners={"head": Partner(nn.Linear(3, 1)), "critic": Partner(nn.Linear(3, 1), lr=0.3)})
-    fit(network, task, replace(recipe, schedule="constant"), optimizer=factory, progress=False)
-    assert [[group["lr"] for group in each.param_groups] for each in made] == [[0.05] * 4, [0.3] * 2]
+    fit(network, task, recipe, optimizer=factory, callbacks=[Rates()], progress=False)
+    assert rates == pytest.approx([recipe.lr_at((step + 0.5) / 6) for step in range(18)])
 
 
 @pytest.mark.parametrize(
@@ -113,6 +120,9 @@ def test_loggers_of_fabric(network: nn.Module, task: Task, recipe: Recipe, tmp_p
     assert [float(row["fine-tuning/accuracy (%)"]) for row in ended] == pytest.approx([row.metric for row in rows])
     assert [float(row["fine-tuning/loss"]) for row in ended] == pytest.approx([row.loss for row in rows])
     assert [int(row["step"]) for row in ended] == [6, 12, 18, 24]
+    assert [float(row["epoch"]) for row in ended] == [1, 2, 3, 4]
+    last = [replace(recipe, epochs=4).lr_at(epoch - 0.5 / 6) for epoch in (1, 2, 3, 4)]
+    assert [float(row["lr"]) for row in ended] == pytest.approx(last)
     [between] = [row for row in logged if not row["epoch"]]
     assert int(between["step"]) == 20
     assert float(between["fine-tuning/loss of a batch"]) > 0
@@ -164,12 +174,12 @@ def wavering(loader: DataLoader[Any], metrics: list[float], die: int = 99) -> Ta
     )
 
 
-@pytest.mark.parametrize(("better", "best"), [(True, 2), (False, 4)])
+@pytest.mark.parametrize(("better", "best"), [(True, 4), (False, 5)])
 def test_the_best_epoch_is_kept(
     network: nn.Module, loader: DataLoader[Any], recipe: Recipe, better: bool, best: int, tmp_path: Path
 ) -> None:
     """Of two as good the later one; also when killed after it, and started again when all is done."""
-    recipe, metrics, start = replace(recipe, epochs=5), [3.0, 5.0, 4.0, 1.0, 2.0], copy.deepcopy(network)
+    recipe, metrics, start = replace(recipe, epochs=6), [3.0, 5.0, 1.0, 5.0, 1.0, 2.0], copy.deepcopy(network)
     states: list[list[Tensor]] = []
 
     class Keeping(Callback):
@@ -181,7 +191,7 @@ def test_the_best_epoch_is_kept(
     assert last.kept is None
     keeping = replace(recipe, keep="best")
     twin = copy.deepcopy(start)
-    killed = replace(wavering(loader, [*metrics[:4], 99.0]), higher_is_better=better)
+    killed = replace(wavering(loader, [*metrics[:5], 99.0]), higher_is_better=better)
     with pytest.raises(KeyboardInterrupt):
         fit(twin, killed, keeping, checkpoint=tmp_path, progress=False)
     twin = copy.deepcopy(start)
@@ -195,7 +205,7 @@ def test_the_best_epoch_is_kept(
         )
         assert found.kept == best
         assert all(map(torch.equal, weights(twin), states[best - 1]))
-    assert len(found.rows) == 5
+    assert len(found.rows) == 6
     told = fit(copy.deepcopy(start), wavering(loader, metrics), keeping, keep="last", progress=False)
     assert told.kept is None
 

@@ -114,19 +114,21 @@ def test_episodes() -> None:
     assert not torch.equal(next(iter(free))[0], one[0])
 
 
-def in_turn(module: nn.Module, examples: Tensor, labels: Tensor, inner: Inner) -> dict[str, Tensor]:
-    """The same steps by PyTorch's Adam, on a copy."""
+def in_turn(module: nn.Module, examples: Tensor, labels: Tensor, inner: Inner) -> tuple[dict[str, Tensor], Tensor]:
+    """The same steps by PyTorch's Adam, on a copy; and the loss of the last."""
     twin = copy.deepcopy(module)
     optimizer = torch.optim.Adam(twin.parameters(), lr=inner.lr, betas=(0.0, 0.999))
     order: list[int] = []
+    loss = torch.zeros(())
     for step in range(inner.steps):
         if len(order) <= step * inner.batch:
             order += torch.randperm(len(examples)).tolist()
         chosen = order[step * inner.batch : (step + 1) * inner.batch]
         optimizer.zero_grad()
-        F.cross_entropy(twin(examples[chosen]), labels[chosen]).backward()
+        loss = F.cross_entropy(twin(examples[chosen]), labels[chosen])
+        loss.backward()
         optimizer.step()
-    return {name: parameter.detach() for name, parameter in twin.named_parameters()}
+    return {name: parameter.detach() for name, parameter in twin.named_parameters()}, loss.detach()
 
 
 def test_a_step_of_sgd_is_the_interpolation() -> None:
@@ -139,11 +141,12 @@ def test_a_step_of_sgd_is_the_interpolation() -> None:
     ended = [in_turn(model, examples, labels, INNER) for examples, labels in zip(*batch[:2], strict=True)]
     torch.manual_seed(7)
     loss = reptile(Training(model, model, {}, {}, task()), batch, inner=INNER)
-    assert 0.1 < loss.item() < 3  # what the tasks' last steps lost
+    expected = sum(last for _, last in ended) / 2  # what the tasks' last steps lost
+    torch.testing.assert_close(loss.detach(), expected)
     loss.backward()
     rate = 0.3
     for name, parameter in model.named_parameters():
-        mean = torch.stack([one[name] for one in ended]).mean(0)
+        mean = torch.stack([one[name] for one, _ in ended]).mean(0)
         assert parameter.grad is not None
         moved = before[name] - rate * parameter.grad
         torch.testing.assert_close(moved, before[name] + rate * (mean - before[name]), rtol=0, atol=1e-7)
@@ -198,7 +201,7 @@ def test_statistics_are_the_examples() -> None:
     torch.manual_seed(3)
     answer = predicted(model, batch, inner=INNER, transductive=False)[0]
     torch.manual_seed(3)
-    ended = in_turn(model.train(), batch[0][0], batch[1][0], INNER)
+    ended, _ = in_turn(model.train(), batch[0][0], batch[1][0], INNER)
     twin = net()
     twin.load_state_dict(ended, strict=False)
     with torch.no_grad():
@@ -225,6 +228,30 @@ def test_it_learns_to_learn() -> None:
 def test_an_interval_by_hand() -> None:
     assert interval([50.0, 70.0]) == pytest.approx(1.96 * math.sqrt(200) / math.sqrt(2))
     assert interval([50.0]) == 0.0
+    beside: Any = task().further["± (95 %)"]
+    answers, labels = F.one_hot(torch.tensor([[0, 1], [1, 1], [0, 1]])).float(), torch.tensor([[0, 1], [0, 1], [0, 1]])
+    for some in (slice(0, 1), slice(1, 3)):
+        beside.update(answers[some], labels[some])
+    assert beside.compute() == pytest.approx(interval([100.0, 50.0, 100.0]))
+
+
+def test_the_parts_of_a_task() -> None:
+    """To learn from: several tasks a step, and one query of each class; to measure on: one task at a time."""
+    to_do = task(train_shots=None)
+    sizes = [(len(part), *next(iter(part))[0].shape[:2], *next(iter(part))[2].shape[:2]) for part in parts(to_do)]
+    assert sizes == [(6, 2, 6, 2, 3), (4, 1, 6, 1, 9), (8, 1, 6, 1, 9)]
+    assert next(iter(task().train))[0].shape[:2] == (2, 12)
+    known = [clouds().train, clouds().val, clouds().test]
+    for part, classes in zip(parts(to_do), known, strict=True):
+        shown = next(iter(part))[0].flatten(0, 1)
+        assert all(any((example == each).all(1).any() for each in classes) for example in shown)
+    val, again, other = ([batch[0] for batch in part] for part in (to_do.val, task().val, task(seed=1).val))
+    assert all(map(torch.equal, val, again))
+    assert not any(map(torch.equal, val, other))
+
+
+def parts(to_do: mp.Task) -> tuple[Any, Any, Any]:
+    return to_do.train, to_do.val, to_do.test
 
 
 def test_killed_with_zeros_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -14,14 +14,21 @@ def test_the_second_process_is_told(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     first = os.fork()
     if first == 0:
-        with alone_in(tmp_path, "first"):
-            os.write(writing, b"x")
-            signal.pause()
-    os.read(reading, 1)
-    with pytest.raises(FolderError, match="second: another run works in"), alone_in(tmp_path, "second"):
-        pass
-    os.kill(first, signal.SIGKILL)
-    os.waitpid(first, 0)
+        try:
+            with alone_in(tmp_path, "first"):
+                os.write(writing, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writing)
+    try:
+        assert os.read(reading, 1) == b"x"  # nothing, where it could not begin
+        with pytest.raises(FolderError, match="second: another run works in"), alone_in(tmp_path, "second"):
+            pass
+    finally:
+        os.kill(first, signal.SIGKILL)
+        os.waitpid(first, 0)
+        os.close(reading)
     with alone_in(tmp_path, "third"):  # the lock of a process that was killed is nobody's
         assert [path.name for path in tmp_path.iterdir()] == [".metaprune-lock"]
     assert list(tmp_path.iterdir()) == []
@@ -40,22 +47,41 @@ def test_the_second_thread_is_told_and_the_same_one_may_ask_again(tmp_path: Path
     with alone_in(tmp_path, "first"), alone_in(str(tmp_path), "again"):
         thread = threading.Thread(target=second)
         thread.start()
-        thread.join()
+        thread.join(20)
     assert "another run works in" in said[0]
     second()
     assert said[1] == "in"
 
 
-def test_a_child_does_not_hold_the_lock(tmp_path: Path) -> None:
-    reading, writing = os.pipe()
-    with alone_in(tmp_path, "parent"):
-        child = os.fork()
-        if child == 0:
-            os.read(reading, 1)
-            os._exit(0)
-    with alone_in(tmp_path, "after it"):
-        os.write(writing, b"x")
-    os.waitpid(child, 0)
+def test_a_child_that_outlives_a_killed_run_does_not_hold_its_lock(tmp_path: Path) -> None:
+    """Such as a loader's worker. (A run that ends by itself takes its lock away, whoever else has it open.)"""
+    said, saying = os.pipe()
+    ends, ending = os.pipe()
+    run = os.fork()
+    if run == 0:
+        try:
+            with alone_in(tmp_path, "run"):
+                if os.fork() == 0:
+                    os.close(ending)
+                    os.write(saying, b"x")
+                    os.read(ends, 1)  # until the other end is closed
+                    os._exit(0)
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(saying)
+    try:
+        try:
+            assert os.read(said, 1) == b"x"  # nothing, where it could not begin
+        finally:
+            os.kill(run, signal.SIGKILL)
+            os.waitpid(run, 0)
+        assert (tmp_path / LOCK).exists()
+        with alone_in(tmp_path, "after it"):
+            pass
+    finally:
+        for end in (said, ends, ending):
+            os.close(end)
 
 
 def test_a_folder_that_is_left_empty_goes_again(tmp_path: Path) -> None:

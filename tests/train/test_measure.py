@@ -16,7 +16,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC, MulticlassF1Score, MulticlassJaccardIndex
 from torchmetrics.segmentation import MeanIoU
 
-from metaprune.train import Classification, Recipe, Task, TaskError, TrainError, evaluate, fit
+from metaprune.train import Classification, Detection, Recipe, Task, TaskError, TrainError, evaluate, fit
 from metaprune.train.scores import scores, scores_of_outputs
 
 RECIPE = Recipe(epochs=1, lr=0.01, precision="32-true", device="cpu")
@@ -122,6 +122,11 @@ def test_mean_average_precision_is_torchmetrics_own(name: str, entry: str) -> No
     expected = float(own.compute()[entry])
     assert 0 < expected < 1
     assert evaluate(Finding(), data, task, RECIPE) == pytest.approx(expected, abs=1e-6)
+    usual = Detection(data, data)
+    if name == "mAP":
+        usual = replace(usual, inputs=task.inputs)  # as the network takes its boxes here
+        assert usual.metric_name == "mAP"
+        assert evaluate(Finding(), data, usual, RECIPE) == pytest.approx(expected, abs=1e-6)
 
 
 class Median:
@@ -159,6 +164,7 @@ def test_several_in_one_pass() -> None:
     assert len(passes) == len(data)
     x, y = (torch.cat(parts) for parts in zip(*data, strict=True))
     assert found.metric == pytest.approx(float(MulticlassJaccardIndex(3)(x[:, :3], y)))
+    assert found.further["median"] == pytest.approx(float(x[:, 0].median()))
     assert found.further["accuracy"] == pytest.approx(100 * float((x[:, :3].argmax(1) == y).float().mean()))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from tests.train import together
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 import metaprune as mp
@@ -81,7 +81,7 @@ def same(found: Any, expected: Any, rounding: float = 1e-11) -> bool:
 ALIKE = ("fit", "fit_from_a_loader_of_ones_own", "evaluate", "split", "split_dhp")
 ROUNDING = {"split": 1e-8}
 """AdamW divides by the size of a gradient and 1e-8; of a bias before a batch norm it is rounding alone, near 1e-16."""
-TOLD = ("other_weights", "stopped", "not_divisible", "metapruning", "fault")
+TOLD = ("other_weights", "stopped", "not_divisible", "metapruning", "a_folder_of_others", "fault")
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +114,20 @@ def test_a_task_that_cannot_be_divided_is_refused_with_the_reason(two: tuple[dic
     assert "cannot train this task together: it is one" in two[0]["not_divisible"]
 
 
+def test_a_folder_of_others_is_refused_in_all(two: tuple[dict[str, Any], Path]) -> None:
+    assert "others" in two[0]["a_folder_of_others"]
+    assert (two[1] / "others" / "run.json").read_text() == "{}"
+
+
 def test_a_fault_in_one_ends_the_other_and_says_why(two: tuple[dict[str, Any], Path]) -> None:
-    said, seconds = two[0]["fault"]
-    assert "process 1 of 2" in said
-    assert "the disk is gone" in said
-    assert seconds < PATIENCE / 2
+    """That they end at all, `run` sees: it waits no longer than it says."""
+    assert "process 1 of 2" in two[0]["fault"]
+    assert "the disk is gone" in two[0]["fault"]
 
 
 # Long ones.
 
-EVERY = ("dhp", "taylor", "magnitude", "metanetwork", "transportation", "fit", "evaluate")
+EVERY = ("dhp", "taylor", "split_taylor", "magnitude", "metanetwork", "transportation", "fit", "evaluate")
 
 
 @pytest.mark.slow
@@ -150,8 +154,7 @@ def test_the_clock_of_the_first_process_counts(tmp_path: Path) -> None:
 def test_a_killed_process_ends_the_other_and_it_says_so(tmp_path: Path) -> None:
     found, ended, said = run(2, tmp_path, "killed")
     assert ended == [0, -9], said
-    assert "ended without a word" in found["killed"][0]
-    assert found["killed"][1] < PATIENCE / 2
+    assert "ended without a word" in found["killed"]
 
 
 @pytest.mark.slow
@@ -251,24 +254,23 @@ def test_a_batch_that_cannot_be_cut_is_refused() -> None:
         rows_of((torch.zeros(3, 4), torch.zeros(3)), 0, 3, 6, task)
 
 
-@pytest.mark.parametrize("how", ["rows", "turns", "side by side"])
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(
+    ("how", "own"),
+    [("rows", False), ("rows", True), ("turns", False), ("turns", True), ("side by side", False)],
+)
 def test_each_example_is_given_to_one_process(how: Any, own: bool) -> None:
-    if own and how == "side by side":
-        pytest.skip("makes every batch, whatever loader gives them")
+    """Of a `DataLoader` and of a loader of one's own, which puts some noise on them."""
     data = together.examples(50, 1)
-    seen: list[float] = []
+    seen: list[Tensor] = []
     for rank in range(3):
         torch.manual_seed(0)
         loader = DataLoader(data, batch_size=12, shuffle=True) if own else together.Plain(data, 12)
         task = together.task(inputs=lambda batch: ((batch[0] if own else batch["labels"],), {}))
         for part in divided(loader, task, _group(rank), "data", how):
             if part.weight:
-                rows = part.batch[0][:, 0] if own else part.batch["x"][:, 0]
-                seen += rows.tolist()
-    near = sorted(data.tensors[0][:, 0].tolist())
-    assert sorted(seen) == pytest.approx(near, abs=0.1)
-    assert len(seen) == len(near)
+                seen.append(part.batch[0] if own else part.batch["x"])
+    apart = torch.cdist(torch.cat(seen), data.tensors[0])
+    assert sorted(apart.argmin(1).tolist()) == list(range(50))
 
 
 def _group(rank: int) -> Group:

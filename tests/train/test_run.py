@@ -86,6 +86,28 @@ def test_checkpoints_of_another_recipe(
         fit(network, task, replace(recipe, **change), checkpoint=tmp_path, progress=False)  # type: ignore[arg-type]
 
 
+def test_checkpoints_of_another_optimizer(tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe) -> None:
+    fit(network, task, recipe, checkpoint=tmp_path, progress=False)
+    with pytest.raises(CheckpointError, match=r"of another run .*optimizer was \['SGD'\], is \['RAdam'\]"):
+        fit(network, task, recipe, optimizer=torch.optim.RAdam, checkpoint=tmp_path, progress=False)
+    groups = [{"params": list(network.parameters())}]
+    with pytest.raises(CheckpointError, match=r"of another run .*groups was \[2, 4\], is \[6\]"):
+        fit(network, task, recipe, parameters=groups, checkpoint=tmp_path, progress=False)
+
+
+def test_a_run_may_move(tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe) -> None:
+    """Where it is computed is no part of what it is."""
+    moved = Recipe(device="cuda", compile=True, devices=2, strategy="ddp", nodes=2)
+    assert moved.what == Recipe().what
+    assert all(
+        replace(Recipe(), **change).what != Recipe().what for change in ({"epochs": 9}, {"precision": "32-true"})
+    )
+    history = fit(network, task, recipe, checkpoint=tmp_path, progress=False)
+    silent = replace(task, loss=lambda *_: pytest.fail("trained"))
+    again = fit(network, silent, replace(recipe, device="auto"), checkpoint=tmp_path, progress=False)
+    assert again.rows == history.rows
+
+
 def test_checkpoints_of_another_network(tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe) -> None:
     fit(network, task, recipe, checkpoint=tmp_path, progress=False)
     other = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
