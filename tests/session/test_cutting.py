@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from metaprune.methods.method import Found, Problem
 from metaprune.report import words
 from metaprune.report.page import render
 from metaprune.report.report import from_json, to_json
+from metaprune.session.measuring import moved
 from metaprune.train.task import First
 from tests.methods import small
 
@@ -69,6 +71,24 @@ def test_statistics_are_recalibrated_as_the_method_says() -> None:
     assert left.as_cut is None
     assert left.after_cut == asked.as_cut
     assert asked.after_cut != asked.as_cut
+
+
+def test_a_cut_that_was_to_change_nothing_and_did_is_said_and_made_up_for() -> None:
+    report = pruned(exact=True).report
+    assert report.as_cut is not None
+    (note,) = (note for note in report.notes if note.startswith("the cut was meant to change nothing"))
+    assert re.search(r"changed the outputs by \d+\.\d% of the largest$", note)
+    assert not any(note.startswith("the cut was meant") for note in pruned().report.notes)
+
+
+def test_how_far_outputs_moved() -> None:
+    """As a share of the largest of the network's own."""
+    large, less = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    for network, diagonal in ((large, [4.0, 1.0]), (less, [3.0, -0.5])):
+        network.weight.data.copy_(torch.diag(torch.tensor(diagonal)))
+    graph = mp.trace(large, (torch.ones(3, 2),))
+    assert moved(large, less, graph) == pytest.approx(1.5 / 4)
+    assert moved(large, large, graph) == 0
 
 
 def test_nothing_stands_for_the_network_before_the_cut() -> None:

@@ -151,10 +151,13 @@ def test_the_same_call_gives_the_same_weights(method: Method) -> None:
 
 def test_the_test_split_is_reported_where_there_is_one() -> None:
     task = replace(small.task(), test=DataLoader(small.pictures(30, 3), batch_size=30))
-    report = prune(task=task, recipe=small.recipe(1)).report
+    result = prune(task=task, recipe=small.recipe(1))
+    report = result.report
     assert report.split == "test"
     assert report.dense.metric == pytest.approx(mp.evaluate(dense(), task.test, task, small.recipe(1)))  # type: ignore[arg-type]
     assert report.dense_val == pytest.approx(mp.evaluate(dense(), task.val, task, small.recipe(1)))
+    assert report.pruned.metric == pytest.approx(mp.evaluate(result.model, task.test, task, small.recipe(1)))  # type: ignore[arg-type]
+    assert report.pruned.metric != mp.evaluate(result.model, task.val, task, small.recipe(1))
 
 
 def test_nothing_to_cut_is_no_error() -> None:
@@ -167,8 +170,11 @@ def test_frozen_weights_stay_frozen() -> None:
     model = copy.deepcopy(dense())
     model.get_parameter("head.weight").requires_grad_(False)
     for method in (mp.Magnitude(), mp.DHP()):
-        result = prune(model, method=method, recipe=small.recipe(3))
+        result = prune(model, method=method, recipe=small.recipe(2))
         assert [n for n, p in result.model.named_parameters() if not p.requires_grad] == ["head.weight"]
+        if not isinstance(method, mp.DHP):  # whose gates learn, and with them what they are folded into
+            kept = list(result.plan.kept["wide.0"])
+            assert torch.equal(result.model.get_parameter("head.weight"), model.get_parameter("head.weight")[:, kept])
 
 
 # Latency: measured times are made up, so that they say what the test means.
@@ -216,6 +222,24 @@ def test_a_time_is_met(method: Method, speed: float | None, monkeypatch: pytest.
     assert report.dense.latency == Latency(whole, 0.0, 1, 2, "cpu", "32-true", 1)
     assert report.latency_bound == pytest.approx(whole / 1.6)
     assert any("measuring cut networks" in note for note in report.notes)
+
+
+@pytest.mark.usefixtures("no_tables")
+def test_a_time_falls_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    tells(monkeypatch, timed(lambda params: params / 1000))
+    asked: list[mp.Budget] = []
+
+    class Asked(mp.Magnitude):
+        def find(self, problem: Any) -> Any:
+            asked.append(problem.budget)
+            return super().find(problem)
+
+    whole = oracle.counted_params(dense()) / 1000
+    report = prune(method=Asked(), budget=mp.Budget(speedup=1.6, multiple_of=1), steps=2).report
+    assert [each.speedup for each in asked[:2]] == [None, None]
+    assert [each.latency for each in asked[:2]] == pytest.approx([whole / 1.6**0.5, whole / 1.6], rel=0.02)
+    assert report.pruned.latency is not None
+    assert report.pruned.latency.median_ms <= whole / 1.6 * OVER
 
 
 @pytest.mark.usefixtures("no_tables")

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 import metaprune as mp
+from metaprune.cost.latency import Latency
 from metaprune.methods.method import Found
 from metaprune.methods.saliency import group_norms
+from metaprune.report.report import Figures
 from metaprune.session import reporting
 from tests.methods import small
 from tests.surgery.test_shapes import CALL, Asking
@@ -31,3 +33,19 @@ def test_it_is_verified_only_where_its_code_may_not_run(
     assert sum(p.numel() for p in rough.parameters()) == mp.params(graph, plan) < mp.params(graph)
     assert rough(*args).shape == model(*args).shape
     assert reporting.unaligned(found, graph, mp.Budget(macs=0.6, multiple_of=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "bound"),
+    [
+        (mp.Budget(macs=0.5), None),
+        (mp.Budget(latency=2.0), 2.0),
+        (mp.Budget(speedup=4.0), 1.5),
+        (mp.Budget(latency=2.0, speedup=4.0), 1.5),
+        (mp.Budget(latency=2.0, speedup=1.5), 2.0),
+    ],
+)
+def test_the_time_that_is_allowed(budget: mp.Budget, bound: float | None) -> None:
+    """Beside a dense network that takes six milliseconds."""
+    dense = Figures(1, 1, 4, 50.0, Latency(6.0, 0.0, 1, 2, "cpu", "32-true", 1))
+    assert reporting._bound(budget, dense) == bound
