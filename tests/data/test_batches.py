@@ -44,6 +44,11 @@ def test_shifts_are_those_of_a_loop() -> None:
         assert all(any(torch.equal(image, window) for image in found) for window in expected)
 
 
+def test_half_of_them_are_mirrored() -> None:
+    images = torch.arange(2, dtype=torch.uint8).expand(400, 1, 1, 2)
+    assert 160 < int(shift(images, 0, flip=True)[..., 0].sum()) < 240
+
+
 def test_no_shift_no_change() -> None:
     images = torch.randint(256, (9, 1, 5, 5), dtype=torch.uint8)
     assert torch.equal(shift(images, 0, flip=False), images)
@@ -66,3 +71,8 @@ def test_images_that_are_read_when_needed(batches: Batches, workers: int) -> Non
     lazy = replace(batches, images=images.__getitem__, shuffle=True, workers=workers)
     for x, y in lazy:
         torch.testing.assert_close(50 * x + 100, images[y].float())
+    drawn = []
+    for one in (replace(batches, shuffle=True), lazy):  # to read them draws nothing
+        torch.manual_seed(3)
+        drawn.append((torch.cat([y for _, y in one]).tolist(), torch.rand(1).item()))
+    assert drawn[0] == drawn[1]

@@ -15,7 +15,7 @@ import metaprune as mp
 import metaprune.data.images as images_module
 from metaprune.data import DataError, Images, load_images, load_test_images
 from metaprune.data.images import shrunk
-from metaprune.data.pairs import turned
+from metaprune.data.pairs import Patches, turned
 from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.checkpoint import Checkpoint
 
@@ -104,6 +104,15 @@ def test_every_place_and_image_is_drawn(folder: Path) -> None:
     assert len(seen) > 0.5 * len(windows) > 30
 
 
+def test_every_place_is_drawn_alike_often() -> None:
+    """Of an image of 5 by 6 pixels a square of 4 has six places: the last ones count too."""
+    image = torch.arange(30, dtype=torch.uint8).view(1, 5, 6)
+    ((given, _),) = Patches([(image, image)], size=4, patches=600, batch_size=600, augment=False)
+    corners = (255 * given[:, 0, 0, 0]).round().long().bincount(minlength=30)
+    assert corners.nonzero().flatten().tolist() == [0, 1, 2, 6, 7, 8]
+    assert corners[corners > 0].min() > 60
+
+
 def test_shrinking_is_that_of_pillow() -> None:
     """Within a grey level, for Pillow rounds in between."""
     given = picture((48, 36), 3)
@@ -132,6 +141,11 @@ def test_given_and_true_are_turned_alike(folder: Path) -> None:
 
 def test_the_seed_decides(folder: Path) -> None:
     images = load_images(folder, sigma=50, patch=16, patches=24, batch_size=8)
+    assert images.train.settings == {
+        "data.patch": "16",
+        "data.augment": "mirror and turn",
+        "data.val": "0.1 of the training images",
+    }
     assert same(drawn(images, 1), drawn(images, 1))
     assert not same(drawn(images, 1), drawn(images, 2))
 
@@ -146,7 +160,8 @@ def test_memory_and_workers_change_nothing(folder: Path, monkeypatch: pytest.Mon
     assert 0 < len(lazy.train.source.decoded) < len(lazy.train.source)  # type: ignore[attr-defined]
     assert lazy.train.workers == workers
     assert same(kept, drawn(lazy))
-    assert [x.shape for x, _ in lazy.val]
+    assert same(list(load_images(folder, **options).val), list(lazy.val))
+    assert not lazy.val.source.decoded  # type: ignore[attr-defined]
 
 
 def test_noise_has_its_strength_and_is_not_clamped(folder: Path) -> None:
@@ -180,8 +195,11 @@ def test_noise_of_whole_images_is_always_the_same(folder: Path) -> None:
 def test_whole_images_are_cut_to_a_multiple(folder: Path) -> None:
     found = list(load_test_images(folder, scale=4))
     sizes = [(h - h % 4, w - w % 4) for w, h in SIZES]
-    order = [0, 1, 2, 3, 4]
-    assert [tuple(y.shape[2:]) for _, y in found] == [sizes[i] for i in order]
+    assert [tuple(y.shape[2:]) for _, y in found] == sizes
+    for place, (_, true) in enumerate(found):  # at the bottom and the right
+        with Image.open(folder / f"{place}.{'bmp' if place == 2 else 'png'}") as whole:
+            there = torch.from_numpy(np.asarray(whole.convert("RGB")).copy()).permute(2, 0, 1)
+        assert torch.equal((255 * true[0]).round().byte(), there[:, : true.shape[2], : true.shape[3]])
 
 
 def test_parts_share_no_image(folder: Path) -> None:

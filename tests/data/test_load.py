@@ -60,8 +60,14 @@ def test_digits() -> None:
     assert sizes == [1294, 144, 359]
     assert not data.train.flip
     assert data.train.pad == 1
-    assert (data.val.pad, data.val.shuffle) == (0, False)
-    x, y = next(iter(load("digits", augment=False).train))
+    assert data.train.shuffle
+    for part in (data.val, data.test):
+        assert (part.pad, part.flip, part.shuffle) == (0, False, False)
+    mirrored = load("digits", flip=True)
+    assert (mirrored.train.flip, mirrored.val.flip) == (True, False)
+    plain = load("digits", augment=False, flip=True)
+    assert (plain.train.pad, plain.train.flip) == (0, False)
+    x, y = next(iter(plain.train))
     assert x.dtype == torch.float32
     assert x.shape == (128, 1, 8, 8)
     assert y.dtype == torch.int64
@@ -95,6 +101,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     assert data.test is not None
     assert [len(part.labels) for part in (data.train, data.val, data.test)] == [9, 3, 12]
     assert data.train.flip
+    assert not load(tmp_path / "pets", val_share=0.25, flip=False).train.flip
     expected = torch.from_numpy(noise(0, 8, 8, 3)).permute(2, 0, 1)
     assert any(torch.equal(image, expected) for image in images_of(data.test))
 

@@ -66,7 +66,10 @@ def test_a_data_set_with_a_tokenizer() -> None:
     assert settings_of(text.train)["data.tokens"] == "user/words"
     held = load_text({"train": splits["train"]}, lambda text: [ord(c) for c in text], length=10, val_share=0.5)
     assert held.test is None
-    assert abs(len(held.train.tokens) - len(held.val.tokens)) <= 1
+    whole = [ord(letter) for letter in "\n".join(rows["train"])]  # 269 of them; what is held out is the end
+    assert held.train.tokens.flatten().tolist() == whole[:130]
+    assert held.val.tokens.flatten().tolist() == whole[135:265]
+    assert held.vocabulary == ord("c") + 1
 
 
 def test_a_folder_of_text(tmp_path: Path) -> None:

@@ -69,7 +69,35 @@ def test_without_pairs(tmp_path: Path) -> None:
     torch.manual_seed(0)
     a, b = next(iter(pairs.train))
     assert len({*zip(levels(a), levels(b), strict=True)}) > 3
-    assert pairs.train.settings["data.paired"] == "false"
+    assert pairs.train.settings == {
+        "data.patch": "8",
+        "data.augment": "none",
+        "data.val": "0.1 of the training pictures",
+        "data.paired": "false",
+    }
+    ((a, b),) = pairs.val
+    assert a.shape == b.shape == (1, 3, 8, 8)
+    assert pairs.pictures == 2
+    assert (levels(a)[0] in range(10, 13), levels(b)[0] in range(110, 114)) == (True, True)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_partners_are_cut_at_the_same_place(tmp_path: Path, augment: bool) -> None:
+    """Of pictures that are larger: patches to learn from anywhere, and turned alike; the middles to measure on."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, 20, 27, 3), np.uint8)
+    for kind, pictures in (("A", noise), ("B", 255 - noise)):
+        (tmp_path / kind).mkdir()
+        for place, picture in enumerate(pictures):
+            Image.fromarray(picture).save(tmp_path / kind / f"{place}.png")
+    pairs = load_pairs(tmp_path, patch=16, patches=12, batch_size=12, val_share=0.5, augment=augment)
+    ((a, b),) = pairs.train
+    torch.testing.assert_close(b, 1 - a)
+    assert len({patch.numpy().tobytes() for patch in a}) > 6
+    ((a, b),) = pairs.val
+    middles = [torch.from_numpy(picture[2:18, 5:21]).permute(2, 0, 1) for picture in noise]
+    for one, other in zip(a, b, strict=True):
+        assert any(torch.equal((255 * one).round().byte(), middle) for middle in middles)
+        torch.testing.assert_close(other, 1 - one)
 
 
 def partners_missing(root: Path) -> None:

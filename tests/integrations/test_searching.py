@@ -1,6 +1,5 @@
 """A search in the Trainers of Lightning and of transformers: the module given is untouched, and training goes on."""
 
-import builtins
 import importlib
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import metaprune as mp
+from metaprune.integrations.searching import follow
 from metaprune.methods.gates.running import Running
 from tests.laws import oracle
 from tests.methods import small
@@ -48,9 +48,9 @@ def by_hand(search: Running[Any]) -> mp.Plan:
 
 
 def lit(search: Running[Any] | None, net: nn.Module, groups: Any = None) -> Any:
-    lightning = pytest.importorskip("lightning")
+    import lightning
 
-    class Lit(lightning.LightningModule):  # type: ignore[name-defined, misc]
+    class Lit(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.net = net
@@ -66,7 +66,8 @@ def lit(search: Running[Any] | None, net: nn.Module, groups: Any = None) -> Any:
 
 
 def fit(module: Any, epochs: int, *callbacks: Any, path: str | None = None, **more: Any) -> Any:
-    lightning = pytest.importorskip("lightning")
+    import lightning
+
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -119,6 +120,38 @@ def test_an_optimizer_without_gates_is_refused(dense: Any) -> None:
         fit(lit(search, search.model), 1, mp.integrations.lightning.SearchCallback(mp.DHP()))
 
 
+class Search:
+    """Notes the rates that it is stepped at."""
+
+    def __init__(self, steps: int) -> None:
+        self.model = nn.Module()
+        self.model.latents = nn.ParameterList([nn.Parameter(torch.ones(3))])
+        self.rates: list[float] = []
+        self.steps = steps
+
+    @property
+    def done(self) -> int:
+        return len(self.rates)
+
+    def step(self, lr: float) -> None:
+        self.rates.append(lr)
+
+
+def test_a_search_is_stepped_at_the_rate_of_the_weights() -> None:
+    """The largest, where groups have several; that of the gates is their own. After its last step it is left alone."""
+    search = Search(steps=3)
+    weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    groups = [{"params": [weight], "lr": lr} for weight, lr in zip(weights, (0.01, 0.02), strict=True)]
+    gates = {"params": list(search.model.latents.parameters()), "lr": 0.5}
+    optimizers = [torch.optim.SGD([gates]), torch.optim.SGD(groups)]
+    assert not follow(search, optimizers)
+    optimizers[1].param_groups[1]["lr"] = 0.001
+    assert not follow(search, optimizers)
+    assert follow(search, optimizers[:1])
+    assert follow(search, optimizers)
+    assert search.rates == [0.02, 0.01, 0.5]
+
+
 class Rows(Dataset[dict[str, torch.Tensor]]):
     def __len__(self) -> int:
         return len(PICTURES)
@@ -142,7 +175,6 @@ class WithLoss(nn.Module):
 def run(
     model: nn.Module, search: Running[Any] | None, folder: Path, epochs: int, resume: Any = None, **more: Any
 ) -> Any:
-    pytest.importorskip("accelerate")
     from transformers import Trainer, TrainingArguments
 
     settings = {"report_to": "none", "disable_tqdm": True, "use_cpu": True, "save_strategy": "no"} | more
@@ -190,7 +222,6 @@ def test_the_trainer_goes_on_from_a_checkpoint(dense: Any, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["lightning", "transformers"])
 def test_a_library_that_is_not_there_is_said_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = builtins.__import__
     blocked = ("lightning", "pytorch_lightning", "transformers")
     for module in [m for m in sys.modules if m.split(".")[0] in blocked]:
         monkeypatch.delitem(sys.modules, module)
@@ -203,6 +234,5 @@ def test_a_library_that_is_not_there_is_said_at_once(name: str, monkeypatch: pyt
                 raise ImportError(f"No module named {found!r}")
 
     monkeypatch.setattr(sys, "meta_path", [Blocker(), *sys.meta_path])
-    assert builtins.__import__ is whole
     with pytest.raises(mp.MetapruneError, match=f"integrations.{name}: needs the package"):
         _ = importlib.import_module(f"metaprune.integrations.{name}").SearchCallback

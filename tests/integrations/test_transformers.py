@@ -57,8 +57,9 @@ def test_the_calls_are_those_of_generate() -> None:
 
 def test_what_an_encoder_gave_is_a_state() -> None:
     model, inputs = example("T5")
-    for call in generation_calls(model, (), inputs):
-        assert "encoder_outputs" in call.states
+    prompt, step = generation_calls(model, (), inputs)
+    assert prompt.states == ("encoder_outputs", "past_key_values")
+    assert step.states == ("encoder_outputs", "past_key_values")
 
 
 def test_what_does_not_generate_is_refused() -> None:
