@@ -26,3 +26,5 @@ write_pages(Path(__file__).parent / "methods")  # one for each room of the regis
 
 html_theme = "furo"
 html_title = "metaprune"
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
