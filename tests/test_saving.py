@@ -18,7 +18,7 @@ from torch import nn
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.report.report import from_json, to_json
-from metaprune.saving import ABOUT, WEIGHTS, SavingError, load, read_weights, save
+from metaprune.saving import ABOUT, WEIGHTS, SavingError, _numbers, load, read_weights, save
 from metaprune.session import measuring
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
@@ -395,3 +395,13 @@ def test_a_folder_of_transformers_is_called_so(tmp_path: Path) -> None:
     with pytest.raises(SavingError, match=r"holds a network of transformers.*model.safetensors stays; name another"):
         save(tmp_path, done.model, done.plan, graph)
     assert (tmp_path / WEIGHTS).read_bytes() == before
+
+
+def test_numbers_of_the_first_format_that_are_one_are_passed_over_where_they_are_one() -> None:
+    """Whole numbers of the network's: not a float, not another number, not a word."""
+    model = nn.Linear(6, 4)
+    model.one, model.two, model.real, model.word = 1, 2, 1.0, "one"  # type: ignore[assignment]
+    assert _numbers({":one": 1, ":out_features": 3}, model) == {("", "out_features"): 3}
+    for name in ("real", "word", "bias", "missing"):
+        with pytest.raises(ValueError, match=name):
+            _numbers({f":{name}": 1}, model)

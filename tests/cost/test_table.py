@@ -214,3 +214,9 @@ def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path) -> None:
     assert known[one].grid[-1] == 32
     assert known.note is not None
     assert "could not be kept" in known.note
+
+
+def test_rungs_are_near_where_steps_are_small_and_even_beyond() -> None:
+    assert ladder(100) == (4, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 100)
+    assert ladder(512) == (48, 56, 64, 128, 192, 256, 320, 384, 448, 512)
+    assert ladder(1000) == (96, 224, 352, 480, 608, 736, 864, 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import ClassVar
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import metaprune as mp
+from metaprune.graph.surroundings import surroundings_kept
 
 
 class Net(nn.Module):
@@ -113,3 +115,26 @@ def test_a_cut_is_ordinary_whatever_the_caller_has_set(name: str) -> None:
     small.train()(torch.randn(5, 4)).sum().backward()
     assert all(parameter.grad is not None for parameter in small.parameters())
     assert {key: tensor.tolist() for key, tensor in model.state_dict().items()} == before
+
+
+@functools.lru_cache
+def doubled(number: int) -> int:
+    return 2 * number
+
+
+@functools.lru_cache
+def settled(number: int) -> int:
+    return 3 * number
+
+
+def test_what_was_cached_inside_is_forgotten_and_what_was_before_is_not() -> None:
+    class Caching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * doubled(3) * settled(5)
+
+    settled(5)
+    with surroundings_kept(Caching()):
+        doubled(3)
+        settled(5)
+    assert doubled.cache_info().currsize == 0
+    assert settled.cache_info().currsize == 1

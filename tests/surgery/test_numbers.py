@@ -261,3 +261,22 @@ def test_a_number_that_code_finds_to_be_a_size_is_that_size() -> None:
     assert set(graph.free) == {"a", "b"}
     small = mp.slice(model, graph, mp.Plan({"a": [1, 5], "b": [0, 1, 2]}))
     assert (small.channels, small.other) == (2, 8)
+
+
+def test_an_end_that_is_the_whole_size_is_followed() -> None:
+    """PyTorch would take a larger one for it; but the number says how wide the network is, and others may read it."""
+
+    class Rest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.end = 8
+            self.a, self.b = nn.Linear(5, 8), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x)[:, 2 : self.end])
+
+    model = Rest()
+    graph = mp.trace(model, (torch.zeros(2, 5),))
+    [rest] = [name for name, axis in graph.free.items() if axis.size == 6]
+    small: Any = mp.slice(model, graph, mp.Plan({rest: [0, 1, 5]}))
+    assert (small.end, small.a.out_features, model.end) == (5, 5, 8)

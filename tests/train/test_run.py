@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from metaprune.train import Checkpoint, CheckpointError, Recipe, Task, fit, run
+from metaprune.train import Checkpoint, CheckpointError, Recipe, Task, fit, randomness, run
 
 KILLS = [
     "sgd, after step 0",  # before there is a checkpoint
@@ -170,3 +173,20 @@ def test_seconds_go_on_after_a_kill(
     left = 1000
     rows = fit(network, replace(task, loss=dying), recipe, checkpoint=tmp_path, progress=False).rows
     assert [row.seconds for row in rows] == [60, 120, 180]
+
+
+@pytest.mark.parametrize("done", [0, 2])
+def test_alone_steps_draw_on_where_the_loader_left_off(done: int) -> None:
+    """One stream of random numbers for an epoch, from which loader and steps draw in turn, as in plain PyTorch."""
+
+    def loader() -> Iterator[Any]:
+        for place in range(4):
+            torch.rand(())
+            yield SimpleNamespace(place=place)
+
+    at_work = run.Run({}, {}, (), {"name": "fit", "batches": 4, "start": 0, "seed": 5, "before": 3})
+    at_work.batch = done
+    drawn = [torch.rand(()).item() for _ in at_work.rest_of_epoch(loader())]
+    randomness.seed(5, 3)
+    stream = [torch.rand(()).item() for _ in range(done + 2 * (4 - done))]
+    assert drawn == stream[done + 1 :: 2]
