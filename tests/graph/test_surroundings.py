@@ -138,3 +138,22 @@ def test_what_was_cached_inside_is_forgotten_and_what_was_before_is_not() -> Non
         settled(5)
     assert doubled.cache_info().currsize == 0
     assert settled.cache_info().currsize == 1
+
+
+CALLS, INFERENCE = torch.zeros(2), torch.inference_mode()(lambda: torch.zeros(2))()
+
+
+def test_tensors_outside_that_are_written_to_are_what_they_were() -> None:
+    """Those that were made in inference mode cannot be watched, and are no reason to fail."""
+
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            CALLS.add_(1)
+            return x + CALLS + INFERENCE
+
+    version = CALLS._version
+    with surroundings_kept(Counting()):
+        Counting()(torch.zeros(2))
+        assert CALLS.tolist() == [1, 1]
+    assert CALLS.tolist() == [0, 0]
+    assert CALLS._version > version

@@ -1,10 +1,13 @@
 """The mask, where it has to remember something: plans, modes, norms that stand beside one another."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import metaprune as mp
+from metaprune.surgery import mask as masking
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -49,3 +52,24 @@ def test_a_batch_norm_beside_a_norm_over_channels(training: bool) -> None:
     for _ in range(2):
         torch.testing.assert_close(masked(X), small(X), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(masked.eval()(X), small.eval()(X), rtol=1e-10, atol=1e-12)  # the statistics moved alike
+
+
+class Headed(nn.Module):
+    """Runs something more in training, so that it is exported in both modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out, self.more = nn.Linear(6, 12), nn.Linear(12, 3), nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.inner(x).relu()
+        return (self.out(x), self.more(x)) if self.training else self.out(x)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_calls_that_the_graph_knows_are_not_exported_again(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Headed().double().eval()
+    graph = mp.trace(model, (X,))
+    masked = mp.mask(model, graph, mp.Plan({"inner": [1, 4, 7]})).train(training)
+    monkeypatch.setattr(masking, "capture", lambda *_, **__: pytest.fail("exported again"))
+    assert len(masked(X)) == (2 if training else len(X))

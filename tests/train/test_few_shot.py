@@ -212,6 +212,19 @@ def test_statistics_are_the_examples() -> None:
     torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_frozen_does_not_adapt() -> None:
+    model, batch = net().eval(), next(iter(task().test))
+    model.head.requires_grad_(False)
+    torch.manual_seed(3)
+    answer = predicted(model, batch, inner=INNER, transductive=True)
+    seen: list[set[str]] = []
+    torch.manual_seed(3)
+    again = predicted(model, batch, inner=INNER, transductive=True, project=lambda weights: seen.append(set(weights)))
+    assert torch.equal(answer, again)
+    assert all(names == {"body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias"} for names in seen)
+    assert len(seen) > 0
+
+
 def test_it_learns_to_learn() -> None:
     """Above chance and above where it began, with an interval beside it."""
     inner = Inner(8, 6, 0.03)

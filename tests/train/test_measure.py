@@ -230,3 +230,13 @@ def test_metrics_that_do_not_fit_the_task() -> None:
     odd = replace(Classification(data, data, metric=Median()), judged=lambda output, batch: output)
     with pytest.raises(TaskError, match="expected judged to give what the metric's update takes"):
         evaluate(Leading(3), data, odd, RECIPE)
+
+
+def test_a_metric_that_was_used_before_begins_anew() -> None:
+    data = batches(classes)
+    metric = MulticlassF1Score(3)
+    expected = evaluate(Leading(3), data, Classification(data, data, metric=metric), RECIPE)
+    metric.update(torch.tensor([0, 0, 0]), torch.tensor([1, 2, 1]))
+    used = Classification(data, data, metric=metric)
+    assert evaluate(Leading(3), data, used, RECIPE) == pytest.approx(expected, abs=1e-6)
+    assert int(metric.tp.sum() + metric.fp.sum()) == 3  # the user's own is as it was

@@ -110,6 +110,9 @@ FIXED: dict[str, tuple[Function, str]] = {
     "classes": (lambda x, y: F.cross_entropy(x, torch.tensor([0, 3])) + x + y, "targets name its entries"),
     "searched": (lambda x, y: x + y + torch.searchsorted(x.detach().sort()[0], y), "order of its entries"),
     "multinomial": (lambda x, y: x + y + 0 * torch.multinomial(x.abs() + 1, 1), "not understood"),
+    "an_entry": (lambda x, y: x[:, 3, None] * y + x, "single entries of it are picked by position"),
+    "an_entry_from_the_end": (lambda x, y: x[:, -2, None] * y + x, "single entries of it are picked by position"),
+    "the_middle": (lambda x, y: x[:, x.shape[1] // 2, None] * y + x, "single entries of it are picked by position"),
 }
 
 
