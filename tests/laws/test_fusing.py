@@ -12,7 +12,7 @@ from metaprune.graph.term import axes_of
 from metaprune.methods.intra_fusion.intra_fusion import IntraFusion
 from tests.laws import oracle
 from tests.laws.case import Case, case
-from tests.zoo import networks
+from tests.zoo import ZOO, networks
 
 EXACT = {
     "default": IntraFusion(),
@@ -21,6 +21,9 @@ EXACT = {
     "mean, nearest": IntraFusion(producer="mean", consumer="one", matching="nearest", norm=1),
 }
 """What claims to leave a function as it is whose channels are copies of one another, equally many of each."""
+
+COPIED = ("vgg", "two_pools", "fasternet", "attention_separate", "mixer", "spatial_transformer", "gcn")
+"""Networks with axes that no statistic runs over, of several kinds."""
 
 
 def absorbed(graph: ChannelGraph, counted: bool = True) -> list[str]:
@@ -49,7 +52,7 @@ def test_copies_are_fused(name: str) -> None:
         assert apart(one, one.graph, originals, method) < 1e-9, said
 
 
-@pytest.mark.parametrize("name", networks(families=8))
+@pytest.mark.parametrize("name", [n if n in COPIED else pytest.param(n, marks=pytest.mark.slow) for n in ZOO])
 def test_any_number_of_copies(name: str) -> None:
     """Of one channel more copies than of another: each copy goes to its original, the nearest that stays."""
     one = case(name)

@@ -15,6 +15,7 @@ import metaprune as mp
 from metaprune.graph.errors import MetapruneError, PlanError
 from metaprune.graph.graph import WidthLimits
 from metaprune.surgery.slice import carve
+from metaprune.zeros import sparsity
 from metaprune.zeros.sparsity import Phase, Zeros, silent
 from tests.breaking import Breaks
 from tests.laws import oracle
@@ -115,11 +116,16 @@ def test_a_control_takes_them_at_random() -> None:
     assert torch.equal(masks[1], masks[2])
     assert not torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[1], masks[3])
+    alike = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)))
+    zeros = mp.Sparsity(0.5, "dsd", begin=0.0, random=0).on(alike)
+    zeros.after_step(0, 10)
+    assert not torch.equal(zeros.masks["1.weight"], zeros.masks["2.weight"]), "each weight has zeros of its own"
 
 
 def test_what_stays_dense() -> None:
     assert mp.Sparsity(0.5, spare_first=False).on(network()).weights == ("0.weight", "2.weight", "4.weight")
     assert mp.Sparsity(0.5, skip=["4.*"]).on(network()).weights == ("2.weight",)
+    assert mp.Sparsity(0.5).on(nn.Linear(4, 3)).weights == ("weight",)  # the first, and the only one
     with pytest.raises(MetapruneError, match="fits no weight"):
         mp.Sparsity(0.5, skip=["head"]).on(network())
     with pytest.raises(MetapruneError, match="weights that multiply"):
@@ -204,16 +210,50 @@ def test_axes_alike_keep_the_same_channels() -> None:
     apart = mp.Sparsity(0.5, "dsd", graph, begin=0.0).on(model)
     apart.after_step(0, 10)
     assert apart.plan.kept == {"0": (0, 3), "1": (1, 3)}
-    for channel in range(2):  # what is zero by now is large again
-        nn.init.ones_(model[channel].weight)
-        nn.init.ones_(model[channel].bias)
-    with torch.no_grad():
-        model[2].weight.fill_(1.0)
-        model[0].weight[0], model[2].weight[:, 1] = 3.0, 3.0
+    with torch.no_grad():  # what is zero by now is large again
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+        model[0].weight.mul_(torch.tensor([[6.0], [3.0], [1.0], [1.0]]))
+        model[2].weight.mul_(torch.tensor([0.1, 2.0, 1.0, 1.0]))
     limits = WidthLimits(alike_channels=(("0", "1"),))
-    alike = mp.Sparsity(0.5, "dsd", replace(graph, limits=limits), begin=0.0).on(model)
+    alike = mp.Sparsity(0.75, "dsd", replace(graph, limits=limits), begin=0.0).on(model)
     alike.after_step(0, 10)
-    assert alike.plan.kept == {"0": (0, 1), "1": (0, 1)}
+    assert alike.plan.kept == {"0": (1,), "1": (1,)}
+
+
+def test_a_channel_is_as_large_as_its_share_of_each_weight() -> None:
+    """Whatever the scales of the weights that hold it: 10 of 10 and 11, and 2 of 2 and 1, is the larger one."""
+    model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False))
+    graph = mp.trace(model, (torch.zeros(2, 1),))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[10.0], [11.0]]))
+        model[1].weight.copy_(torch.tensor([[0.02, 0.01]]))
+    zeros = mp.Sparsity(0.5, "dsd", graph, begin=0.0).on(model)
+    zeros.after_step(0, 10)
+    assert zeros.plan.kept == {"0": (0,)}
+
+
+def test_widths_are_those_that_operators_take(traced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, graph = copy.deepcopy(traced[0]), traced[1]
+    monkeypatch.setattr(sparsity, "steps_of_operators", lambda graph: dict(zip(graph.free, (5, 8, 12), strict=True)))
+    zeros = mp.Sparsity(0.5, "dsd", graph, begin=0.0).on(model)
+    zeros.after_step(0, 10)
+    assert list(zeros.plan.widths.values()) == [10, 8, 12]  # of 8, 6 and 12
+
+
+def test_a_state_goes_on_with_the_zeros_of_its_phase() -> None:
+    zeros = mp.Sparsity(0.5, "dsd", begin=0.0).on(network())
+    zeros.after_step(0, 10)
+    gone = ~zeros.masks["2.weight"]
+    model = network()
+    nn.init.ones_(model[2].weight)
+    again = mp.Sparsity(0.5, "dsd", begin=0.0).on(model)
+    again.load_state_dict(copy.deepcopy(zeros.state_dict()))
+    assert torch.equal(model[2].weight == 0, gone)
+    with torch.no_grad():
+        model[2].weight.copy_(torch.where(gone, 2.0, 1.0))  # the others are the smallest now
+    again.after_step(1, 10)
+    assert torch.equal(model[2].weight == 0, gone)
 
 
 def test_a_state_of_other_weights_is_refused() -> None:
@@ -265,6 +305,9 @@ def test_killed_it_goes_on_to_the_same_bits(tmp_path: Path, traced: Any, channel
         ({"share": 0.5, "interval": 0.0}, "interval"),
         ({"share": 0.5, "sparse": 1.5}, "sparse"),
         ({"share": 0.5, "begin": 1.0}, "begin"),
+        ({"share": 0.5, "begin": -0.1}, "begin"),
+        ({"share": 0.5, "first": 1.0}, "first"),
+        ({"share": 0.5, "end": 1.1}, "end"),
         ({"share": 0.5, "skip": "head"}, "skip"),
         ({"share": 0.5, "random": 0.5}, "random"),
     ],
