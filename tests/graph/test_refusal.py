@@ -32,6 +32,18 @@ class Leaves(Two):
         return h * float(h.detach().numpy().mean())
 
 
+class GoesThrough(Two):
+    def between(self, h: Tensor) -> Tensor:
+        return h * float(f"{h.detach().sum(1).tolist()[0]:.3f}")
+
+
+class Unheard(Two):
+    """What nobody has words for, in a line that is long."""
+
+    def between(self, h: Tensor) -> Tensor:
+        return h + torch.from_dlpack(h.detach()) * 1.0000000000000000000000000000000000000000000000000001
+
+
 class Packs(Two):
     def __init__(self) -> None:
         super().__init__()
@@ -64,6 +76,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], str | None, str, str]] = {
     "decides": (Decides, "h.sum() > 1e9", "decides by the values", "part before this line"),
     "derives": (Derives, "torch.autograd.grad", "derivative", "without the derivative"),
     "leaves": (Leaves, ".numpy()", "NumPy", "compute with PyTorch"),
+    "goes through": (GoesThrough, ".tolist()[0]", "one by one", "every expert, on all rows"),
+    "unheard": (Unheard, f"h.detach()) * 1.{'0' * 32}...)", "does not follow the code", "part before this line"),
     "packs": (Packs, "pad_packed_se", "packed", "padded sequences"),
     "renorms": (RenormsItsWeight, "self.a.weight.data =", "data of a tensor are replaced", "outside of forward"),
     "mistaken": (Mistaken, "return self.a(h)", "itself fails", "pass inputs"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,13 +66,26 @@ def half(graph: mp.ChannelGraph) -> mp.Plan:
     return mp.Plan({name: range(0, axis.size, 2) for name, axis in graph.free.items()})
 
 
+@cache
+def traced(where: str) -> mp.ChannelGraph:
+    with torch.device(where):
+        return mp.trace(Block(), (IDS.to(where),))
+
+
+@cache
+def cut_in_memory() -> tuple[nn.Module, nn.Module]:
+    """The network before the cut by half, and after it."""
+    torch.manual_seed(0)
+    model = Block()
+    return model, mp.slice(model, traced("cpu"), half(traced("cpu")))
+
+
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("where", ["cpu", "meta"])
 def test_it_is_the_cut_in_memory(shards: int, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Block()
-    with torch.device(where):
-        graph = mp.trace(Block(), (IDS.to(where),))
-    assert len(graph.free) >= 3
+    model, small = cut_in_memory()
+    graph = traced(where)
+    assert sorted(axis.size for axis in graph.free.values()) == [4, 4, 16]
     plan = half(graph)
     monkeypatch.setattr(files, "SHARD", 1500)
     out = mp.slice_files(written(model, tmp_path / "in", shards), graph, plan, tmp_path / "out")
@@ -84,7 +98,6 @@ def test_it_is_the_cut_in_memory(shards: int, where: str, tmp_path: Path, monkey
     assert len(set(said["weight_map"].values())) > 1
     assert said["metadata"]["total_size"] == sum(tensor.nbytes for tensor in found.values())
     assert mp.Plan.from_json((out / "plan.json").read_text(encoding="utf-8")) == plan
-    small = mp.slice(model, mp.trace(model, (IDS,)), plan)
     wanted = small.state_dict()
     assert found.keys() == wanted.keys() - {"head.weight"}
     for name, tensor in found.items():
@@ -135,7 +148,7 @@ def with_more(folder: Path) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(harm: Callable[[Path], object], words: str, tmp_path: Path) -> None:
-    graph = mp.trace(Block(), (IDS,))
+    graph = traced("cpu")
     folder = written(Block(), tmp_path / "in")
     harm(folder)
     before = {path: path.is_dir() or path.read_bytes() for path in sorted(tmp_path.rglob("*"))}

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -76,8 +77,14 @@ def step(model: nn.Module, x: Tensor, optimizer: Optimizer) -> None:
     optimizer.step()
 
 
-def cut(model: nn.Module, x: Tensor) -> tuple[nn.Module, mp.ChannelGraph, mp.Plan]:
-    graph = mp.trace(model, (x,))
+@cache
+def graph_of(kind: type[nn.Module]) -> mp.ChannelGraph:
+    """The same whatever the weights are."""
+    return mp.trace(kind().double(), (X if kind is Network else SENTENCE,))
+
+
+def cut(model: nn.Module) -> tuple[nn.Module, mp.ChannelGraph, mp.Plan]:
+    graph = graph_of(type(model))
     plan = oracle.half(graph)
     return mp.slice(model, graph, plan), graph, plan
 
@@ -99,7 +106,7 @@ def by_hand(tensor: Tensor, terms: Any, plan: mp.Plan) -> Tensor:
 def test_the_state_is_cut_as_the_parameter(kind: str) -> None:
     model = network()
     optimizer = trained(model, X, ALL[kind])
-    small, graph, plan = cut(model, X)
+    small, graph, plan = cut(model)
     carried = carry(optimizer, model, small, graph, plan)
     assert type(carried) is type(optimizer)
     assert len(carried.state) == len(optimizer.state) > 0
@@ -122,7 +129,7 @@ def test_the_state_is_cut_as_the_parameter(kind: str) -> None:
 def test_the_next_step_is_that_of_the_masked_network(kind: str) -> None:
     model = network()
     optimizer = trained(model, X, ELEMENTWISE[kind])
-    small, graph, plan = cut(model, X)
+    small, graph, plan = cut(model)
     carried = carry(optimizer, model, small, graph, plan)
     masked = mp.mask(model, graph, plan)
     whole = dict(masked.network.named_parameters())
@@ -133,7 +140,7 @@ def test_the_next_step_is_that_of_the_masked_network(kind: str) -> None:
     for name, parameter in small.named_parameters():
         expected = by_hand(whole[name], graph.tensors[name], plan)
         torch.testing.assert_close(parameter, expected, rtol=1e-10, atol=1e-12)
-    other, *_ = cut(model, X)
+    other, *_ = cut(model)
     fresh = trained(other, X, ELEMENTWISE[kind], steps=0)
     for _ in range(3):
         step(other, X, fresh)
@@ -144,7 +151,7 @@ def test_the_next_step_is_that_of_the_masked_network(kind: str) -> None:
 def test_nothing_given_is_touched(kind: str) -> None:
     model = network()
     optimizer = trained(model, X, ALL[kind])
-    small, graph, plan = cut(model, X)
+    small, graph, plan = cut(model)
     before = copy.deepcopy(optimizer.state_dict()), oracle.fingerprint(model), oracle.fingerprint(small)
     carried = carry(optimizer, model, small, graph, plan)
     assert (oracle.fingerprint(model), oracle.fingerprint(small)) == before[1:]
@@ -162,7 +169,7 @@ def test_groups_ties_and_parameters_in_no_group() -> None:
     optimizer = AdamW(groups, foreach=True)
     step(model, X, optimizer)
     optimizer.param_groups[1]["capturable"] = True  # of use on a GPU only
-    small, graph, plan = cut(model, X)
+    small, graph, plan = cut(model)
     carried = carry(optimizer, model, small, graph, plan)
     first, second = carried.param_groups
     assert [id(p) for p in first["params"]] == [id(small.hidden.weight), id(small.stem.weight)]
@@ -181,7 +188,7 @@ def test_a_cut_that_multiplies_weights_divides_their_moments() -> None:
     optimizer = trained(model, SENTENCE, ELEMENTWISE["AdamW"], steps=1)
     with torch.no_grad():
         model.q.bias.zero_()  # zeros say nothing of their factor: the weight beside them does
-    small, graph, plan = cut(model, SENTENCE)
+    small, graph, plan = cut(model)
     carried = carry(optimizer, model, small, graph, plan)
     factor = small.q.weight.norm() / by_hand(model.q.weight, graph.tensors["q.weight"], plan).norm()
     torch.testing.assert_close(factor.item(), (1 / 2) ** 0.5)
@@ -199,7 +206,7 @@ def test_momentum_of_steps_that_were_divided_by_their_size_stays() -> None:
     model = Queries().double()
     optimizer = trained(model, SENTENCE, lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.9), steps=2)
     before = model.q.weight.detach().clone()
-    small, graph, plan = cut(model, SENTENCE)
+    small, graph, plan = cut(model)
     carried = carry(optimizer, model, small, graph, plan)
     factor = small.q.weight.norm() / by_hand(before, graph.tensors["q.weight"], plan).norm()
     for key, power in {"square_avg": -2, "momentum_buffer": 0}.items():
@@ -226,7 +233,7 @@ class Transposed(nn.Module):
 def test_a_cut_that_multiplies_columns_divides_their_moments() -> None:
     model = Transposed().double()
     optimizer = trained(model, SENTENCE, ELEMENTWISE["AdamW"], steps=1)
-    small, graph, plan = cut(model, SENTENCE)
+    small, graph, plan = cut(model)
     carried = carry(optimizer, model, small, graph, plan)
     factor = torch.tensor([0.5**0.5] * 3 + [1.0] * 6, dtype=torch.float64)
     for name, parameter in (("weight", model.weight), ("bias", model.bias)):
@@ -240,7 +247,7 @@ def test_moments_after_multiplied_weights_are_those_of_gradients_seen_there() ->
     """The gradient of the cut network is the masked one's over the factor: the state of one step follows."""
     model = Queries().double()
     optimizer = trained(model, SENTENCE, ELEMENTWISE["SGD"], steps=0)
-    small, graph, plan = cut(model, SENTENCE)
+    small, graph, plan = cut(model)
     masked = mp.mask(model, graph, plan)
     masked(SENTENCE).square().mean().backward()
     small(SENTENCE).square().mean().backward()
@@ -269,7 +276,7 @@ def test_averages_over_a_dimension(key: str, dim: int) -> None:
     model = network()
     optimizer = Rows([model.head.weight, model.frozen.weight], key, dim)
     optimizer.step()
-    small, graph, plan = cut(model, X)
+    small, graph, plan = cut(model)
     carried = carry(optimizer, model, small, graph, plan)
     for name in ("head", "frozen"):  # the second is square: only the name tells rows from columns
         weight = model.get_parameter(f"{name}.weight")
@@ -281,7 +288,7 @@ def test_averages_over_a_dimension(key: str, dim: int) -> None:
 def test_refusals() -> None:
     model, other = network(), network()
     optimizer = trained(model, X, ALL["Adam"], steps=1)
-    small, graph, plan = cut(model, X)
+    small, graph, plan = cut(model)
 
     def refusal(optimizer: Optimizer, small: nn.Module = small, plan: mp.Plan = plan) -> str:
         with pytest.raises(OptimizerError) as caught:
@@ -304,6 +311,6 @@ def test_refusals() -> None:
         return loss
 
     flat.step(closure)
-    small_after = cut(model, X)
+    small_after = cut(model)
     with pytest.raises(OptimizerError, match="LBFGS"):
         carry(flat, model, *small_after)

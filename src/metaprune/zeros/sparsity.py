@@ -250,8 +250,6 @@ def silent(graph: ChannelGraph) -> tuple[str, ...]:
     noticed: set[str] = set()
     for operator in graph.every_operator:
         noticed |= {axis.name for term in operator.statistics for axis in axes_of(term)}
-        if operator.name == "aten._weight_norm":
-            noticed |= {axis.name for term in operator.outputs[0] for axis in axes_of(term)}
     return tuple(name for name in graph.free if name not in noticed)
 
 
