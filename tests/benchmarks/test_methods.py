@@ -75,6 +75,8 @@ def test_every_method_is_an_arm(methods: Any) -> None:
     assert {type(methods.method_of(arm, 1)) for arm in arms if arm in METHODS} == set(METHODS.values())
     fresh = methods.method_of("metapruning", 0)
     recipe = methods.shortened(mp.Recipe(10, lr=0.05), fresh)
+    assert recipe.lr == 0.1  # fresh weights learn as dense ones do
+    assert methods.shortened(mp.Recipe(10, lr=0.05), mp.DHP()) == mp.Recipe(10, lr=0.05)
     assert (
         recipe.epochs + round(fresh.search * recipe.epochs)
         <= 10

@@ -144,7 +144,24 @@ def test_several_seeds_have_a_spread(written, restoration):
     assert any(f"| dhp | {row['pruned']['psnr'] + 1:.2f} ± 1.41 | " in line for line in lines)
 
 
-def test_more_work_takes_more_time(restoration):
-    networks = {"small": nn.Conv2d(8, 8, 3), "large": nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(20)))}
-    times = restoration.in_turns(networks, torch.rand(1, 8, 96, 96), "32-true")
-    assert times["large"][0] > 2 * times["small"][0] > 0
+def test_times_are_the_middle_of_turns_and_their_spread(restoration, monkeypatch):
+    """By a clock that the networks set: the first two turns do not count."""
+    now, order = [0.0], []
+    takes = {"small": [9.0, 9.0, 0.001, 0.003, 0.002], "large": [9.0, 9.0, 0.01, 0.05, 0.02]}
+    left = {name: iter(each) for name, each in takes.items()}
+
+    class Taking(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def forward(self, x):
+            assert not self.training
+            order.append(self.name)
+            now[0] += next(left[self.name])
+            return x
+
+    monkeypatch.setattr(restoration.time, "process_time", lambda: now[0])
+    times = restoration.in_turns({name: Taking(name) for name in takes}, torch.rand(1, 1, 2, 2), "32-true")
+    assert order == ["small", "large"] * 5
+    assert times == {"small": pytest.approx((2.0, 1.0)), "large": pytest.approx((20.0, 20.0))}

@@ -61,7 +61,7 @@ def test_layers_that_stay_and_least_widths(digits: ModuleType, batches: list[Any
     train, test = digits.tensors()
     few = [DataLoader(TensorDataset(*(part[:128] for part in one.tensors)), 64) for one in (train, test)]
     task, model = mp.Classification(*few), digits.Net()
-    limits = mp.Limits(keep=("stem.*",), least={"body.0": 0.6}, most={"body.3": 0.8})
+    limits = mp.Limits(keep=("stem.*",), least={"body.0": 0.95}, most={"body.3": 0.5})
     budget = mp.Budget(macs=0.7, multiple_of=1)
     decided = mp.plan(model, (X,), method=mp.Magnitude(), budget=budget, limits=limits)
     recipe = mp.Recipe(epochs=1, lr=0.02, precision="32-true")
@@ -76,11 +76,15 @@ def test_layers_that_stay_and_least_widths(digits: ModuleType, batches: list[Any
         clock=mp.Clock(seconds=0.05),
         progress=False,
     )
+    free = mp.plan(model, (X,), method=mp.Magnitude(), budget=budget).widths
+    assert free["stem.0"] < 16, "each limit says something that would not be so without it"
+    assert free["body.0"] < 0.95 * 32
+    assert free["body.3"] > 0.5 * 32
     for plan in (decided, result.plan):
         widths = {name: plan.widths.get(name, axis.size) for name, axis in result.graph.axes.items()}
         assert widths["stem.0"] == 16
-        assert widths["body.0"] >= 0.6 * 32
-        assert widths["body.3"] <= 0.8 * 32
+        assert widths["body.0"] >= 0.95 * 32
+        assert widths["body.3"] <= 0.5 * 32
 
 
 @pytest.mark.parametrize("step", [8, 4, 1])
@@ -131,7 +135,7 @@ def test_zeros_in_attention_that_stay_in_ones_own_loop(batches: list[Any]) -> No
     sparse = mp.sparsify(model, n=2, m=4, skip=("f",))
     my_loop(sparse.model, batches, sparse.keep)
     fused: Any = sparse.model.get_parameter("a.in_proj_weight")
-    assert ((fused.reshape(-1, 4) != 0).sum(1) <= 2).all()
+    assert ((fused.reshape(-1, 4) != 0).sum(1) == 2).all()
     assert "f.weight" in sparse.dense
     assert (sparse.model.get_parameter("f.weight") != 0).all()
 

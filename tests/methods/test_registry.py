@@ -15,7 +15,7 @@ from metaprune.cli import app
 from metaprune.cli.choosing import chosen_method
 from metaprune.cli.errors import UsageError
 from metaprune.methods import registry
-from metaprune.methods.registry import METHODS, others
+from metaprune.methods.registry import METHODS, decides_by, first_line, others
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "add_a_method.md").read_text(encoding="utf-8")
@@ -118,6 +118,15 @@ def test_public_names_are_those_of_the_registry():
         _ = mp.Method
 
 
+def test_what_methods_decide_by():
+    """Other tests, and the pages, take their methods by it."""
+    found = {name: decides_by(method) for name, method in METHODS.items()}
+    assert {name for name, by in found.items() if by == "weights"} == {"magnitude", "uniform", "random", "intra_fusion"}
+    assert {name for name, by in found.items() if by == "data"} == {"taylor", "graph_metanetwork"}
+    assert {name for name, by in found.items() if by == "training"} == {"dhp", "transportation", "metapruning"}
+    assert first_line(METHODS["random"]) == "Channels drawn at random, over all axes together. A control."
+
+
 def test_the_table_of_the_readme_is_that_of_the_registry():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert runpy.run_path(str(ROOT / "docs" / "methods.py"))["with_table"](readme) == readme, "python docs/methods.py"
@@ -181,7 +190,7 @@ BROKEN = {
     "plain": ("mine_of_theirs:Plain", "Plain is no dataclass"),
     "half": ("mine_of_theirs:Half", "Half has no name, find"),
     "dhp": ("mine_of_theirs:Mine", "another method has this name"),
-    "odd": ("!!", ""),
+    "odd": ("!!", "Error: "),
 }
 HALVES = """
 class Plain: ...

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from metaprune.models import MODELS, ResNet
+from metaprune.models.resnet import PadShortcut
 
 
 def size(module: nn.Module) -> int:
@@ -60,6 +61,15 @@ def test_a_shortcut_that_pads_keeps_the_pixels_where_the_block_does() -> None:
     assert torch.equal(y[:, 24:40], x)
     assert not y[:, :24].any()
     assert not y[:, 40:].any()
+
+
+def test_a_shortcut_that_pads_takes_every_second_pixel() -> None:
+    """From the first on; of an odd number of channels of zeros, more come last."""
+    x = torch.arange(1.0, 31.0).reshape(1, 1, 5, 6)
+    y = PadShortcut(3, 2)(x)
+    assert y[0, 1].tolist() == [[1, 3, 5], [13, 15, 17], [25, 27, 29]]
+    assert y.shape == (1, 4, 3, 3)
+    assert not y[:, [0, 2, 3]].any()
 
 
 def test_signals_keep_their_size_at_the_start() -> None:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from metaprune.models import EDSR, SUPER_RESOLUTION, DnCNN, SRResNet, UNet
+from metaprune.models.edsr import ResidualBlock
 
 
 @pytest.fixture
@@ -33,10 +34,17 @@ def test_edsr_takes_the_mean_colour_away_and_adds_it() -> None:
     silence(model.tail)
     assert torch.equal(model(grey), grey[:, :, :1, :1].expand(1, 3, 16, 16))
     assert torch.equal(seen[0], torch.zeros(1, 3, 4, 4))
+    for channels in (1, 2):  # the mean of the three
+        means = EDSR(channels=channels, blocks=1, width=4).mean.flatten().tolist()
+        assert means == pytest.approx([(0.4488 + 0.4371 + 0.4040) / 3] * channels)
 
 
 def test_edsr_scales_its_residuals(x: torch.Tensor) -> None:
     """With residuals times nothing, blocks do nothing, whatever their weights."""
+    block, half = ResidualBlock(4, 1.0), ResidualBlock(4, 0.5)
+    half.load_state_dict(block.state_dict())
+    inner = torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(half(inner) - inner, 0.5 * (block(inner) - inner))
     first, second = EDSR(blocks=2, width=4, res_scale=0.0), EDSR(blocks=1, width=4, res_scale=0.0)
     for name in ("head", "up", "tail"):
         getattr(second, name).load_state_dict(getattr(first, name).state_dict())

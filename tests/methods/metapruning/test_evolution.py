@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 import metaprune as mp
 from metaprune.cost.budget import Allocation
-from metaprune.methods.metapruning.evolution import Candidate, Ledger, evolve
+from metaprune.methods.metapruning.evolution import TRIES, Candidate, Ledger, _children, evolve
 from metaprune.methods.metapruning.genes import Genes, Widths
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
 from tests.methods import small
@@ -44,6 +45,52 @@ def test_it_finds_better_widths_than_chance(genes: Genes) -> None:
     assert all(one.share <= 0.5 for one in found)
     chance = searched(genes, population=60, generations=1)
     assert found[0].fitness > chance[0].fitness
+
+
+class Breeding:
+    """In place of genes: says who was asked for a child of whom. Crossings are known from the third on."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+
+    def child(self, how: str, of: Any, number: int | None = None) -> Any:
+        self.asked.append((how, of))
+        return (how, len(self.asked) if number is None else number)
+
+    def whole(self) -> Any:
+        return "whole"
+
+    def within(self, widths: Any) -> Any:
+        return self.child("uniform", widths, 0)
+
+    def mutated(self, parent: Any, rate: float, numbers: random.Random) -> Any:
+        return self.child("mutant", (parent, rate))
+
+    def crossed(self, parents: Any, numbers: random.Random) -> Any:
+        return self.child("crossing", frozenset(parents), min(sum(how == "crossing" for how, _ in self.asked), 2))
+
+    def anywhere(self, numbers: random.Random) -> Any:
+        return self.child("random", None)
+
+
+def bred(parents: list[Any], population: int, known: set[Any]) -> tuple[list[str], Breeding]:
+    genes = Breeding()
+    found = itertools.islice(_children(genes, parents, known, population, 0.3, random.Random(0)), population)  # type: ignore[arg-type]
+    return [how for how, _ in found], genes
+
+
+def test_half_of_the_children_are_mutants_and_half_crossings() -> None:
+    """Where those give nothing new, random ones stand in; nobody is asked for ever; one parent has no crossings."""
+    assert bred([], 3, set())[0] == ["uniform", "random", "random"]
+    assert bred([], 2, {("uniform", 0)})[0] == ["random", "random"]
+    found, genes = bred(["a", "b", "c"], 5, set())
+    assert found == ["mutant", "mutant", "crossing", "crossing", "crossing"]
+    assert {of for how, of in genes.asked if how == "mutant"} <= {(parent, 0.3) for parent in "abc"}
+    assert all(len(of) == 2 and of < set("abc") for how, of in genes.asked if how == "crossing")
+    found, genes = bred(["a", "b"], 8, set())
+    assert found == ["mutant"] * 4 + ["crossing"] * 3 + ["random"]
+    assert sum(how == "crossing" for how, _ in genes.asked) == TRIES * 4
+    assert bred(["a"], 4, set())[0] == ["mutant", "mutant", "random", "random"]
 
 
 def test_uniform_widths_are_the_first(genes: Genes) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,9 @@ import torch
 import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
+from metaprune.methods.metapruning.evolution import Candidate
 from metaprune.methods.metapruning.generator import PruningNet
-from metaprune.methods.metapruning.metapruning import shortened
+from metaprune.methods.metapruning.metapruning import Searched, _said, shortened
 from metaprune.methods.method import Problem
 from metaprune.train.recipe import Recipe
 from tests.breaking import Breaks
@@ -48,10 +51,12 @@ def test_from_network_to_result(model: small.Small) -> None:
     assert oracle.fingerprint(model) == before
     assert 0.45 < result.report.pruned.macs / result.report.dense.macs <= 0.5
     spent = dict(result.report.spent)
-    assert 4 < spent.pop("evaluations") <= 8
+    evaluations = spent.pop("evaluations")
+    assert 4 < evaluations <= 8
     assert spent == {"epochs": 1}
     assert [row.phase for row in result.report.history] == ["generator", "fine-tuning", "fine-tuning"]
-    assert any("vectors of widths were tried" in note and "uniform widths" in note for note in result.report.notes)
+    said = rf"{evaluations} vectors of widths were tried .* had accuracy \(%\) [\d.]+, uniform widths [\d.]+"
+    assert any(re.fullmatch(said, note) for note in result.report.notes)
 
 
 @pytest.mark.parametrize("fields", [{}, {"generator": "film"}, {"generator": "mlp", "fresh": False}])
@@ -119,6 +124,48 @@ def test_where_less_is_better_the_least_is_the_fittest(model: small.Small, graph
 
 def task_loss(output: Any, batch: Any) -> Any:
     return torch.nn.functional.cross_entropy(output, batch[1])
+
+
+def test_the_figures_that_are_said_are_those_of_the_fittest_and_of_uniform_widths() -> None:
+    genes: Any = SimpleNamespace(whole=lambda: (9, 9), within=lambda widths: (4, 4))
+    tried = tuple(
+        Candidate(widths, metric, 0.5, metric) for widths, metric in [((5, 3), 8.5), ((4, 4), 7.25), ((3, 5), 1)]
+    )
+    said = _said(Searched(None, genes, tried, ()), small.task())  # type: ignore[arg-type]
+    assert said == (
+        "3 vectors of widths were tried with generated weights; the one taken had accuracy (%) 8.5, uniform widths 7.25"
+    )
+    assert _said(Searched(None, genes, tried[:1], ()), small.task()).endswith("had accuracy (%) 8.5")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_search_is_as_the_settings_say(
+    model: small.Small, graph: mp.ChannelGraph, monkeypatch: pytest.MonkeyPatch, better: bool
+) -> None:
+    """Candidates are asked so many batches, and more of the metric is fitter, or less."""
+    asked: dict[str, Any] = {}
+
+    def evolve(genes: Any, measure: Any, fitness: Any, *, after: Any, **settings: Any) -> list[Any]:
+        asked.update(settings, fitness=fitness(3.0, 0.5), measured=measure((16, 12, 5)))
+        return []
+
+    def evaluate(network: Any, data: Any, task: Any, recipe: Any) -> Any:
+        return network.widths, len(data)
+
+    class Net(torch.nn.Module):
+        def copy(self, plan: mp.Plan) -> mp.Plan:
+            return plan
+
+    monkeypatch.setattr("metaprune.methods.metapruning.metapruning.evolve", evolve)
+    monkeypatch.setattr("metaprune.methods.metapruning.metapruning.evaluate", evaluate)
+    settings: dict[str, Any] = {"population": 5, "generations": 7, "parents": 3, "mutation": 0.375}
+    task = replace(small.task(), higher_is_better=better)
+    problem = problem_of(model, graph, recipe=small.recipe(2, seed=9), task=task)
+    for batches in (1, None):
+        mp.MetaPruning(batches=batches, **settings).evolved(problem, Net())  # type: ignore[arg-type]
+        assert asked.pop("measured") == ({"wide.0": 5}, batches or 2)
+        assert asked.pop("fitness") == (3.0 if better else -3.0)
+        assert asked == settings | {"seed": 9}
 
 
 def test_evidence_ranks_the_given_channels(model: small.Small, graph: mp.ChannelGraph) -> None:

@@ -71,6 +71,9 @@ def test_what_is_stored_is_what_was_trained(grown: Path) -> None:
     assert costs[0] <= 0.6 * costs[1]
     assert not torch.equal(narrow.head.weight, models[f"{VARIANTS[0].name}@1"].head.weight)
     assert set(networks(grown, BUILDERS, small.EXAMPLE, snapshots=False)) == {v.name for v in VARIANTS}
+    first = VARIANTS[0].name
+    assert set(networks(grown, BUILDERS, small.EXAMPLE, only=[first])) == {first, f"{first}@1"}
+    assert (known(grown)["tuning"]["epochs"], known(grown)["tuning"]["lr"]) == (1, pytest.approx(0.005))
     assert not list(grown.rglob("checkpoints"))
     assert known(grown)["inputs"] == [[1, 8, 8]]
 

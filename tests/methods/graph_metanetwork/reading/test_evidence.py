@@ -59,6 +59,21 @@ def test_without_data_norms_are_all_that_is_told() -> None:
     assert evidence[:, 4].any()
 
 
+def test_what_says_nothing_is_a_ten_thousandth() -> None:
+    """A channel without a gradient or a norm; an axis without any gradient was not asked."""
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    read = graph_of(model, graph)
+    said = {name: torch.ones(2, axis.size).double() for name, axis in graph.free.items()}
+    norms = {name: torch.ones(axis.size).double() for name, axis in graph.free.items()}
+    said["stem"][:, 3] = 0
+    said["inner.0"][:] = 0
+    norms["stem"][3] = norms["inner.0"][0] = 0
+    evidence = informed(read, said, norms).evidence
+    assert evidence[read.free["stem"]][3].tolist() == [1, -4, -4, 0, -4]
+    assert evidence[read.free["inner.0"]][:2].tolist() == [[0, 0, 0, 0, -4], [0, 0, 0, 0, 0]]
+
+
 def test_it_asks_and_changes_nothing() -> None:
     model = small.network().train()
     graph = mp.trace(model, small.EXAMPLE)
