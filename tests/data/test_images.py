@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,17 @@ def test_memory_and_workers_change_nothing(folder: Path, monkeypatch: pytest.Mon
     assert not lazy.val.source.decoded  # type: ignore[attr-defined]
 
 
+def test_what_is_kept_in_memory_is_counted(folder: Path) -> None:
+    """Both pictures of each pair; of several as many as fit, in their order."""
+    source: Any = load_test_images(folder, scale=4).source
+    sizes = [given.nbytes + true.nbytes for given, true in (source[place] for place in range(5))]
+    for spare, kept in ((7, 5), (0, 5), (-1, 4), (-sizes[4], 4), (-sizes[4] - 1, 3)):
+        fresh = replace(source, decoded={})
+        assert fresh.keep(sum(sizes) + spare) == sum(sizes) + spare - sum(sizes[:kept])
+        assert sorted(fresh.decoded) == list(range(kept))
+        assert fresh.in_memory == (kept == 5)
+
+
 def test_noise_has_its_strength_and_is_not_clamped(folder: Path) -> None:
     images = load_images(folder, sigma=50, patch=32, patches=64, batch_size=64)
     ((noisy, true),) = drawn(images)
@@ -172,6 +184,8 @@ def test_noise_has_its_strength_and_is_not_clamped(folder: Path) -> None:
     assert abs(float(noise.mean())) < 1
     assert noisy.min() < 0
     assert noisy.max() > 1
+    ((other, clean),) = drawn(images, 1)
+    assert not torch.allclose(noise, 255 * (other - clean), atol=1)  # anew in each pass
 
 
 def test_noise_of_whole_images_is_always_the_same(folder: Path) -> None:
@@ -237,12 +251,16 @@ def test_a_resumed_training_sees_the_same_batches(folder: Path, tmp_path: Path) 
     task = mp.Denoising(images.train, images.val, sigma=50)
     recipe = mp.Recipe(epochs=2, lr=0.01, optimizer="adamw", precision="32-true", device="cpu")
 
+    steps: list[int] = []
+
     def trained(checkpoint: Path, halt: int | None = None) -> Tensor:
+        steps.clear()
         torch.manual_seed(0)
         network = nn.Conv2d(1, 1, 3, padding=1)
 
         class Dying(Callback):
             def on_step(self, moment: Moment) -> None:
+                steps.append(moment.step)
                 if moment.step - 1 == halt:
                     raise Halt
 
@@ -254,6 +272,7 @@ def test_a_resumed_training_sees_the_same_batches(folder: Path, tmp_path: Path) 
     with pytest.raises(Halt):
         trained(tmp_path / "killed", halt=5)
     assert torch.equal(trained(tmp_path / "killed"), expected)
+    assert steps == [6, 7, 8]  # and not all of them again
 
 
 BAD: list[tuple[Callable[[Path], object], dict[str, Any], str]] = [
@@ -273,6 +292,11 @@ BAD: list[tuple[Callable[[Path], object], dict[str, Any], str]] = [
     (lambda _: None, {"sigma": 5, "patch": 16, "val_share": 0.99}, "cannot hold 0.99 of 5 images out"),
     (lambda _: None, {"sigma": 5, "patch": 48}, "expected 48 pixels or more each way"),
     (lambda f: picture((20, 12), 0).save(f / "5.png"), {"sigma": 5, "patch": 16, "test": "SELF"}, "5.png is too small"),
+    (  # fifteen are needed for a window of eleven inside the borders, and one of these is left over
+        lambda f: picture((15, 40), 0).save(f / "5.png"),
+        {"scale": 2, "patch": 8, "test": "SELF"},
+        "expected 15 pixels or more each way, got 14x40",
+    ),
     (lambda f: (f / "5.png").write_text("text"), {"sigma": 5, "patch": 16}, "5.png cannot be read as an image"),
     (
         lambda f: (f / "5.png").write_bytes((f / "0.png").read_bytes()[:300]),

@@ -187,6 +187,7 @@ def test_pictures_that_are_no_squares(tmp_path: Path) -> None:
                 Image.fromarray(noise(i, 6, 10, 3)).save(tmp_path / part / label / f"{i}.png")
     data = load(tmp_path, val_share=0.5, augment=False)
     assert data.shape == (3, 6, 10)
+    assert load(tmp_path, val_share=0.5).train.pad == 0  # an eighth of the height
     assert data.test is not None
     expected = torch.from_numpy(noise(3, 6, 10, 3)).permute(2, 0, 1)
     assert any(torch.equal(image, expected) for image in images_of(data.test))

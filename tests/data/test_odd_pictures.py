@@ -331,7 +331,8 @@ def test_chosen_statistics(tmp_path: Path) -> None:
     pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(png(8, 8, 3))))).permute(2, 0, 1)
     torch.testing.assert_close(x[0], pixels / 255 * 2 - 1)
     x = next(iter(load(folder, val_share=0.25, mean="imagenet").val))[0]
-    torch.testing.assert_close(x[0, 0], (pixels[0] / 255 - 0.485) / 0.229)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    torch.testing.assert_close(x[0], (pixels / 255 - mean) / std)
     given = load(folder, val_share=0.25, mean=[0.1, 0.2, 0.3], std=(0.5, 0.6, 0.7)).preprocessing
     assert (given.mean, given.std, given.source) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "as given")
     digits = load("digits", mean=0.5, std=0.5, augment=False)  # their pixels go up to 16

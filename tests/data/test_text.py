@@ -64,12 +64,14 @@ def test_a_data_set_with_a_tokenizer() -> None:
     assert text.val.tokens.tolist() == [[2] * 10] * 4
     assert text.test is not None
     assert settings_of(text.train)["data.tokens"] == "user/words"
-    held = load_text({"train": splits["train"]}, lambda text: [ord(c) for c in text], length=10, val_share=0.5)
+    numbers = [str(number) for number in range(100)]
+    counted = {"train": datasets.Dataset.from_dict({"text": numbers})}
+    held = load_text(counted, lambda text: [ord(letter) for letter in text], length=10, val_share=0.4)
     assert held.test is None
-    whole = [ord(letter) for letter in "\n".join(rows["train"])]  # 269 of them; what is held out is the end
-    assert held.train.tokens.flatten().tolist() == whole[:130]
-    assert held.val.tokens.flatten().tolist() == whole[135:265]
-    assert held.vocabulary == ord("c") + 1
+    whole = [ord(letter) for letter in "\n".join(numbers)]  # 289 of them, of which the last 116 are held out
+    assert held.train.tokens.flatten().tolist() == whole[:170]
+    assert held.val.tokens.flatten().tolist() == whole[173:283]
+    assert held.vocabulary == ord("9") + 1
 
 
 def test_a_folder_of_text(tmp_path: Path) -> None:

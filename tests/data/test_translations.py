@@ -1,4 +1,4 @@
-"""Folders of pictures of two kinds: found, matched by name, cut to patches; and the command line over them."""
+"""Folders of pictures of two kinds: found, matched by name, cut to patches."""
 
 from __future__ import annotations
 

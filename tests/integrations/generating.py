@@ -56,12 +56,12 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def example(name: str) -> tuple[nn.Module, dict[str, Any]]:
-    """A network with random weights, in float64, and what it generates from."""
+def example(name: str, **changes: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """A network with random weights, in float64, and what it generates from; `changes` of its settings."""
     import transformers
 
     transformers.logging.set_verbosity_error()
-    kind, settings = NETWORKS[name]
+    kind, settings = NETWORKS[name][0], NETWORKS[name][1] | changes
     cls: Callable[..., Any] = getattr(transformers, kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

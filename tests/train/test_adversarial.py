@@ -225,7 +225,10 @@ def test_killed_it_goes_on_to_the_same_bits(after: int, ema: float | None, tmp_p
     """In the search, and in the fine-tuning: generator, discriminator and remembered pictures."""
     recipe = RECIPE if after < 6 else replace(RECIPE, epochs=4)
 
+    steps = 0
+
     def run(out: Any, die: int | None = None) -> mp.Result:
+        nonlocal steps
         steps = 0
         task = paired(pool=4, ema=ema)
         whole = task.step
@@ -250,9 +253,11 @@ def test_killed_it_goes_on_to_the_same_bits(after: int, ema: float | None, tmp_p
         )
 
     expected = run(tmp_path / "whole")
+    whole = steps
     with pytest.raises(Killed):
         run(tmp_path / "killed", after)
     found = run(tmp_path / "killed")
+    assert steps < whole  # it went on, and did not begin again
     assert found.plan == expected.plan
     for ours, theirs in (
         (found.model, expected.model),

@@ -4,8 +4,9 @@ import contextlib
 from pathlib import Path
 
 import pytest
+import torch
 
-from metaprune.train.atomic import FileError, read_json, replacing, write_json
+from metaprune.train.atomic import FileError, read_json, read_tensors, replacing, write_json, write_tensors
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -24,6 +25,8 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     write_json(path, {"a": [1, "ü"]})
     with pytest.raises(TypeError, match="serializable"):
         write_json(path, {"a": object()})
+    with pytest.raises(ValueError, match="JSON"):  # which has no word for it
+        write_json(path, {"a": float("nan")})
     with pytest.raises(OSError, match="full"), replacing(path) as unfinished:
         fill(unfinished)
     assert read_json(path) == {"a": [1, "ü"]}
@@ -40,6 +43,18 @@ def test_two_files_of_one_stem_do_not_meet(tmp_path: Path) -> None:
         one.write_text("1")
         other.write_text("2")
     assert (tmp_path / "model.json").read_text() == "1"
+
+
+def test_tensors_that_share_memory_are_written_each(tmp_path: Path) -> None:
+    whole = torch.arange(1000.0)
+    given = {"whole": whole, "again": whole, "part": whole[10:12], "turned": whole.view(10, 100).T}
+    write_tensors(tmp_path / "several", given, {"a": 1})
+    found, about = read_tensors(tmp_path / "several")
+    assert about == {"a": 1}
+    assert found.keys() == given.keys()
+    assert all(torch.equal(found[name], given[name]) for name in given)
+    write_tensors(tmp_path / "part", {"part": whole[10:12]}, {})
+    assert (tmp_path / "part").stat().st_size < 1000  # without what lies beside it
 
 
 def test_one_bit_anywhere_is_noticed(tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ def test_callbacks_are_told(network: nn.Module, task: Task, recipe: Recipe, accu
     assert [moment.step for moment in told.steps] == list(range(1, steps + 1))
     assert {(moment.phase, moment.steps) for moment in told.steps} == {("search", steps)}
     assert [moment.at - moment.step for moment in told.steps] == [-(-6 // accumulate)] * steps
+    middles = [1 + accumulate * (place + 0.5) / 6 for place in range(steps)]
+    assert [moment.lr for moment in told.steps] == pytest.approx([recipe.lr_at(middle) for middle in middles])
     assert told.steps[-1].epoch == 3
     assert all(moment.loss.isfinite() and not moment.loss.requires_grad for moment in told.steps)
     assert [moment.row for moment in told.epochs] == rows

@@ -234,8 +234,9 @@ def test_it_learns_to_learn() -> None:
     after = scores(model, to_do.test, to_do, recipe())
     assert before.metric > 40  # chance is a third
     assert after.metric > before.metric + 2 * after.further["± (95 %)"]
-    again = scores(model, to_do.test, to_do, recipe())
-    assert again == after
+    again = scores(model, to_do.val, to_do, recipe())
+    torch.rand(3)  # what it draws to adapt hangs on the recipe alone
+    assert scores(model, to_do.val, to_do, recipe()) == again
 
 
 def test_an_interval_by_hand() -> None:

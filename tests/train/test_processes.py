@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import torch
 from tests.train import together
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import metaprune as mp
 from metaprune.data import Characters
@@ -271,6 +272,37 @@ def test_each_example_is_given_to_one_process(how: Any, own: bool) -> None:
                 seen.append(part.batch[0] if own else part.batch["x"])
     apart = torch.cdist(torch.cat(seen), data.tensors[0])
     assert sorted(apart.argmin(1).tolist()) == list(range(50))
+
+
+class Drawing:
+    """Batches of six of twelve, drawn one after another from the global random numbers."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for _ in range(4):
+            yield torch.randperm(12)[:6].tolist()
+
+
+class Drawn(Dataset[Tensor]):
+    """Examples that draw, too, and not equally often."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        torch.rand(index)
+        return torch.tensor([index])
+
+
+def test_indices_that_are_drawn_while_examples_are_read_are_the_same_in_all() -> None:
+    task, seen = together.task(inputs=lambda batch: ((batch,), {})), []
+    for rank in range(3):
+        torch.manual_seed(0)
+        parts = divided(DataLoader(Drawn(), batch_sampler=Drawing()), task, _group(rank), "data")
+        seen.append([part.batch.flatten().tolist() for part in parts])
+    for of_batch in zip(*seen, strict=True):
+        assert [len(indices) for indices in of_batch] == [2, 2, 2]
+        assert len({index for indices in of_batch for index in indices}) == 6
+    assert len({tuple(batch) for batch in seen[0]}) > 1
 
 
 def _group(rank: int) -> Group:

@@ -245,6 +245,7 @@ def test_gradients_are_asked_without_training_anything(loader: DataLoader[Any]) 
     asked, batch = asker(network, task), next(iter(loader))
     weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
     loss = asked(weights, batch)
+    assert torch.equal(loss, asked(weights, batch))  # nothing is dropped
     assert all(g.abs().sum() > 0 for g in torch.autograd.grad(loss, [weights["0.weight"], weights["3.weight"]]))
     assert same(before, state(network, task.partners["critic"].module))
 
