@@ -29,7 +29,7 @@ from benchmarks.mutants.faults import Fault, code_of, faulty
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 6 << 30  # bytes that a fault may ask for
-PATIENCE = 900.0  # seconds of wall for one fault: what waits for something that never comes
+PATIENCE = 300.0  # seconds of wall for one fault: what waits for something that never comes
 ARGUMENTS = (
     *("-n0", "-p", "no:cacheprovider", "--basetemp", str(ROOT / "runs" / "mutants" / "tmp")),
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # what was imported early is not looked into

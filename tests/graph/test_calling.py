@@ -1,13 +1,16 @@
 """Calls of a network."""
 
 import contextlib
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 import metaprune as mp
-from metaprune.graph.calling import answering, state_leaves
+from metaprune.graph.calling import _branches, answering, state_leaves
 
 
 class Cache:
@@ -88,3 +91,11 @@ class Sum(nn.Module):
 def test_inputs_may_lie_in_one_memory() -> None:
     x = torch.randn(2, 6)
     assert "a" in mp.trace(Sum(), (x, x[:, :3])).free
+
+
+def test_trees_are_read_as_older_pytorch_has_them() -> None:
+    """PyTorch 2.8 has an attribute for what lies below a root, where newer ones have a method."""
+    older: Any = SimpleNamespace(children_specs=["left", "right"])
+    assert _branches(older) == ["left", "right"]
+    newer = pytree.tree_structure((1, [2, 3]))
+    assert [branch.num_leaves for branch in _branches(newer)] == [1, 2]

@@ -116,9 +116,14 @@ def apart(
     kind = spec.type
     state = inside or (not _is_plain(kind) and is_state(kind, key))
     keys = spec.context if isinstance(spec.context, list | tuple) else getattr(spec.context, "names", ())
-    children = spec.children()
+    children = _branches(spec)
     for place, child in enumerate(children):
         yield from apart(child, state, is_state, keys[place] if len(keys) == len(children) else None)
+
+
+def _branches(spec: pytree.TreeSpec) -> list[pytree.TreeSpec]:
+    """What lies right below the root of a tree; an attribute before PyTorch made it a method."""
+    return spec.children() if hasattr(spec, "children") else spec.children_specs
 
 
 def _is_plain(kind: Any) -> bool:
@@ -129,7 +134,7 @@ def kinds(spec: pytree.TreeSpec) -> set[type]:
     """The classes of their own in a tree."""
     if spec.is_leaf():
         return set()
-    return set().union(*map(kinds, spec.children())) | (set() if _is_plain(spec.type) else {spec.type})
+    return set().union(*map(kinds, _branches(spec))) | (set() if _is_plain(spec.type) else {spec.type})
 
 
 def takes(model: nn.Module, method: str) -> Callable[[type, object], bool]:
@@ -179,9 +184,9 @@ def state_leaves(call: Call, is_made: Callable[[type, object], bool] = lambda ki
     """
     with open_to_trees(call.args, call.kwargs):
         _, spec = pytree.tree_flatten((call.args, dict(call.kwargs)))
-    args, kwargs = spec.children()
+    args, kwargs = _branches(spec)
     named = [*range(len(call.args)), *call.kwargs]
     result = []
-    for name, child in zip(named, [*args.children(), *kwargs.children()], strict=True):
+    for name, child in zip(named, [*_branches(args), *_branches(kwargs)], strict=True):
         result += list(apart(child, name in call.states, lambda kind, _, name=name: is_made(kind, name)))  # type: ignore[misc]
     return result
