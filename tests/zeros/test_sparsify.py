@@ -101,6 +101,15 @@ def test_two_of_four_fits_the_format_of_semi_structured_kernels() -> None:
         assert not torch.equal(there_and_back(dense), dense)
 
 
+@pytest.mark.parametrize("how", [{"sparsity": 0.5}, {"n": 2, "m": 4}], ids=str)
+def test_zeros_do_not_hang_on_the_default_device(how: dict[str, float]) -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 4))
+    with torch.device("meta"):
+        sparse = mp.sparsify(model, **how)
+    assert sparse.sparsity == 0.5
+    assert all(torch.equal(sparse.model.get_parameter(n) != 0, mask) for n, mask in sparse.masks.items())
+
+
 def test_a_tied_weight_is_counted_once() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight

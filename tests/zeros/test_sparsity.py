@@ -122,6 +122,20 @@ def test_a_control_takes_them_at_random() -> None:
     assert not torch.equal(zeros.masks["1.weight"], zeros.masks["2.weight"]), "each weight has zeros of its own"
 
 
+@pytest.mark.parametrize("channels", [False, True])
+def test_zeros_do_not_hang_on_the_default_device(traced: Any, channels: bool) -> None:
+    """What a network that lies on the CPU is given does not depend on what else is made elsewhere."""
+    model = copy.deepcopy(traced[0]) if channels else network()
+    zeros = mp.Sparsity(0.5, "dsd", traced[1] if channels else None, begin=0.0, random=None if channels else 1).on(
+        model
+    )
+    with torch.device("meta"):
+        zeros.after_step(0, 10)
+    assert {mask.device.type for mask in zeros.masks.values()} == {"cpu"}
+    assert zeros.sparsity > 0.3
+    assert all(not model.get_parameter(name)[~mask].any() for name, mask in zeros.masks.items())
+
+
 def test_what_stays_dense() -> None:
     assert mp.Sparsity(0.5, spare_first=False).on(network()).weights == ("0.weight", "2.weight", "4.weight")
     assert mp.Sparsity(0.5, skip=["4.*"]).on(network()).weights == ("2.weight",)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from metaprune.graph.arguments import is_number, is_whole, wanted
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.graph.tensors import clone
 from metaprune.zeros.contractions import Weight, contractions
 
@@ -72,6 +73,7 @@ class Sparse:
         return 1 - sum(int(mask.sum()) for mask in self.masks.values()) / max(total, 1)
 
 
+@on_the_cpu()
 def sparsify(
     model: nn.Module,
     sparsity: float | None = None,

@@ -24,6 +24,7 @@ from metaprune.graph.arguments import is_number, is_whole, wanted
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.graph.steps import steps_of_operators
 from metaprune.graph.sums import on_channels
 from metaprune.graph.tensors import in_double
@@ -217,6 +218,7 @@ class Zeros:
         self._place, self.plan = state["place"], Plan(state["plan"])
         self.project(dict(self.model.named_parameters()))
 
+    @on_the_cpu()
     def _find(self, share: float) -> None:
         """Masks for a share of zeros."""
         weights = dict(self.model.named_parameters())
