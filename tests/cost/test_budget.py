@@ -15,6 +15,7 @@ from metaprune.cost.budget import Allocation
 from metaprune.cost.lanes import alignment
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph, WidthLimits
+from metaprune.graph.limits import limited
 from metaprune.graph.term import axes_of, size, width
 from tests.zoo import ZOO
 
@@ -485,3 +486,16 @@ def test_nearest_wants_a_ratio_for_each_axis(bad: Any) -> None:
         ratios[list(ratios)[1]] = bad
     with pytest.raises(BudgetError, match="ratio from 0 for each free axis"):
         Allocation(graph, mp.Budget(macs=0.9)).nearest(ratios)
+
+
+def test_what_the_user_said_is_named_before_what_the_network_says() -> None:
+    """Even where more channels are fixed for another reason at the same operator."""
+    model = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
+    graph = mp.trace(model, (torch.rand(1, 64),))
+    held = limited(graph, mp.Limits(keep=("0",)))
+    with pytest.raises(BudgetError, match=r"0 \(linear\), where 0 stays whole \(limits: '0' is kept"):
+        Allocation(held, mp.Budget(macs=0.5))
+    with pytest.raises(
+        BudgetError, match=r"0 \(linear\), where 0 has 16 of 16 channels at least \(limits: least '0' 12"
+    ):
+        Allocation(limited(graph, mp.Limits(least={"0": 12})), mp.Budget(macs=0.5))

@@ -1,6 +1,7 @@
 """Training: it learns, follows its schedule, and leaves alone what is not its own."""
 
 import copy
+import logging
 import math
 import random
 from dataclasses import replace
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from metaprune.train import Classification, Recipe, Task, TaskError, TrainError, evaluate, fit
 from metaprune.train.callbacks import Callback, Moment
+from metaprune.train.launching import fabric_of
 from metaprune.train.optimizers import as_moved, by_default, optimizer_of
 from metaprune.train.recipe import pick_precision
 from metaprune.train.scores import scores, scores_of_outputs
@@ -480,3 +482,12 @@ def test_a_module_that_knows_fabric_is_given_back_as_it_was() -> None:
     evaluate(model, data, task, Recipe(precision="32-true"))
     assert vars(model)["_fabric"] is None
     assert vars(model)["_fabric_optimizers"] is before
+
+
+def test_fabric_has_no_news() -> None:
+    """What it would say of one device and no other process, people who prune do not want to read."""
+    names = ("lightning_fabric.utilities.rank_zero", "lightning_fabric.utilities.distributed")
+    for name in names:
+        logging.getLogger(name).setLevel(logging.INFO)
+    fabric_of(Recipe(epochs=1, lr=0.1, device="cpu"))
+    assert [logging.getLogger(name).level for name in names] == [logging.WARNING] * 2
