@@ -53,8 +53,15 @@ def test_classes_are_dealt_out(tmp_path: Path) -> None:
 
 
 def test_a_zip_is_as_its_folder(tmp_path: Path) -> None:
+    """What systems leave beside pictures is none of them."""
     folder = alphabets(tmp_path / "omniglot")
-    one, other = load_characters(folder, size=6), load_characters(zipped(folder, tmp_path / "all.zip"), size=6)
+    drawing(folder / "greek" / "character0" / ".0.png", 99)
+    archive = zipped(folder, tmp_path / "all.zip")
+    with zipfile.ZipFile(archive, "a") as added:
+        added.write(folder / "greek" / "character0" / "0.png", "__MACOSX/all/greek/character0/0.png")
+    one, other = load_characters(folder, size=6), load_characters(archive, size=6)
+    assert all(len(each) == 3 for each in [*one.train, *one.val, *one.test])
+    assert len(one.names["train"]) == 6
     assert one.names == other.names
     for part in ("train", "val", "test"):
         assert all(map(torch.equal, getattr(one, part), getattr(other, part)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 from metaprune.data import Batches, Data, DataError, load
@@ -58,6 +59,7 @@ def test_digits() -> None:
     assert data.test is not None
     sizes = [len(part.labels) for part in (data.train, data.val, data.test)]
     assert sizes == [1294, 144, 359]
+    assert torch.equal(data.test.labels, torch.as_tensor(load_digits().target[4::5]))  # every fifth, always
     assert not data.train.flip
     assert data.train.pad == 1
     assert data.train.shuffle

@@ -338,6 +338,8 @@ def test_chosen_statistics(tmp_path: Path) -> None:
     digits = load("digits", mean=0.5, std=0.5, augment=False)  # their pixels go up to 16
     x = torch.cat([images for images, _ in digits.train])
     assert (x.min(), x.max()) == (-1, 1)
+    usual = load("digits").preprocessing
+    assert digits.preprocessing.own == (usual.mean, usual.std) == usual.own
 
 
 def test_what_is_done_to_images_is_said() -> None:
@@ -346,6 +348,13 @@ def test_what_is_done_to_images_is_said() -> None:
     assert "shifted by up to 1 pixels; validation: 0.1 of the training split" in str(data.preprocessing)
     assert "training images unchanged" in str(load("digits", augment=False).preprocessing)
     settings = data.preprocessing.settings
+    assert {name: settings[f"data.{name}"] for name in ("size", "statistics", "augment", "val")} == {
+        "size": "as they are",
+        "statistics": "of the training images",
+        "augment": "shift 1, mirror False",
+        "val": "0.1 of the training split",
+    }
+    assert data.train.settings == settings
     again = load("digits", mean=[float(settings["data.mean"])], std=[float(settings["data.std"])])
     torch.testing.assert_close(again.train.mean, data.train.mean)
     assert len(repr(data)) < 400

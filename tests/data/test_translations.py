@@ -49,6 +49,11 @@ def test_partners_come_together(root: Path) -> None:
     assert not trained & held
     assert pairs.test is not None
     assert levels(next(iter(pairs.test))[0]) == [50, 51]
+    single = load_pairs(root, patch=16, patches=9, batch_size=1, val_share=0.2)
+    assert single.test is not None
+    assert [levels(a) for a, _ in single.test] == [[50], [51]]
+    assert (len(single.test), len(pairs.test), len(single.train), len(pairs.train)) == (2, 1, 9, 3)
+    assert (pairs.pictures, single.pictures) == (4, 4)
 
 
 @pytest.mark.parametrize("layout", ["train/A", "A", "trainA"])

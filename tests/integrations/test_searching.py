@@ -3,6 +3,7 @@
 import importlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,6 +138,16 @@ class Search:
     def step(self, lr: float) -> None:
         self.rates.append(lr)
 
+    def groups(self, lr: float) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rates": [0.1] * 7}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rates = state["rates"]
+
 
 def test_a_search_is_stepped_at_the_rate_of_the_weights() -> None:
     """The largest, where groups have several; that of the gates is their own. After its last step it is left alone."""
@@ -219,6 +230,18 @@ def test_the_trainer_goes_on_from_a_checkpoint(dense: Any, tmp_path: Path) -> No
     run(again.model, again, tmp_path / "whole", 2, resume=str(tmp_path / "whole" / "checkpoint-7"))
     assert again.done == again.steps
     assert again.plan == whole.plan
+
+
+def test_a_checkpoint_without_the_search_is_refused(tmp_path: Path) -> None:
+    search = Search(steps=9)
+    callback = mp.integrations.transformers.SearchCallback(search)
+    optimizer = torch.optim.SGD(search.model.latents.parameters())
+    where, at = SimpleNamespace(output_dir=str(tmp_path)), SimpleNamespace(global_step=7)
+    with pytest.raises(mp.MetapruneError, match=r"goes on at step 7, and the search has done 0; .*checkpoint-7"):
+        callback.on_train_begin(where, at, None, optimizer=optimizer)
+    callback.on_save(where, at, None)
+    callback.on_train_begin(where, at, None, optimizer=optimizer)
+    assert search.done == 7
 
 
 @pytest.mark.parametrize("name", ["lightning", "transformers"])

@@ -458,6 +458,9 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a name for a method": ({"method": "dhp"}, ("method", "mp.DHP")),
     "a class for a method": ({"method": mp.DHP}, ("method", "mp.DHP")),
     "a loader for a task": ({"task": labels_from(0)}, ("task", "mp.Classification")),
+    "words for limits": ({"limits": "stem"}, ("limits", "mp.Limits")),
+    "a number for a clock": ({"clock": 3}, ("clock", "mp.Clock")),
+    "a number for a recipe": ({"recipe": 10}, ("recipe", "mp.Recipe")),
     "unknown device": ({"recipe": replace(small.recipe(1), device="abacus")}, ("abacus",)),
 }
 
