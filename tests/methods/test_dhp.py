@@ -242,6 +242,15 @@ def test_the_papers_setting_starts_from_scratch() -> None:
     assert (latents["lr"], latents.get("weight_decay")) == (0.1, None)  # the optimizer's own
 
 
+def test_for_generators_latents_have_the_rate_of_weights() -> None:
+    """The search is longer, and the gate form stays, so that the cut is exact."""
+    model, graph = dense()
+    method = mp.DHP.generator(search=0.7)
+    *_, latents = method.start(model, graph, mp.Budget(macs=0.5), steps=2).groups(0.1)
+    assert (latents["lr"], latents["weight_decay"]) == (0.1, 0.0)
+    assert (method.search, method.form, method.offsets, mp.DHP.generator().search) == (0.7, "gate", False, 0.5)
+
+
 def test_evidence_is_the_change_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """(z dL/dz)^2, added up: what the loss would lose, to first order, if the channel went."""
     monkeypatch.setattr(search_module, "MEMORY", 0.5)

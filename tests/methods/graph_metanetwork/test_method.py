@@ -9,10 +9,13 @@ import pytest
 import torch
 
 import metaprune as mp
+from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork import GraphMetanetwork, Metanetwork, graph_metanetwork, save
+from metaprune.methods.graph_metanetwork import GraphMetanetwork, Metanetwork, graph_metanetwork, load, save
+from metaprune.methods.graph_metanetwork.criterion import CRITERIA, ranking
 from metaprune.methods.graph_metanetwork.editor.edit import rewrite
 from metaprune.methods.registry import METHODS
+from metaprune.methods.saliency import evidence_per_cost, group_norms
 from metaprune.session import measuring
 from metaprune.train import Recipe
 from tests.methods import small
@@ -56,6 +59,23 @@ def test_it_fits_the_budget_and_the_report_says_what_was_done(file: str, criteri
     assert report.settings["graph metanetwork.criterion"] == criterion
     assert "2506.12041" in report.reference
     assert report.pruned.metric > 60
+
+
+def test_scores_are_by_the_criterion_right_after_the_edit(file: str) -> None:
+    """Of the edited weights, with evidence by the prices of what the budget bounds; whatever trial and tuning say."""
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    problem = mp.methods.method.Problem(
+        model, graph, mp.Budget(params=0.5), small.task(), small.recipe(5), progress=False
+    )
+    edited = rewrite(model, graph, load(file), small.task(), 0.5)
+    evidence = evidence_per_cost(edited.gradients, Allocation(graph, problem.budget).prices({}))
+    for criterion in CRITERIA:
+        found = GraphMetanetwork(file, criterion=criterion, tuning=0.4).scores(problem)
+        weights = dict(edited.model.named_parameters())
+        expected = ranking(weights, graph, edited.read, criterion, edited.scores, evidence)
+        assert all(torch.allclose(found[axis], scores, rtol=1e-4) for axis, scores in expected.items())
+        assert not any(torch.allclose(found[axis], own, rtol=1e-2) for axis, own in group_norms(model, graph).items())
 
 
 def test_the_edit_is_there(file: str, tmp_path: Path) -> None:

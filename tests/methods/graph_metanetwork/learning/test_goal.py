@@ -9,10 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import metaprune as mp
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork import Direct, Metanetwork
+from metaprune.methods.graph_metanetwork import Direct, Metanetwork, Paper
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel
-from metaprune.methods.graph_metanetwork.learning.objective import task_loss
+from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal
+from metaprune.methods.graph_metanetwork.learning.objective import group_penalty, task_loss
 from metaprune.methods.graph_metanetwork.reading.masks import living, masked
 from tests.methods import small
 from tests.methods.graph_metanetwork.cases import stirred
@@ -95,6 +95,40 @@ def test_what_the_budget_is_changes_the_edit() -> None:
     assert any(not torch.allclose(weight, two.weights[name]) for name, weight in one.weights.items())
     assert torch.equal(one.scores, again.scores)
     assert not torch.allclose(one.scores, two.scores)
+
+
+def test_the_papers_objective_by_hand() -> None:
+    """The mean of the losses, and the regulariser with its spread, as it is or over what it was before the edit."""
+    data, task = data_model(), small.task()
+    batches = list(task.train)[:3]
+    edited = untrained(data)
+    edited = edited._replace(weights={name: 2 * weight for name, weight in edited.weights.items()})
+    penalty = group_penalty(data.read, edited.weights, 3.0).item()
+    losses = [task_loss(data.model, task, batch)(edited.weights).item() / 3 for batch in batches]
+    for relative, expected in ((False, 0.7 * penalty), (True, 0.7 * 4)):
+        found = list(Paper(0.7, spread=3.0, relative=relative).objectives(data, task, batches, 0.5))
+        assert [name for name, _ in found] == ["loss"] * 3 + ["penalty"]
+        assert [objective(edited).item() for _, objective in found] == pytest.approx([*losses, expected], rel=1e-5)
+    assert group_penalty(data.read, edited.weights, 4.0).item() != pytest.approx(penalty, rel=1e-2)
+
+
+@pytest.mark.parametrize("goal", [Paper(low=0.3, high=0.6), Direct(low=0.3, high=0.6)])
+def test_shares_are_drawn_between_low_and_high(goal: Goal) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    shares = [goal.share(None, drawn) for _ in range(400)]  # type: ignore[arg-type]
+    assert 0.3 <= min(shares) < 0.31
+    assert 0.59 < max(shares) <= 0.6
+    assert sum(shares) / 400 == pytest.approx(0.45, abs=0.02)
+
+
+def test_how_much_the_whole_network_counts() -> None:
+    data, task = data_model(), small.task()
+    batches = list(task.train)[:2]
+    edited = untrained(data)
+    found = list(Direct(dense=0.3).objectives(data, task, batches, 0.5))
+    assert [name for name, _ in found] == ["loss", "loss", "dense"]
+    whole = task_loss(data.model, task, batches[0])(edited.weights)
+    torch.testing.assert_close(found[-1][1](edited), 0.3 * whole)
 
 
 @pytest.mark.parametrize("wrong", [{"low": 0.0}, {"low": 0.8, "high": 0.7}, {"dense": -1.0}, {"tuning": float("inf")}])
