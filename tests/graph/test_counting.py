@@ -38,6 +38,19 @@ def test_what_does_not_count_fixes_nothing(outputs: object) -> None:
     torch.testing.assert_close(small(*X)["logits"], mp.mask(model, graph, plan)(*X)["logits"])
 
 
+class Lossless(Trunk):
+    """As models are that give a loss where they are told the labels."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"loss": None, **super().forward(x)}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("outputs", [0, ("loss", "logits")])
+def test_what_is_none_is_not_counted(outputs: object) -> None:
+    graph = mp.trace(Lossless(), X, outputs=outputs)
+    assert list(graph.free) == ["stem"]
+
+
 @pytest.mark.parametrize("outputs", [None, ("logits", "hidden"), lambda out: out])
 def test_what_counts_keeps_its_size(outputs: object) -> None:
     graph = mp.trace(Trunk(), X, outputs=outputs)

@@ -10,7 +10,7 @@ import metaprune as mp
 from metaprune.graph.infer import infer
 from metaprune.graph.tensors import clone
 from metaprune.surgery.blame import Failure
-from metaprune.surgery.culprits import MOST_ATTEMPTS, Culprits
+from metaprune.surgery.culprits import MOST_ATTEMPTS, Culprits, _is_power
 from metaprune.surgery.slice import _Carving
 from metaprune.surgery.trial import trial
 
@@ -152,6 +152,13 @@ def test_a_scale_that_cannot_be_made_up_for_is_told() -> None:
     assert isinstance(outcome, Failure)
     assert "make up for a scale" in outcome
     assert mp.trace(model, (torch.zeros(2, 4).double(),)).free.keys() == {"5"}  # whose rows nobody's norm runs over
+
+
+@pytest.mark.parametrize("factor", [0.25, 4.0, 0.5, 2.0, 0.0625, 16.0])
+def test_a_number_follows_a_width_its_root_or_its_square(factor: float) -> None:
+    """Upwards or downwards, of a width of a quarter; what is between says nothing."""
+    assert _is_power(factor, 0.25)
+    assert not _is_power(factor * 1.01, 0.25)
 
 
 class Scaled(nn.Module):

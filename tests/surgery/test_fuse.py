@@ -47,6 +47,17 @@ def test_columns_are_added_up_and_the_rest_stays() -> None:
     assert oracle.distance(torch.einsum("kn,onhw->okhw", matrix, model[-1].weight), whole[-1].weight[:, [1, 4]]) < 1e-12
 
 
+def test_rows_before_a_norm_that_lets_nothing_through_are_combined_as_they_are() -> None:
+    """There is no scale to count them in."""
+    model = normed()
+    nn.init.zeros_(model[1].weight)
+    graph = mp.trace(model, (torch.randn(2, 3, 5, 5, dtype=torch.float64),))
+    matrix = torch.randn(2, 6, dtype=torch.float64)
+    whole = fused(model, graph, {"0": Fusion((1, 2), writes=matrix)})
+    assert oracle.distance(torch.einsum("kn,n...->k...", matrix, model[0].weight), whole[0].weight[[1, 2]]) < 1e-12
+    assert all(tensor.isfinite().all() for tensor in whole.state_dict().values())
+
+
 def test_depthwise_filters_are_carried() -> None:
     model = normed(nn.Conv2d(6, 6, 3, groups=6, bias=False))
     x = torch.randn(2, 3, 7, 7, dtype=torch.float64)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import metaprune as mp
 from metaprune.surgery import slice as slicing
 from metaprune.surgery.slice import carve
-from metaprune.surgery.values import Judge
+from metaprune.surgery.values import Judge, _difference
 
 
 class Net(nn.Module):
@@ -63,6 +63,26 @@ def test_a_wrong_cut_is_judged_wrong(wrong: str) -> None:
         else:
             small.second = nn.Linear(*((3, 4) if wrong == "a shape" else (4, 3)))
     assert WRONG[wrong] in str(Judge(model, graph).objection(small, {"first": (0, 3, 5)}))
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "said"),
+    [
+        ([1.0, 100.0], [1.09, 100.0], None),  # of the largest entry, the root of 1e-6
+        ([1.0, 100.0], [1.11, 100.0], "its outputs differ from the masked network's by 1.1e-03 of the largest"),
+        ([1.0, torch.inf], [1.0, torch.inf], None),
+        ([torch.nan, torch.inf], [torch.inf, torch.nan], None),  # nothing there is a number
+        ([1.0, torch.inf], [2.0, torch.inf], "its outputs differ from the masked network's by 1.0e+00 of the largest"),
+        ([1.0, torch.inf], [1.0, 2.0], "an output is not finite where the masked network's is"),
+        ([0.0, 0.0], [0.0, 0.0], None),
+        ([1, 2], [1, 3], None),  # positions hang on comparisons
+        ([1, 2], [1, 2, 3], "an output is torch.Size([3]) instead of torch.Size([2])"),
+        ([1.0], None, "an output is NoneType instead of torch.Size([1])"),
+    ],
+)
+def test_what_a_difference_is(expected: list[float], got: list[float] | None, said: str | None) -> None:
+    other = None if got is None else torch.tensor(got)
+    assert _difference(torch.tensor(expected), other, 1e-6) == said
 
 
 def test_an_objection_undoes_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
