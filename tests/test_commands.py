@@ -99,6 +99,14 @@ def test_a_mistyped_command_is_found(words: list[str]) -> None:
         check_metaprune(words)
 
 
+def test_a_mistyped_option_of_a_benchmark_is_found() -> None:
+    check_benchmark(["benchmarks/alignment.py"])
+    with pytest.raises(AssertionError, match=r"there is no benchmarks/nowhere\.py"):
+        check_benchmark(["benchmarks/nowhere.py"])
+    with pytest.raises(AssertionError, match=r"benchmarks/alignment\.py has no --colour"):
+        check_benchmark(["benchmarks/alignment.py", "--colour=red"])
+
+
 OWN = """
 import torch
 from torch import nn

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import metaprune as mp
+from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.method import Problem
 from metaprune.methods.registry import METHODS, decides_by
@@ -49,6 +50,22 @@ def test_scores_are_per_axis_and_channel_and_rank_what_a_plan_keeps(method: Any)
     for axis, kept in plan.kept.items():
         gone = [channel for channel in range(graph.axes[axis].size) if channel not in kept]
         assert found[axis][list(kept)].min() >= found[axis][gone].max()
+
+
+def test_scores_are_weighed_by_the_cost_that_is_bounded() -> None:
+    """Taylor's evidence, a mean square, is divided by the price of a channel: in MACs, or in what the budget bounds."""
+    model, method = small.network(), mp.Taylor(batches=2)
+    graph = mp.trace(model, small.EXAMPLE)
+    by_macs = mp.scores(model, small.EXAMPLE, method=method, task=small.task(), graph=graph)
+    by_params = mp.scores(
+        model, small.EXAMPLE, method=method, task=small.task(), graph=graph, budget=mp.Budget(params=0.5)
+    )
+    macs, params = (Allocation(graph, mp.Budget(**{cost: 1.0})).prices({}) for cost in ("macs", "params"))
+    ratios = [(by_params[name] / by_macs[name]) ** 2 * params[name] / macs[name] for name in graph.free]
+    assert torch.cat(ratios).tolist() == pytest.approx([1.0] * 52, rel=1e-4)
+    assert max(params[name] / macs[name] for name in params) > 1.2 * min(params[name] / macs[name] for name in params)
+    other = mp.scores(model, small.EXAMPLE, method=method, task=small.task(), graph=graph, seed=5)
+    assert not torch.equal(other["stem"], by_macs["stem"])
 
 
 def test_limits_hold_in_a_plan() -> None:

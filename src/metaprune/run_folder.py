@@ -64,7 +64,7 @@ class RunFolder:
             "inputs": [list(leaf.shape) for leaf in tree_leaves(graph.args) if isinstance(leaf, torch.Tensor)],
             "axes": {name: axis.size for name, axis in graph.free.items()},
             "weights": digest(model.state_dict()),
-            **({"calls": list(map(str, asked))} if (asked := graph.calls[1:]) and len(asked) > 1 else {}),
+            **({"calls": list(map(str, calls))} if (calls := graph.calls[1:]) and len(calls) > 1 else {}),
             **({"limits": f"{graph.limits!r}"} if graph.limits != WidthLimits() else {}),
         }
         known = folder / RUN
@@ -73,7 +73,8 @@ class RunFolder:
                 before = read_json(known)
                 if not before.keys() & identity.keys():
                     raise FileError(f"{known} was not written by metaprune")
-                if changed := [key for key in (*identity, "limits") if before.get(key) != identity.get(key)]:
+                asked = dict.fromkeys((*identity, "limits", "calls"))
+                if changed := [key for key in asked if before.get(key) != identity.get(key)]:
                     raise MetapruneError(
                         f"prune: {folder} holds another run (its {', '.join(changed)} differ); "
                         "name another folder, or delete it"

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -193,6 +194,32 @@ def pruned(model: Any, **change: Any) -> object:
     return mp.prune(model, (X,), **(given | change))
 
 
+ABOUT = {"fit": "fine-tuning", "enlarge": "super-resolution", "no noise": "denoising", "noise": "denoising"}
+ELSEWHERE = {
+    "params of a stranger's plan": "plan: the graph has no axis 'x'",
+    "slice a stranger": "graph: it is not of this Linear",
+    "mask a stranger": "graph: it is not of this Linear",
+    "slice an output": "axis '3' must keep its 3 channels",
+    "slice an unknown axis": "plan: the graph has no axis '9'",
+    "no training data": "task: expected train",
+    "a name for data": "task: expected train",
+    "prune to too little": "budget: 0.0001 of the MACs cannot be met",
+    "prune on a toaster": "device 'toaster'",
+    "prune in 7 bits": "Precision '7-bit' is invalid",
+    "prune on other sizes": "the network cannot take the batch",
+}
+
+
+def about(kind: str) -> str:
+    """What an error speaks of first: the odd field; or who was called."""
+    if (field := re.match(r"\w+\((\w+)=", kind)) is not None:
+        return rf"\b{field[1]}\b"
+    if kind in ELSEWHERE:
+        return re.escape(ELSEWHERE[kind])
+    who = next((owner for word, owner in ABOUT.items() if kind.startswith(word)), kind.split()[0])
+    return rf"^{who}: "
+
+
 CASES = RECIPES | METHODS | BUDGETS | CALLS
 
 
@@ -204,6 +231,7 @@ def test_an_odd_argument(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(MetapruneError) as caught:
         CASES[kind](model, graph)
     said = str(caught.value)
+    assert re.search(about(kind), said), said
     assert len(said.splitlines()) <= 3
     assert 20 < len(said) < 500
     assert fingerprint(model) == before

@@ -6,11 +6,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
+import metaprune as mp
 from metaprune.cli import app
+from metaprune.models import MODELS
 
-COMMANDS = ["demo", "inspect", "prune", "evaluate", "bench", "export", "report"]
+COMMANDS = ["demo", "inspect", "prune", "evaluate", "bench", "export", "methods", "report", "zoo", "meta-train"]
 RUN = "--data digits --macs 0.6 --epochs 2 --batch-size 64 --precision 32-true --device cpu --threads 1"
 
 
@@ -42,8 +45,12 @@ def uniform(pruned: Path) -> Path:
 @pytest.mark.parametrize("command", [None, *COMMANDS])
 def test_help(command: str | None) -> None:
     shown = metaprune(*([command] if command else []), "--help").stdout
-    assert "Usage" in shown
-    assert command or all(name in shown for name in COMMANDS)
+    if command is None:
+        assert "Usage: root [OPTIONS] COMMAND" in shown
+        assert set(re.findall(r"^│ ([a-z][\w-]*) ", shown, re.MULTILINE)) == set(COMMANDS)
+    else:
+        assert f"Usage: root {command} [OPTIONS]" in shown
+        assert {"--config", "--help"} <= set(re.findall(r"^│[ *]+(--[\w-]+)", shown, re.MULTILINE))
 
 
 def test_inspect() -> None:
@@ -51,7 +58,8 @@ def test_inspect() -> None:
     assert "axes of channels that are cut together" in shown
     assert "Fixed, and why:" in shown
     assert "it is a size of the output: fc (10)" in shown
-    assert "million MACs" in shown
+    graph = mp.trace(MODELS["resnet8"](classes=10, channels=1), (torch.zeros(2, 1, 8, 8),))
+    assert f"{mp.macs(graph) / 1e6:.2f} million MACs of one example, 77,754 parameters; 6 of 7 axes are free" in shown
 
 
 def test_inspect_has_a_row_for_equal_blocks_or_for_every_axis() -> None:
@@ -141,8 +149,12 @@ def test_bench(pruned: Path) -> None:
     options = ["--input", "1x8x8", "--batch", "4", "--threads", "1"]
     shown = metaprune("bench", "resnet8", "--pruned", pruned, *options).stdout
     rows = [line for line in shown.splitlines() if line.startswith("│")]
-    assert [len(re.findall(r"\d ms ± ", row)) for row in rows] == [2]
-    assert shown.count("×") == ("speed-up" in shown)  # said only where it is larger than the spread
+    cells = [[cell.strip() for cell in row.split("│")[1:-1]] for row in rows]
+    [[batch, dense, small, pace]] = cells
+    assert batch == "4"
+    assert all(re.fullmatch(r"[\d.]+ ms ± [\d.e-]+", time) for time in (dense, small))
+    assert re.fullmatch(r"within the spread|within 0\.5 %|[\d.]+× (faster|slower)", pace)
+    assert "in the report: dense " in shown
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])

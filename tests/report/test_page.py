@@ -172,7 +172,12 @@ def test_axes_of_equal_blocks_stand_under_one_name(deep: Report) -> None:
         str(named["features.1.block.3.conv"].after),
     )
     assert len(rows) == len(named)
-    assert "vocabular" in html
+
+
+def test_what_must_stay_whole_is_said_not_to_be_counted(deep: Report) -> None:
+    free = tuple(axis for axis in deep.axes if axis.fixed is None)
+    assert "What must stay whole is not counted" in render(deep)
+    assert "What must stay whole" not in render(replace(deep, axes=free))
 
 
 def test_every_layer_has_a_row(report: Report) -> None:
@@ -311,15 +316,43 @@ def test_values_that_are_not_finite_do_not_break_it(small: Report, value: float)
 
 def test_strip_draws_each_channel_once() -> None:
     drawn = picture.strip(5, (0, 3))
-    assert [drawn.kept.count("M"), drawn.cut.count("M")] == [2, 3]
+    places = [[float(place) for place in re.findall(r"M([\d.]+) ", path)] for path in (drawn.kept, drawn.cut)]
+    assert places == [[0.07, 3.07], [1.07, 2.07, 4.07]]
 
 
 def test_skyline_names_what_neighbours_share() -> None:
     names = ["net.stem", *(f"net.layer{i}.{j}" for i in (1, 2) for j in range(20))]
-    drawn = picture.skyline([(name, 8.0, 4.0, name) for name in names])
+    drawn = picture.skyline([(name, 8.0, 4.0 if "2" in name else 2.0, name) for name in names])
+    column = 100 / 41
     assert [group[0] for group in drawn.groups] == ["stem", "layer1", "layer2"]
-    assert drawn.bars[0].before == 100
-    assert drawn.bars[0].after == 50
+    places = [place for _, *both in drawn.groups for place in both]
+    assert places == pytest.approx([0, column, column, 20 * column, 21 * column, 20 * column])
+    assert [bar.before for bar in drawn.bars] == [100] * 41
+    assert [bar.after for bar in drawn.bars[:2]] == [25, 25]
+    assert (drawn.bars[3].after, drawn.bars[-1].after, drawn.bars[-1].label) == (50, 50, "net.layer2.19")
+    assert drawn.bars[-1].x == pytest.approx(40.09 * column)
+
+
+def test_curves_by_hand(small: Report) -> None:
+    """The metric goes from 85.1 (dense) to 76.6 and back, with a margin of 0.08 of that; eight epochs."""
+    drawn = picture.curves(small)
+    assert drawn
+    assert [(phase.left, phase.width) for phase in drawn.phases] == [(0, 37.5), (37.5, 62.5)]
+    assert drawn.ticks == tuple((12.5 * epoch, f"{epoch}") for epoch in range(9))
+    high, low = 85.1 + 0.68, 76.6 - 0.68
+
+    def height(metric: float) -> float:
+        return round(100 * (high - metric) / (high - low), 2)
+
+    assert drawn.metric.level == height(85.1)
+    assert drawn.metric.cut == ((37.5, height(79.6)), (37.5, height(79.58)))
+    assert drawn.metric.end == (100, height(84.88))
+    assert drawn.metric.ticks == ((height(80), "80"), (height(85), "85"))
+    assert drawn.metric.line.startswith(f"M0 {height(85.1):g}L6.25 {height(81.2):g}L12.5 ")
+    assert f"L37.5 {height(79.6):g}L37.5 {height(79.6):g}L37.5 {height(79.58):g}L50 " in drawn.metric.line
+    assert drawn.macs
+    assert drawn.macs.line == "M0 0L6.25 7L12.5 19L18.75 34L25 45L31.25 50L37.5 50.28L37.5 50.28L100 50.28"
+    assert picture.curves(replace(small, history=())) is None
 
 
 def test_curve_drops_at_the_cut(small: Report, deep: Report) -> None:

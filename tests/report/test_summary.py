@@ -74,6 +74,17 @@ def test_shares_are_of_what_the_axes_take_part_in_together(graphs: Graphs, name:
             assert group.macs == pytest.approx(sum(alone[axis] for axis in group.axes))
 
 
+def test_shares_of_the_parameters_by_hand(graphs: Graphs) -> None:
+    """Of the MLPs of two blocks: two matrices of 12 x 20 and a bias of 20 each. Statistics are none."""
+    total = sum(parameter.numel() for parameter in NETWORKS["stack"]()[0].parameters())
+    found = {group.name: group.params * total for group in groups(graphs("stack"))}
+    assert found["blocks.0–1.mlp.0"] == pytest.approx(2 * (2 * 12 * 20 + 20))
+    assert found["embed[0]"] == pytest.approx(50 * 12)
+    assert found["head"] == pytest.approx(12 * 5 + 5)
+    total = sum(parameter.numel() for parameter in NETWORKS["pictures"]()[0].parameters())
+    assert groups(graphs("pictures"))[-1].params * total == pytest.approx(64 * 10 + 10)
+
+
 def test_layers_are_said_inside_the_block(graphs: Graphs) -> None:
     found = {group.name: group.layers for group in groups(graphs("stack"))}
     assert found["blocks.0–1.attn.q[0]"] == (".attn.q", ".attn.k", ".attn.v", ".attn.out")

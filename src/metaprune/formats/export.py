@@ -150,6 +150,8 @@ def _write_as_open_as_can_be(
                 path.unlink()
             path.with_name(f"{path.name}.data").unlink(missing_ok=True)
             last = error
+    if last is first:  # the only one that was tried, which is no cause of itself
+        raise last
     raise last from first
 
 
