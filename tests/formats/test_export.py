@@ -148,13 +148,14 @@ def test_half_precision_may_differ_by_a_hundredth():
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_network_that_cannot_be_captured_is_named(tmp_path, suffix):
+@pytest.mark.parametrize("open_sizes", ["none", "batch", "all"])
+def test_a_network_that_cannot_be_captured_is_named(tmp_path, suffix, open_sizes):
     class Branch(nn.Module):
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
     with pytest.raises(ExportError, match="Branch was not written"):
-        export(Branch(), (torch.randn(2, 2),), tmp_path / f"net.{suffix}")
+        export(Branch(), (torch.randn(2, 2),), tmp_path / f"net.{suffix}", open_sizes=open_sizes)
     assert not list(tmp_path.iterdir())
 
 
