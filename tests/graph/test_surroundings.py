@@ -140,7 +140,7 @@ def test_what_was_cached_inside_is_forgotten_and_what_was_before_is_not() -> Non
     assert settled.cache_info().currsize == 1
 
 
-CALLS, INFERENCE = torch.zeros(2), torch.inference_mode()(lambda: torch.zeros(2))()
+TOTAL, INFERENCE = torch.zeros(2), torch.inference_mode()(lambda: torch.zeros(2))()
 
 
 def test_tensors_outside_that_are_written_to_are_what_they_were() -> None:
@@ -148,12 +148,12 @@ def test_tensors_outside_that_are_written_to_are_what_they_were() -> None:
 
     class Counting(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            CALLS.add_(1)
-            return x + CALLS + INFERENCE
+            TOTAL.add_(1)
+            return x + TOTAL + INFERENCE
 
-    version = CALLS._version
+    version = TOTAL._version
     with surroundings_kept(Counting()):
         Counting()(torch.zeros(2))
-        assert CALLS.tolist() == [1, 1]
-    assert CALLS.tolist() == [0, 0]
-    assert CALLS._version > version
+        assert TOTAL.tolist() == [1, 1]
+    assert TOTAL.tolist() == [0, 0]
+    assert TOTAL._version > version
