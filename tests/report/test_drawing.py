@@ -194,3 +194,16 @@ def test_long_names_take_two_lines_in_a_hand() -> None:
     for width in (358, 200):
         assert all(below - above >= 11 for (_, above), (_, below) in itertools.pairwise(drawn(width)))
     assert "".join(word for word, _ in drawn(846)) == "".join(names)
+
+
+def test_words_beside_a_lane_are_read_downwards(graphs: Graphs) -> None:
+    runs: list[list[float]] = []
+    for name in NETWORKS:
+        for each in ElementTree.fromstring(figure(graphs(name))):
+            if each.tag.endswith("}g"):
+                runs.append([])
+            elif each.attrib.get("class", "").endswith("-ink") and runs:
+                runs[-1].append(float(each.attrib["y"]))
+    several = [run for run in runs if len(run) > 1]
+    assert len(several) > 5
+    assert all(below - above >= 10 for run in several for above, below in itertools.pairwise(run))
