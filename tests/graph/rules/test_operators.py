@@ -111,6 +111,7 @@ FIXED: dict[str, tuple[Function, str]] = {
     "searched": (lambda x, y: x + y + torch.searchsorted(x.detach().sort()[0], y), "order of its entries"),
     "multinomial": (lambda x, y: x + y + 0 * torch.multinomial(x.abs() + 1, 1), "not understood"),
     "an_entry": (lambda x, y: x[:, 3, None] * y + x, "single entries of it are picked by position"),
+    "an_entry_amid_others": (lambda x, y: torch.cat([x, y], 1)[:, 3, None] * y, "single entries of it are picked"),
     "an_entry_from_the_end": (lambda x, y: x[:, -2, None] * y + x, "single entries of it are picked by position"),
     "the_middle": (lambda x, y: x[:, x.shape[1] // 2, None] * y + x, "single entries of it are picked by position"),
 }
