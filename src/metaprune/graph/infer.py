@@ -252,7 +252,7 @@ class _Walk:
             result = call.unknown(f"{call.name} is not understood: {error}")
         finally:
             at.reset(line)
-        if not _fits(result, node.meta.get("val")):
+        if not _fits(*_used(node, result)):
             raise TraceError(f"trace: the rule of {call.name} does not fit its output at {call.where}; report this")
         self.calls.append((call, _tensors(result)))
         return result
@@ -623,6 +623,17 @@ def _tensors(result: Any) -> list[Dims]:
     if isinstance(result, tuple):
         return [result]
     return [dims for dims in result if isinstance(dims, tuple)] if isinstance(result, list) else []
+
+
+def _used(node: fx.Node, result: Any) -> tuple[Any, Any]:
+    """What a rule gave, and the example; of several tensors those that are used: PyTorch 2.8 is wrong about states."""
+    value = node.meta.get("val")
+    if isinstance(value, list | tuple) and isinstance(result, list | tuple) and len(value) == len(result):
+        taken = {one.args[1] for one in node.users if one.target is operator.getitem and one.users}
+        whole = any(one.target is not operator.getitem for one in node.users)
+        places = [place for place in range(len(value)) if whole or place in taken]
+        return [result[place] for place in places], [value[place] for place in places]
+    return result, value
 
 
 def _fits(result: Any, value: Any) -> bool:

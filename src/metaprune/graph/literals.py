@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Set
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export.graph_signature import InputKind
 
 from metaprune.graph.tensors import plain_tensors
@@ -60,7 +61,7 @@ def digests(
 ) -> tuple[tuple[str, str], ...]:
     """Of each constant that is not `followed` some other way: the line of code that makes it, and what it holds."""
     return tuple(
-        (where(node), "meta" if value.is_meta else _digest(value))
+        (where(node), "no values" if value.is_meta or isinstance(value, FakeTensor) else _digest(value))
         for node, _, value in _made(program)
         if node not in followed
     )

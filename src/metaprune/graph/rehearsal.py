@@ -46,10 +46,18 @@ def undisturbed(function: Function) -> Function:
     return outside  # type: ignore[return-value]
 
 
+def _default_device() -> torch.device:
+    """Where tensors are made; PyTorch 2.8 cannot say it after somebody has put it back to none."""
+    try:
+        return torch.get_default_device()
+    except AttributeError:
+        return torch.device("cpu")
+
+
 @contextmanager
 def on_the_cpu() -> Iterator[None]:
     """What is made inside is made on the CPU, whatever default device the caller has set; but for a network's code."""
-    device, before = torch.get_default_device(), getattr(_caller, "device", None)
+    device, before = _default_device(), getattr(_caller, "device", None)
     if device.type == "cpu":
         yield
         return
