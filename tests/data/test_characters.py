@@ -114,7 +114,12 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"size": 0}, "got 0, 1"), ({"channels": 2}, "got 28, 2"), ({"val_share": 0.9}, "shares above 0 .*got 0.9, 0.25")],
+    [
+        ({"size": 0}, "got 0, 1"),
+        ({"channels": 2}, "got 28, 2"),
+        ({"seed": "a"}, "a seed as a whole number, got 'a'"),
+        ({"val_share": 0.9}, "shares above 0 .*got 0.9, 0.25"),
+    ],
 )
 def test_bad_arguments(tmp_path: Path, fields: dict[str, float], words: str) -> None:
     with pytest.raises(DataError, match=words):

@@ -319,6 +319,13 @@ def test_what_cannot_be_used_is_named(
         load_images(folder, **options)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31, "a", None])
+def test_a_seed_that_is_none(folder: Path, seed: Any) -> None:
+    for load in (load_images, load_test_images):
+        with pytest.raises(DataError, match="expected a seed inside"):
+            load(folder, sigma=5, seed=seed)
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     for load in (load_images, load_test_images):
         with pytest.raises(DataError, match="there is no such folder"):

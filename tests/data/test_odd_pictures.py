@@ -282,6 +282,7 @@ RESTORING: dict[str, tuple[dict[str, Any], str]] = {
     "half a patch": ({"patches": 0.5}, "expected patch"),
     "a seed in words": ({"seed": "a"}, "a seed inside"),
     "a share in words": ({"val_share": "a"}, "val_share in"),
+    "a number for a test": ({"test": 3}, "test: expected a folder, got 3"),
     "no images to choose by": ({"val_images": 0}, "val_images >= 1"),
     "workers in words": ({"workers": "all"}, "expected workers"),
     "no folder": ({"folder": None}, "expected a folder, got None"),

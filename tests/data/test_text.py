@@ -84,6 +84,10 @@ def test_a_folder_of_text(tmp_path: Path) -> None:
 
 ODD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no file": ("nowhere.txt", {}, "not a folder or Hub name"),
+    "nothing": (None, {}, "expected a file, a folder or a name on the Hub, got None"),
+    "no name": (" ", {}, "expected a file, a folder or a name on the Hub, got ' '"),
+    "a long name": ("x" * 500, {}, "it is no name of a file"),
+    "the home of nobody": ("~nobody-at-all/novel.txt", {}, "it is no name of a file"),
     "too short": ("novel", {"length": 600}, "expected 600 tokens or more"),
     "no length": ("novel", {"length": 1}, "length as a whole number from 2"),
     "no shares": ("novel", {"val_share": 0.6, "test_share": 0.4}, "together below 1"),

@@ -134,6 +134,8 @@ def test_what_does_not_fit_is_named(root: Path, damage: Any, word: str) -> None:
     [
         ({"patch": 0}, "patch"),
         ({"channels": (2, 3)}, "channel"),
+        ({"channels": (3,)}, "channel"),
+        ({"channels": 3}, "1 channel .grey. or 3 .RGB. of A and of B, got 3"),
         ({"val_share": 1.5}, "val_share"),
         ({"patch": 99}, "small"),
     ],

@@ -348,6 +348,7 @@ def test_the_loss_is_least_where_the_answer_is_right(loss: Any) -> None:
         ({"features": "inception"}, "expected features as an nn.Module, or 'random'"),
         ({"rate": 0.0}, "expected lr above 0"),
         ({"train": DataLoader(torch.zeros(3, 2))}, "two tensors of pictures"),
+        ({"train": None}, "to read the first training batch failed: TypeError"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )

@@ -339,6 +339,12 @@ def test_bad_settings(fields: dict[str, Any], words: str) -> None:
         task(**fields)
 
 
+@pytest.mark.parametrize("classes", [None, [torch.zeros(9, 4)] * 9, "omniglot"])
+def test_classes_that_are_in_no_parts(classes: Any) -> None:
+    with pytest.raises(TaskError, match=r"expected classes in three parts \(train, val, test\)"):
+        mp.FewShot(classes)
+
+
 @pytest.mark.parametrize("values", [(0, 3, 0.1), (3, 0, 0.1), (3, 3, 0.0), (3, 3, math.inf)])
 def test_bad_inner_steps(values: Any) -> None:
     with pytest.raises(TaskError, match="steps and batch from 1 and a rate above 0"):

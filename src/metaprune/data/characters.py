@@ -73,6 +73,8 @@ def load_characters(
     named(source, "characters", "a folder or a zip")
     if not (is_whole(size) and 1 <= size <= 1024 and channels in (1, 3)):
         raise DataError(f"characters: expected a size inside [1, 1024] and 1 or 3 channels, got {size!r}, {channels!r}")
+    if not is_whole(seed):
+        raise DataError(f"characters: expected a seed as a whole number, got {seed!r}")
     shares = (val_share, test_share)
     if not all(is_number(share) and 0 < share < 1 for share in shares) or sum(shares) >= 1:
         raise DataError(

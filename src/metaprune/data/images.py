@@ -131,8 +131,9 @@ def load_images(
             f"images {name}: expected patch, patches and batch_size of 1 or more, and a patch that the scale {scale} "
             f"divides, got {patch!r}, {patches!r} and {batch_size!r}"
         )
-    if not whole(seed, 0, 2**31 - 1):
-        raise DataError(f"images {name}: expected a seed inside [0, 2^31), got {seed!r}")
+    _seeded(name, seed)
+    if test is not None:
+        named(test, f"images {name}: test", "a folder")
     if not (is_number(share) and 0 < share < 1) or not (val_images is None or whole(val_images, 1)):
         raise DataError(
             f"images {name}: expected val_share in (0, 1) and val_images >= 1, got {val_share!r}, {val_images!r}"
@@ -191,6 +192,7 @@ def load_test_images(
     """
     named(folder, "images", "a folder")
     scale, channels = _degradation(Path(folder).name, scale, sigma, channels)
+    _seeded(Path(folder).name, seed)
     below = Path(folder) / "test"
     found = checked(found_in(below if is_folder(below) else Path(folder)), WINDOW + 2 * scale, channels, scale)
     found.keep(MEMORY)
@@ -215,6 +217,12 @@ def _degradation(name: str, scale: int | None, sigma: float | None, channels: in
     if type(channels) is not int or channels not in (1, 3):
         raise DataError(f"images {name}: expected 1 channel (grey) or 3 (RGB), got {channels!r}")
     return scale or 1, channels
+
+
+def _seeded(name: str, seed: object) -> None:
+    """Refuse what is no seed of the noise of whole images."""
+    if not whole(seed, 0, 2**31 - 1):
+        raise DataError(f"images {name}: expected a seed inside [0, 2^31), got {seed!r}")
 
 
 def is_folder(folder: Path) -> bool:

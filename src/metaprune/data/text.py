@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from metaprune.data.load import splits_of, whole
-from metaprune.data.pictures import DataError
+from metaprune.data.pictures import DataError, named
 from metaprune.graph.arguments import brief, is_number
 
 __all__ = ["Text", "Tokens", "load_text"]
@@ -162,8 +162,13 @@ def _ids(encoded: Any) -> Sequence[int]:
 def _texts(source: Any, column: str, who: str) -> tuple[dict[str, str], str, bool]:
     """The text of each part, where it is from, and whether that is one file."""
     if not isinstance(source, Mapping):
-        path = Path(source).expanduser()
-        if path.is_file():
+        named(source, "text", "a file, a folder or a name on the Hub")
+        try:
+            path = Path(source).expanduser()
+            is_file = path.is_file()
+        except (OSError, RuntimeError) as error:  # longer than names can be, or in a home that is nobody's
+            raise DataError(f"{who:.80}: it is no name of a file ({str(error)[:60]})") from error
+        if is_file:
             return {"train": _read(path, who)}, path.name, True
         source, name = splits_of(str(source)), str(source)
     else:

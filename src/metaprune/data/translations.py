@@ -151,7 +151,8 @@ def load_pairs(
             f"pairs {name}: expected patch, patches and batch_size of 1 or more and a seed from 0, got {patch!r}, "
             f"{patches!r}, {batch_size!r} and {seed!r}"
         )
-    if len(channels) != 2 or any(type(count) is not int or count not in (1, 3) for count in channels):
+    both = isinstance(channels, tuple | list) and len(channels) == 2
+    if not both or any(type(count) is not int or count not in (1, 3) for count in channels):
         raise DataError(f"pairs {name}: expected 1 channel (grey) or 3 (RGB) of A and of B, got {channels!r}")
     if not (is_number(share) and 0 < share < 1):
         raise DataError(f"pairs {name}: expected val_share in (0, 1), got {val_share!r}")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from metaprune.graph.arguments import brief, is_number, is_whole
 from metaprune.graph.tensors import clone
 from metaprune.train import fidelity, randomness
+from metaprune.train.checks import blaming
 from metaprune.train.frechet import FeatureDistance, random_features
 from metaprune.train.partners import Partner
 from metaprune.train.task import Batch, Loader, Metric, Pictures, Task, TaskError
@@ -255,7 +256,7 @@ def _first_pair(train: Loader) -> tuple[Tensor, Tensor]:
     Raises:
         TaskError: it is not.
     """
-    with randomness.isolated():
+    with randomness.isolated(), blaming("adversarial: to read the first training batch"):
         batch = next(iter(itertools.islice(iter(train), 1)), None)
     pair = batch if isinstance(batch, tuple | list) and len(batch) == 2 else (None, None)
     one, other = pair

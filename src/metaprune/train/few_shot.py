@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from metaprune.graph.arguments import is_number, is_whole
+from metaprune.graph.arguments import brief, is_number, is_whole
 from metaprune.graph.tensors import call_with
 from metaprune.train.task import Batch, Task, TaskError
 
@@ -376,7 +376,12 @@ def FewShot(
             raise TaskError(f"few-shot: expected {name} as a whole number from {1 + (name == 'ways')}, got {value!r}")
     shown = whole["train_shots"]
     for part, needed in (("train", shown + 1), ("val", shots + queries), ("test", shots + queries)):
-        there = getattr(classes, part)
+        there = getattr(classes, part, None)
+        if not (hasattr(there, "__len__") and hasattr(there, "__getitem__")):
+            raise TaskError(
+                f"few-shot: expected classes in three parts (train, val, test), as load_characters gives them, got "
+                f"{brief(classes)}"
+            )
         if len(there) < ways or min(map(len, there)) < needed:
             least = min(map(len, there), default=0)
             raise TaskError(
