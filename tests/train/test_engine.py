@@ -393,6 +393,25 @@ def test_no_two_epochs_have_the_same_order(network: nn.Module, task: Task, recip
     assert not any(torch.equal(one, other) for one, other in ((epochs[0], epochs[1]), (epochs[1], epochs[2])))
 
 
+def test_a_part_of_a_schedule_goes_on_with_its_random_numbers(network: nn.Module, task: Task, recipe: Recipe) -> None:
+    """What comes second draws what the second epoch of the whole would have drawn."""
+
+    def order(how: Recipe) -> Tensor:
+        seen: list[Tensor] = []
+
+        def loss(output: Tensor, batch: list[Tensor]) -> Tensor:
+            seen.append(batch[0].clone())
+            return task.loss(output, batch)
+
+        fit(network, replace(task, loss=loss), how, progress=False)
+        return torch.cat(seen)
+
+    first, second = order(replace(recipe, epochs=2)).split(48)
+    part = order(replace(recipe, epochs=1, before=1))
+    assert torch.equal(part, second)
+    assert not torch.equal(part, first)
+
+
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_steps_by_hand(nesterov: bool, recipe: Recipe) -> None:
     """Three steps of stochastic gradient descent as its formulas say, each at the rate of its middle."""

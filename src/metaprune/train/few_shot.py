@@ -376,7 +376,7 @@ def FewShot(
             raise TaskError(f"few-shot: expected {name} as a whole number from {1 + (name == 'ways')}, got {value!r}")
     shown = whole["train_shots"]
     for part, needed in (("train", shown + 1), ("val", shots + queries), ("test", shots + queries)):
-        there = getattr(classes, part, None)
+        there: Any = getattr(classes, part, None)
         if not (hasattr(there, "__len__") and hasattr(there, "__getitem__")):
             raise TaskError(
                 f"few-shot: expected classes in three parts (train, val, test), as load_characters gives them, got "
