@@ -1,5 +1,6 @@
 """Where and how time is measured."""
 
+import importlib.util
 import platform
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ def test_bad_clocks_are_named(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(MetapruneError, match=words) as caught:
         Clock(**fields)
     assert "\n" not in str(caught.value)
+
+
+def test_packages_that_a_backend_needs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = importlib.util.find_spec
+
+    def without(name: str, *rest: Any) -> Any:
+        return None if name in ("onnx", "onnxruntime") else known(name, *rest)
+
+    monkeypatch.setattr("importlib.util.find_spec", without)
+    with pytest.raises(MetapruneError, match=r"needs onnx, onnxruntime; pip install 'metaprune\[export\]'"):
+        Clock(backend="onnxruntime")
+    assert Clock(backend="compiled").has_tables is False
+    assert Clock(measure=lambda _: 1.0).has_tables is False
+    assert Clock().has_tables is True
 
 
 def test_inputs_have_the_batch_that_is_stated() -> None:

@@ -247,6 +247,28 @@ def test_files_of_others_stay(ragged_vit, tmp_path: Path, name: str) -> None:
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [path.name]
 
 
+def test_a_repository_of_the_hub_is_fetched_and_a_path_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configurations and weights alone; a folder that is there, or is no owner/name, is not asked for."""
+    asked: list[Any] = []
+
+    def fetched(name: str, **settings: Any) -> str:
+        asked.append((name, settings))
+        if name == "nobody/none":
+            raise OSError("no such repository")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    with pytest.raises(PretrainedError, match=rf"{tmp_path}/{ABOUT}.*give a folder that result.save_pretrained wrote"):
+        mp.from_pretrained("owner/name-1.0")
+    assert asked == [("owner/name-1.0", {"allow_patterns": ["*.json", "*.safetensors"]})]
+    with pytest.raises(PretrainedError, match=r"no folder nobody/none, and the Hub gives none .*no such repository"):
+        mp.from_pretrained("nobody/none")
+    for folder in (Path("owner/name"), "owner/name/more", str(tmp_path), "name"):
+        with pytest.raises(PretrainedError, match=r"give a folder that result.save_pretrained wrote"):
+            mp.from_pretrained(folder)
+    assert len(asked) == 2
+
+
 def test_what_is_changed_since_is_of_others(ragged_vit, tmp_path: Path) -> None:
     small, done, graph, _ = ragged_vit
     save_pretrained(tmp_path, small, done.plan, graph)
