@@ -268,6 +268,55 @@ def test_the_folder_of_another_training(tmp_path: Path) -> None:
         train(fresh(), recipe=recipe(1), out=tmp_path, goal=Direct(), models={"first": network(3)})
 
 
+def test_what_makes_it_another_training() -> None:
+    """Each of these alone, by its name; where it is computed is none of them."""
+    module = sys.modules["metaprune.methods.graph_metanetwork.learning.meta_train"]
+    task, cpu = small.task(), torch.device("cpu")
+    data = [DataModel.of("", network(seed), traced(network(seed)), task, cpu) for seed in (0, 1)]
+    shorter = replace(task, train=list(task.train)[:5])
+
+    def identity(
+        batches: int = 3,
+        every: int = 1,
+        goal: Goal = Paper(),  # noqa: B008
+        hidden: int = 4,
+        by: tuple[str, str] = ("blend", "area"),
+        learned: int = 0,
+        chosen: int = 1,
+        told: tuple[Lesson, ...] = (),
+        given: Task = task,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        training = module._Training(Metanetwork(hidden, 1), goal, recipe(**fields), batches, every, *by, None)
+        training.models = [replace(data[learned], name="one", lessons=told)]
+        training.held_out = [replace(data[chosen], name="other")]
+        training.streams = [(given, None)]
+        found: dict[str, Any] = training.identity
+        return found
+
+    plain = identity()
+    assert identity() == identity(device="meta") == plain
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("batches", {"batches": 4}),
+        ("batches", {"given": shorter}),
+        ("every", {"every": 2}),
+        ("goal", {"goal": Paper(0.5)}),
+        ("metanetwork", {"hidden": 6}),
+        ("criterion", {"by": ("magnitude", "area")}),
+        ("choose_by", {"by": ("blend", "lessons")}),
+        ("models", {"learned": 1}),
+        ("held_out", {"chosen": 0}),
+        ("lessons", {"told": (Lesson(0.5, mp.Plan({})),)}),
+        ("recipe", {"lr": 0.02}),
+        ("recipe", {"seed": 1}),
+    ]
+    for name, change in changes:
+        other = identity(**change)
+        assert [key for key in plain if plain[key] != other[key]] == [name]
+    others = (Lesson(0.5, mp.Plan({})), Lesson(0.3, mp.Plan({})), Lesson(0.5, mp.Plan({}), 0.5))
+    assert len({str(identity(told=(lesson,))["lessons"]) for lesson in others}) == 3
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
