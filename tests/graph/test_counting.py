@@ -64,7 +64,7 @@ def test_what_counts_keeps_its_size(outputs: object) -> None:
         (5, "IndexError: list index out of range"),
         ((), "LookupError: it gives nothing"),
         (lambda out: out["logits"] + 1, "LookupError: it gives tensors that the network does not return"),
-        (lambda out: None, "LookupError: it gives "),
+        (lambda out: None, "LookupError: it gives nothing"),
     ],
 )
 def test_outputs_that_are_not_there_are_refused(outputs: object, why: str) -> None:

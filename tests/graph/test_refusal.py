@@ -60,6 +60,15 @@ class Mistaken(Two):
         return self.a(h)  # of the wrong size
 
 
+class MadeInInference(Two):
+    """Tensors of inference mode, which a later line cannot use."""
+
+    def between(self, h: Tensor) -> Tensor:
+        with torch.inference_mode():
+            scale = h.abs().mean()
+        return h * scale
+
+
 class Scripted(Two):
     def __init__(self) -> None:
         super().__init__()
@@ -81,6 +90,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], str | None, str, str]] = {
     "packs": (Packs, "pad_packed_se", "packed", "padded sequences"),
     "renorms": (RenormsItsWeight, "self.a.weight.data =", "data of a tensor are replaced", "outside of forward"),
     "mistaken": (Mistaken, "return self.a(h)", "itself fails", "pass inputs"),
+    "inference": (MadeInInference, "h * scale", "inference mode", "torch.no_grad()"),
     "scripted": (Scripted, None, "scripted", "scripted from"),
     "lazy": (Lazy, None, "no size yet", "call the network once"),
 }

@@ -169,3 +169,31 @@ def test_a_transformer_is_cut_saved_and_loaded(batch_first: bool, tmp_path: Path
     assert loaded.state_dict().keys() == small.state_dict().keys()
     assert all(map(torch.equal, loaded.state_dict().values(), small.state_dict().values()))
     torch.testing.assert_close(loaded(x), small(x), rtol=1e-12, atol=1e-12)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=True, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attention(x, x, x, need_weights=False)[0]
+
+
+class Curious(Block):
+    """Reads of its attention what the one that is written out does not have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.attention.in_proj_weight.dtype) * self.attention.head_dim**-0.5
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("curious", [(1,), (0, 1, 2)])
+def test_a_module_of_which_code_reads_more_stays_as_it_is(curious: tuple[int, ...]) -> None:
+    """And those in modules of other classes are written out all the same."""
+    model, x = nn.Sequential(*(Curious() if place in curious else Block() for place in range(3))).eval(), inputs(True)
+    assert set(observe(model, [mp.Call((x,))])) == {f"{place}.attention" for place in range(3) if place not in curious}
+    graph = mp.trace(model, (x,))
+    plan = mp.Plan({name: range(0, axis.size, 2) for name, axis in graph.free.items()})
+    assert len(plan.kept) >= 3 - len(curious)
+    torch.testing.assert_close(mp.slice(model, graph, plan)(x), mp.mask(model, graph, plan)(x), rtol=1e-10, atol=1e-10)

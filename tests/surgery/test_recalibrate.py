@@ -109,7 +109,7 @@ def test_after_an_error_the_statistics_are_what_they_were(good: int) -> None:
 def test_a_batch_of_another_kind_is_refused_with_the_way_out() -> None:
     model = network()
     before = oracle.fingerprint(model)
-    for batch, what in (({"x": torch.ones(4, 3)}, "KeyError: 0"), (7, "TypeError")):
+    for batch, what in (({"x": torch.ones(4, 3)}, "KeyError: 0"), (7, "TypeError"), ((3, 4), "AttributeError")):
         with pytest.raises(mp.MetapruneError, match=rf"cannot take a batch \({what}.*inputs=lambda batch"):
             mp.recalibrate(model, [batches(1)[0], batch])
         assert oracle.fingerprint(model) == before

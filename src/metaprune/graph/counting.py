@@ -48,7 +48,7 @@ def counted(
         with open_to_trees():
             chosen = pytree.tree_leaves(_chosen(outputs, pytree.tree_unflatten(values, spec), strict=named_here))
         found = [any(value is one for one in chosen if one is not None) for value in values]
-        if any(not any(one is value for value in values) for one in chosen):
+        if any(not any(one is value for value in values) for one in chosen if one is not None):
             raise LookupError("it gives tensors that the network does not return; take outputs, do not compute")
         if not any(found):
             raise LookupError("it gives nothing")

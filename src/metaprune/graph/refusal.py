@@ -98,6 +98,8 @@ def refused(
     at = place_of(error) or (suspects[-1][0] if suspects else None)
     code = _code(at)
     line = f"{code} {' '.join(name for _, name in suspects)}" if not place_of(error) else code
+    if "nference tensor" in str(error):  # which a later line cannot use
+        line += " inference_mode"
     where = f"at {at}{_shown(at)}" if at else "in its forward pass"
     reason = f"{type(error).__name__}: {_first_line(error, 160)}"
     for pattern, words, way in _CONSTRUCTS:

@@ -30,5 +30,5 @@ def on_channels(
             for axis in {axis.name for axis in axes_of(term)} & set(axes):
                 held = places(term, axis)
                 inside = held >= 0
-                zeros = torch.zeros(graph.axes[axis].size, dtype=tensor.dtype)
+                zeros = torch.zeros(graph.axes[axis].size, dtype=tensor.dtype, device="cpu")
                 yield axis, zeros.index_add(0, held[inside], per_position[inside])

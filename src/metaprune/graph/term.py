@@ -150,17 +150,22 @@ def channels(term: Term, kept: Mapping[str, Sequence[int]]) -> Tensor:
 def places(term: Term, name: str) -> Tensor:
     """For each position along a dimension, the channel of axis `name` that it holds, or -1: int64 of shape (size,)."""
 
+    def none(size: int) -> Tensor:
+        return torch.full((size,), -1, device="cpu")
+
     def product(factors: Sequence[Tensor]) -> Tensor:
-        held = torch.full((1,), -1)
+        held = none(1)
         for inner in factors:
             grid = torch.where(held[:, None] >= 0, held[:, None], inner)
             held = grid.flatten()
         return held
 
     def leaf(axis: Axis) -> Tensor:
-        return torch.arange(axis.size) if axis.name == name else torch.full((axis.size,), -1)
+        return (
+            torch.arange(axis.size, device="cpu") if axis.name == name else torch.full((axis.size,), -1, device="cpu")
+        )
 
-    return fold(term, leaf, product, lambda parts: torch.cat([torch.full((0,), -1), *parts]))
+    return fold(term, leaf, product, lambda parts: torch.cat([torch.full((0,), -1, device="cpu"), *parts]))
 
 
 def leaves(term: Term, name: str) -> list[Tensor]:

@@ -38,7 +38,8 @@ _READ = {"num_heads", "embed_dim", "batch_first", "in_proj_bias", "_qkv_same_emb
 def observe(model: nn.Module, ways: Sequence[Call]) -> Calls:
     """How a network calls each of its attention modules that can be written out, found by running it in every way.
 
-    A training forward that cannot be run says nothing.
+    A training forward that cannot be run says nothing. What the network's code reads more of than a module that is
+    written out has stays as it is.
     """
     names: dict[int, int] = {}
     for tensor in named_tensors(model).values():
@@ -51,6 +52,7 @@ def observe(model: nn.Module, ways: Sequence[Call]) -> Calls:
     if not found:
         return {}
     calls: dict[str, list[dict[str, Any]]] = {path: [] for path in found}
+    ran: list[Call] = []
     path_of: dict[nn.Module, str] = {}
     signature = inspect.signature(next(iter(found.values())).forward)
 
@@ -65,16 +67,54 @@ def observe(model: nn.Module, ways: Sequence[Call]) -> Calls:
                 module = actor.get_submodule(path)
                 path_of[module] = path
                 module.register_forward_pre_hook(note, with_kwargs=True)
-            fast = torch.backends.mha.get_fastpath_enabled()
-            torch.backends.mha.set_fastpath_enabled(False)
-            try:
-                with torch.no_grad():
-                    replace(way, args=copy.deepcopy(way.args), kwargs=copy.deepcopy(dict(way.kwargs))).of(actor)
-            except Exception as error:
+            if (error := _error_of(actor, way)) is not None:
                 raise refused(model, error, error) from error
-            finally:
-                torch.backends.mha.set_fastpath_enabled(fast)
-    return {path: seen[0] for path, seen in calls.items() if seen and all(call == seen[0] for call in seen) and seen[0]}
+            ran.append(way)
+    told = {path: seen[0] for path, seen in calls.items() if seen and all(call == seen[0] for call in seen) and seen[0]}
+    return _that_run(model, told, ran)
+
+
+def _error_of(actor: nn.Module, way: Call) -> Exception | None:
+    """What a network raises in a call, without PyTorch's fast path; None where it runs."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            replace(way, args=copy.deepcopy(way.args), kwargs=copy.deepcopy(dict(way.kwargs))).of(actor)
+    except Exception as error:
+        return error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return None
+
+
+def _that_run(model: nn.Module, calls: Calls, ways: Sequence[Call]) -> Calls:
+    """The calls of those modules without which the network's code runs on, written out as they are.
+
+    Code around a module may read more of it than the new one has (`self.attention.in_proj_weight.dtype`): those that
+    stand in modules of such a class stay as they are.
+    """
+
+    def runs(some: Calls) -> bool:
+        for way in ways:
+            with rehearsal(written_out(model, some), way.training) as actor:
+                if _error_of(actor, way) is not None:
+                    return False
+        return True
+
+    if not calls or runs(calls):
+        return calls
+    found: dict[str, Mapping[str, Any]] = {}
+    for kind in dict.fromkeys(_around(model, path) for path in calls):
+        more = {path: call for path, call in calls.items() if _around(model, path) is kind}
+        if runs(found | more):
+            found |= more
+    return found
+
+
+def _around(model: nn.Module, path: str) -> type:
+    """The class of the module that a module stands in."""
+    return type(model.get_submodule(path.rpartition(".")[0]))
 
 
 def _can_be(module: nn.MultiheadAttention, names: Mapping[int, int]) -> bool:

@@ -64,7 +64,7 @@ def recalibrate(
                 args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs(batch))
                 model(*args, **kwargs)
                 used += 1
-    except (LookupError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError) as error:
         used = 0
         raise MetapruneError(
             f"recalibrate: the network cannot take a batch ({type(error).__name__}: {str(error)[:150]}); say what it "
