@@ -39,6 +39,21 @@ def test_methods_that_need_no_data_need_no_task(method: Any) -> None:
     assert plan.kept
 
 
+@pytest.mark.parametrize("method", DATALESS, ids=lambda method: method.name)
+def test_a_default_device_of_the_callers_changes_no_plan(method: Any) -> None:
+    """Here one that holds no values: whatever was made there would be missed."""
+    torch.manual_seed(0)
+    model = small.Small()
+    graph = mp.trace(model, small.EXAMPLE)
+    plan = mp.plan(model, small.EXAMPLE, method=method, budget=HALF, graph=graph)
+    torch.set_default_device("meta")
+    try:
+        again = mp.plan(model, small.EXAMPLE, method=method, budget=HALF, graph=graph)
+    finally:
+        torch.set_default_device(None)
+    assert again == plan
+
+
 @pytest.mark.parametrize("method", ONE_SHOT, ids=lambda method: method.name)
 def test_scores_are_per_axis_and_channel_and_rank_what_a_plan_keeps(method: Any) -> None:
     torch.manual_seed(0)

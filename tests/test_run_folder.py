@@ -125,3 +125,13 @@ def test_what_was_found_out_of_time_is_known_for_that_budget_alone(tmp_path: Pat
     (tmp_path / "budget.json").write_text("{")
     with pytest.raises(MetapruneError, match=r"budget.json is damaged \(.*\); delete the folder, or name another"):
         remembered(tmp_path, fast)
+
+
+def test_inputs_by_name_are_inputs(tmp_path: Path) -> None:
+    model = network()
+    graphs = [mp.trace(model, (), {"input": torch.cat([X] * copies)}) for copies in (1, 2)]
+    same = (mp.Magnitude(), mp.Budget(macs=0.5), mp.Recipe(3, device="cpu"), "digits", {})
+    RunFolder.claim(tmp_path, model, graphs[0], *same)
+    RunFolder.claim(tmp_path, model, graphs[0], *same)
+    with pytest.raises(MetapruneError, match=r"its inputs differ"):
+        RunFolder.claim(tmp_path, model, graphs[1], *same)

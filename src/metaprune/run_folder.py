@@ -55,13 +55,14 @@ class RunFolder:
             MetapruneError: It cannot be written, or holds another run, or a file of that name which is none of ours.
         """
         folder = Path(out)
+        given = tree_leaves((graph.args, [value for _, value in sorted(graph.kwargs.items())]))
         identity = {
             "method": f"{method!r}",
             "budget": f"{budget!r}",
             "recipe": f"{recipe!r}",
             "data": data,
             "preprocessing": dict(settings),
-            "inputs": [list(leaf.shape) for leaf in tree_leaves(graph.args) if isinstance(leaf, torch.Tensor)],
+            "inputs": [list(leaf.shape) for leaf in given if isinstance(leaf, torch.Tensor)],
             "axes": {name: axis.size for name, axis in graph.free.items()},
             "weights": digest(model.state_dict()),
             **({"calls": list(map(str, calls))} if (calls := graph.calls[1:]) and len(calls) > 1 else {}),

@@ -22,6 +22,7 @@ from metaprune.graph.arguments import is_number
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
+from metaprune.graph.rehearsal import on_the_cpu
 
 __all__ = ["MULTIPLE", "TIMED", "Allocation", "Budget"]
 
@@ -140,6 +141,7 @@ class Allocation:
         least: For each free axis, its smallest width.
     """
 
+    @on_the_cpu()
     def __init__(self, graph: ChannelGraph, budget: Budget) -> None:
         """Check that the budget can be met.
 
@@ -170,6 +172,7 @@ class Allocation:
                     f"{bound.obstacle(graph, self.least)}); ask for at least that{finer}"
                 )
 
+    @on_the_cpu()
     def plan(self, scores: Mapping[str, Tensor], limit: float | None = None) -> Plan:
         """Keep the channels with the highest scores, over all axes together, within the budget.
 
@@ -215,6 +218,7 @@ class Allocation:
             )
         return self._kept(order, widths)
 
+    @on_the_cpu()
     def soft(
         self,
         scores: Mapping[str, Tensor],
@@ -250,6 +254,7 @@ class Allocation:
     def _softness(self) -> Softness:
         return Softness(self.lanes, self.bounds)
 
+    @on_the_cpu()
     def proportional(self, scores: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> Plan:
         """The same share of every axis, or shares in proportion to given ones, as large as the budget allows.
 
@@ -288,6 +293,7 @@ class Allocation:
         )
         return self._kept(self._ranked(scores)[0], widths(max(too_many - 1, 0)))
 
+    @on_the_cpu()
     def nearest(
         self, ratios: Mapping[str, float], scores: Mapping[str, Tensor] | None = None, *, spend: bool = True
     ) -> Plan:
@@ -341,6 +347,7 @@ class Allocation:
                 raise BudgetError(f"allocation: expected a ratio from 0 for each free axis, got {got} for {name!r}")
         return sum(float(ratios[name]) for name in lane.axes) / len(lane.axes)
 
+    @on_the_cpu()
     def left_unspent(self, plan: Plan) -> float:
         """How much of the budget a plan leaves, as a share of the dense cost, of the bound that is nearest."""
         return min((bound.limit - bound.form.at(plan.widths)) / bound.dense for bound in self.bounds)
@@ -384,6 +391,7 @@ class Allocation:
                     f"{[widths.get(name, self.sizes[name]) for name in free]}; this is a fault of the method"
                 )
 
+    @on_the_cpu()
     def prices(self, widths: Mapping[str, int]) -> dict[str, float]:
         """What one channel of each free axis costs at the given widths: dF/dn, as a share of the dense cost F.
 

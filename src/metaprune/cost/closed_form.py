@@ -14,6 +14,7 @@ from metaprune.graph.arguments import wanted
 from metaprune.graph.errors import PlanError
 from metaprune.graph.graph import ChannelGraph, Operator
 from metaprune.graph.plan import Plan
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.graph.term import Axis, Term, axes_of, fold, size
 
 __all__ = ["ClosedForm", "axis_shares", "layer_macs", "macs", "macs_form", "params", "params_form"]
@@ -42,12 +43,14 @@ class ClosedForm:
                     known[term] = _expand(term, self.sizes)
             self.monomials.update(_multiply([known[term] for term in product]))
 
+    @on_the_cpu()
     def at(self, widths: Mapping[str, int]) -> int:
         """The exact value at whole widths; axes that are not named are whole."""
         counts, factors = self._table
         whole = torch.tensor([*(widths.get(name, size) for name, size in self.sizes.items()), 1])
         return int((counts * whole[factors].prod(1)).sum()) // self.divisor
 
+    @on_the_cpu()
     def many(self, widths: Tensor) -> Tensor:
         """The exact values at many whole widths.
 
@@ -83,6 +86,7 @@ class ClosedForm:
         padded = torch.cat([widths.double(), widths.new_ones(1, dtype=torch.float64)])
         return (counts * padded[factors].prod(1)).sum() / self.divisor
 
+    @on_the_cpu()
     def slopes(self, widths: Tensor) -> Tensor:
         """What a channel of each axis costs at real widths, the derivative: float64 of shape (axes,)."""
         with torch.enable_grad():

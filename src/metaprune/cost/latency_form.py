@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.graph.term import Axis, Term, fold
 
 __all__ = ["NANOSECONDS", "Anchor", "LatencyForm", "Sum"]
@@ -68,6 +69,7 @@ class LatencyForm:
         anchors: The networks that set it right.
     """
 
+    @on_the_cpu()
     def __init__(self, graph: ChannelGraph, sum_: Sum, anchors: Sequence[Anchor] = ()) -> None:
         self.axes = tuple(graph.free)
         self.sizes = {name: axis.size for name, axis in graph.free.items()}
@@ -82,6 +84,7 @@ class LatencyForm:
         sizes = {name: axis.size for name, axis in graph.free.items()}
         return self if sizes == self.sizes else LatencyForm(graph, self.sum, self.anchors)
 
+    @on_the_cpu()
     def through(self, *anchors: Anchor) -> LatencyForm:
         """The same, set right by more networks."""
         return LatencyForm(self._graph, self.sum, (*self.anchors, *anchors))
@@ -100,10 +103,12 @@ class LatencyForm:
         columns = torch.tensor(sorted(kept), dtype=torch.float64)
         return columns[:, 0].contiguous(), columns[:, 1].contiguous()
 
+    @on_the_cpu()
     def at(self, widths: Mapping[str, int]) -> int:
         """The time at whole widths, in ns; axes that are not named are whole."""
         return int(self._times(self._row(widths))[0].round())
 
+    @on_the_cpu()
     def many(self, widths: Tensor) -> Tensor:
         """The times at many whole widths, in ns.
 
@@ -119,6 +124,7 @@ class LatencyForm:
         """The time at real widths, in ns: a float64 scalar, differentiable in `widths`, of shape (axes,)."""
         return self._times(widths.double().cpu()[None])[0]
 
+    @on_the_cpu()
     def slopes(self, widths: Tensor) -> Tensor:
         """What a channel of each axis costs, in ns: float64 of shape (axes,).
 
@@ -135,6 +141,7 @@ class LatencyForm:
         slopes: Tensor = (times[-1] - times[:-1]) / (here - fewer)
         return slopes.maximum(1e-4 * times[-1] / here)
 
+    @on_the_cpu()
     def parts(self, widths: Mapping[str, int]) -> dict[str, tuple[int, tuple[Term, ...]]]:
         """For each place in the network about how many ns it takes, and the dimensions that it is over."""
         row = self._row(widths)
@@ -145,6 +152,7 @@ class LatencyForm:
             for where, part in parts.items()
         }
 
+    @on_the_cpu()
     def sizes_of(self, *widths: Mapping[str, int]) -> Tensor:
         """The sizes of the sum's dimensions at some widths: shape (dimensions, len(widths))."""
         return self._term_sizes(self.sum, torch.cat([self._row(one) for one in widths]))

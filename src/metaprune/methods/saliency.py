@@ -44,7 +44,7 @@ def relative_norms(tensors: Mapping[str, Tensor], graph: ChannelGraph) -> dict[s
     Returns:
         For each free axis a float64 tensor of shape (size,).
     """
-    sums = {name: torch.zeros(axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
+    sums = {name: torch.zeros(axis.size, dtype=torch.float64, device="cpu") for name, axis in graph.free.items()}
     counts = dict.fromkeys(sums, 0)
     squares = ((name, in_double(tensors[name]).square()) for name in graph.parameters)
     for axis, channel in on_channels(squares, graph, graph.free):
@@ -97,7 +97,9 @@ def gate_gradients(
                     for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
                     if gradient is not None
                 }
-                totals = {name: torch.zeros(axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
+                totals = {
+                    name: torch.zeros(axis.size, dtype=torch.float64, device="cpu") for name, axis in graph.free.items()
+                }
                 for axis, channel in on_channels(said.items(), graph, graph.free):
                     totals[axis] += channel
                 for axis, total in totals.items():
@@ -110,7 +112,7 @@ def gate_gradients(
         name: [row for turn in itertools.zip_longest(*(one[name] for one in every)) for row in turn if row is not None]
         for name in found
     }
-    empty = {name: torch.zeros(0, axis.size, dtype=torch.float64) for name, axis in graph.free.items()}
+    empty = {name: torch.zeros(0, axis.size, dtype=torch.float64, device="cpu") for name, axis in graph.free.items()}
     return {name: torch.stack(rows) if rows else empty[name] for name, rows in found.items()}
 
 

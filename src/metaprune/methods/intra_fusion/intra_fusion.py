@@ -21,6 +21,7 @@ from metaprune.graph.arguments import is_whole
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.methods.intra_fusion.features import features
 from metaprune.methods.intra_fusion.transport import distances, handed_on, nearest, transported
 from metaprune.methods.method import Found, OneShot, Problem
@@ -119,6 +120,7 @@ class IntraFusion:
             notes=(*found.notes, *_dropped(problem.graph, found.plan)),
         )
 
+    @on_the_cpu()
     def fused(self, model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
         """A full-width copy of which `plan` cuts the fused network; it is a network only after the cut.
 

@@ -83,8 +83,9 @@ class Random:
 
     def scores(self, problem: Problem) -> dict[str, Tensor]:
         """A score drawn for every channel."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return {name: torch.rand(axis.size, generator=generator) for name, axis in problem.graph.free.items()}
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        free = problem.graph.free
+        return {name: torch.rand(axis.size, generator=generator, device="cpu") for name, axis in free.items()}
 
     def find(self, problem: Problem) -> Found:
         """Draw, and fit the budget."""
@@ -95,5 +96,7 @@ class Random:
 def _ranks(scores: Tensor) -> Tensor:
     """Each channel's rank among its axis, in (0, 1]."""
     ranks = torch.empty_like(scores)
-    ranks[torch.argsort(scores, stable=True)] = torch.arange(1, len(scores) + 1, dtype=scores.dtype)
+    ranks[torch.argsort(scores, stable=True)] = torch.arange(
+        1, len(scores) + 1, dtype=scores.dtype, device=scores.device
+    )
     return ranks / len(scores)
