@@ -207,3 +207,14 @@ def test_words_beside_a_lane_are_read_downwards(graphs: Graphs) -> None:
     several = [run for run in runs if len(run) > 1]
     assert len(several) > 5
     assert all(below - above >= 10 for run in several for above, below in itertools.pairwise(run))
+
+
+def test_the_legend_shows_what_was_cut_as_it_is_drawn(graphs: Graphs) -> None:
+    root = ElementTree.fromstring(figure(graphs("pictures"), mp.Plan({"conv": range(4)})))
+    signs: dict[str, str] = {}
+    for sign, words in itertools.pairwise(root):
+        if words.tag.endswith("text") and sign.tag.endswith("rect"):
+            signs.setdefault(words.text or "", sign.attrib["class"])
+    assert signs.pop("cut") == "cg-trunk cg-gone"
+    assert signs
+    assert not any("gone" in kind for kind in signs.values())

@@ -156,3 +156,14 @@ def test_what_does_not_fit_is_refused(harm: Callable[[Path], object], words: str
         mp.slice_files(folder, graph, half(graph), tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert {path: path.is_dir() or path.read_bytes() for path in sorted(tmp_path.rglob("*"))} == before
+
+
+@pytest.mark.parametrize(("shard", "count"), [(48, 1), (47, 2), (16, 3), (15, 3)])
+def test_a_file_is_filled_to_its_last_byte(
+    shard: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "SHARD", shard)
+    files._write(tmp_path, iter([(name, torch.zeros(4)) for name in "abc"]))
+    said = json.loads((tmp_path / INDEX).read_text())
+    assert len(set(said["weight_map"].values())) == count
+    assert said["metadata"]["total_size"] == 48

@@ -345,3 +345,11 @@ def test_what_is_ignored_may_be_another_number() -> None:
     metric: Any = spoken.metric
     metric.update(*spoken.judged(speech, tokens))
     torch.testing.assert_close(metric.compute(), expected.exp())
+
+
+def test_segmentation_takes_two_classes_and_no_fewer() -> None:
+    data = [(torch.rand(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64))]
+    assert Segmentation(data, data, classes=2).loss(torch.rand(1, 2, 4, 4), data[0]).item() > 0
+    for classes in (1, 2.0, True):
+        with pytest.raises(TaskError, match="whole number from 2"):
+            Segmentation(data, data, classes=classes)  # type: ignore[arg-type]
