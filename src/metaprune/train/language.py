@@ -18,7 +18,7 @@ from metaprune.train.task import (
     Metric,
     Task,
     TaskError,
-    is_temperature,
+    check_temperature,
     kind_of,
     soft_divergence,
     spoiled,
@@ -60,7 +60,7 @@ def LanguageModelling(
 
     if not is_whole(ignore):
         raise TaskError(f"language modelling: expected ignore as a whole number, got {ignore!r}")
-    is_temperature(temperature, "language modelling")
+    check_temperature(temperature, "language modelling")
     return Task(
         train,
         val,

@@ -18,8 +18,8 @@ from metaprune.train.task import (
     Metric,
     Task,
     TaskError,
+    check_temperature,
     class_weights,
-    is_temperature,
     kind_of,
     soft_divergence,
 )
@@ -68,7 +68,7 @@ def Segmentation(
         raise TaskError(f"segmentation: expected classes as a whole number from 2, got {classes!r}")
     if not is_whole(ignore):
         raise TaskError(f"segmentation: expected ignore as a whole number, got {ignore!r}")
-    is_temperature(temperature, "segmentation")
+    check_temperature(temperature, "segmentation")
     weights = None if weight is None else class_weights(weight, "segmentation")
     fitting = partial(_fitting, classes=classes, ignore=ignore)
     return Task(

@@ -28,8 +28,8 @@ __all__ = [
     "Pictures",
     "Task",
     "TaskError",
+    "check_temperature",
     "class_weights",
-    "is_temperature",
     "kind_of",
     "on",
     "settings_of",
@@ -295,7 +295,7 @@ def Classification(
     weights = None if weight is None else class_weights(weight)
     if not (is_number(label_smoothing) and 0 <= label_smoothing < 1):
         raise TaskError(f"classification: expected label_smoothing inside [0, 1), got {label_smoothing!r}")
-    is_temperature(temperature, "classification")
+    check_temperature(temperature, "classification")
     return Task(
         train,
         val,
@@ -308,7 +308,7 @@ def Classification(
     )
 
 
-def is_temperature(given: object, who: str) -> None:
+def check_temperature(given: object, who: str) -> None:
     """Refuse what answers cannot be softened by.
 
     Raises:
