@@ -88,7 +88,17 @@ def test_the_python_of_a_method_runs(page, short, tmp_path, monkeypatch):
     assert report.pruned.macs <= 0.5 * report.dense.macs
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDE if "\n```python\n" in page.read_text("utf-8")], ids=name_of)
+LONG = {"transformers.md"}  # networks of several families, loaded again, generating: what tests of each do, too
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG), id=name_of(page))
+        for page in GUIDE
+        if "\n```python\n" in page.read_text("utf-8")
+    ],
+)
 def test_the_python_of_the_guide_runs(page, short, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(page, short)

@@ -54,7 +54,7 @@ def test_no_network_is_forgotten() -> None:
     assert built == kinds
 
 
-SLOW = {"resnet_basic", "mobilenet_v2", "mobilenet_v3_large", "mnasnet"}  # much as others are
+SLOW = {"resnet_basic", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mnasnet"}  # much as others are
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SMALL])
