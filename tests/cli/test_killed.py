@@ -43,7 +43,7 @@ def test_left_alone_it_ends(starter: Starter, alone: Made) -> None:
     "places",
     [
         pytest.param(SEARCH[1:2], id="search", marks=pytest.mark.slow),  # as the half checkpoint below
-        pytest.param(TUNING[2:], id="fine-tuning"),
+        pytest.param(TUNING[2:], id="fine-tuning", marks=pytest.mark.slow),
         pytest.param(SEARCH + TUNING, id="everywhere", marks=pytest.mark.slow),
     ],
 )
