@@ -161,11 +161,9 @@ def places(term: Term, name: str) -> Tensor:
         return held
 
     def leaf(axis: Axis) -> Tensor:
-        return (
-            torch.arange(axis.size, device="cpu") if axis.name == name else torch.full((axis.size,), -1, device="cpu")
-        )
+        return torch.arange(axis.size, device="cpu") if axis.name == name else none(axis.size)
 
-    return fold(term, leaf, product, lambda parts: torch.cat([torch.full((0,), -1, device="cpu"), *parts]))
+    return fold(term, leaf, product, lambda parts: torch.cat([none(0), *parts]))
 
 
 def leaves(term: Term, name: str) -> list[Tensor]:

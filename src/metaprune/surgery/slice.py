@@ -13,7 +13,7 @@ from metaprune.graph.arguments import wanted_cut
 from metaprune.graph.calling import Call
 from metaprune.graph.capture import Captured, capture
 from metaprune.graph.errors import TraceError
-from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.graph import ChannelGraph, Pass
 from metaprune.graph.infer import Inference, read
 from metaprune.graph.plan import Plan
 from metaprune.graph.rehearsal import undisturbed
@@ -172,7 +172,7 @@ class _Carving:
         """What a cut network does otherwise in its first call, as far as that shows without the others."""
         cut = read(small, seen, outputs=self.graph.outputs)
         problem = mismatch(self.graph, cut[0].graph, widths, first=True)
-        made_up = [] if problem else _made_up_for(small, self.graph, cut)
+        made_up = [] if problem else _made_up_for(small, distinct(self.graph)[:1], cut)
         return problem or (made_up if isinstance(made_up, Failure) else None)
 
 
@@ -187,15 +187,17 @@ def make_up(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> 
     Returns:
         Why it cannot be done, in words, or None where it was.
     """
-    wanted = _made_up_for(small, graph, cut)
+    wanted = _made_up_for(small, distinct(graph), cut)
     return wanted if isinstance(wanted, str) else rescale(small, cut, wanted)
 
 
-def _made_up_for(small: nn.Module, graph: ChannelGraph, cut: Sequence[Inference]) -> list[dict[str, Tensor]] | Failure:
+def _made_up_for(
+    small: nn.Module, passes: Sequence[Pass], cut: Sequence[Inference]
+) -> list[dict[str, Tensor]] | Failure:
     """By what to multiply which tensors, for each pass that was read; or why that cannot be done."""
     wanted: list[dict[str, Tensor]] = []
     problems: dict[str, list[float]] = {}
-    for one, inference in zip(distinct(graph)[: len(cut)], cut, strict=True):
+    for one, inference in zip(passes, cut, strict=True):
         changes, lost = scale_changes(one, inference.graph.passes[inference.place])
         problems |= {one: [] for one in lost}
         here: dict[str, Tensor] = {}
