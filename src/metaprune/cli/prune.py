@@ -219,6 +219,7 @@ def prune(
     if given is None:
         given = train_dense(net, ready.task, dense, out / "dense", ready.label)
     give(net, given, weights, model)
+    calls = calls_of(net, args, {})
     warning = None
     if trained or expect is not None:
         warning = doubt(
@@ -237,7 +238,7 @@ def prune(
         goal = distil(goal, other or net, share=teacher_share)
     if warning is not None:
         known = settings_of(goal.train) | dict(goal.settings)
-        graph = limited(trace(net, args), limits)
+        graph = limited(trace(net, args, calls=calls), limits)
         RunFolder.claim(out, net, graph, chosen, budget, recipe, ready.label, known, only_look=True)
         say(f"warning: {warning}")
     result = run(
@@ -252,7 +253,7 @@ def prune(
         network=model,
         data=ready.label,
         commands=(command_line(),),
-        calls=calls_of(net, args, {}),
+        calls=calls,
         loggers=loggers_of(log, out),
         clock=clock,
     )
