@@ -103,11 +103,12 @@ def pictures(name: str, size: int | None, counts: Mapping[str, int]) -> dict[str
     parts: dict[str, Tensor] = {}
     for part in ("train", "val", "test"):
         batches = getattr(whole, part)
-        given = torch.cat([images for images, _ in batches]) * batches.std[:, None, None] + batches.mean[:, None, None]
+        seen, labels = (torch.cat(each) for each in zip(*batches, strict=True))  # in one pass: each is in another order
+        given = seen * batches.std[:, None, None] + batches.mean[:, None, None]
         if size is not None:
             given = F.avg_pool2d(given, given.shape[-1] // size)
         parts[part] = given.round().clamp(0, 255).to(torch.uint8)
-        parts[f"{part}.labels"] = torch.cat([labels for _, labels in batches])
+        parts[f"{part}.labels"] = labels
     return subset(parts, name, counts)
 
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.families.data import Noisy, going_on, telling_apart
+from benchmarks.families.data import Noisy, going_on, pictures, telling_apart
 from benchmarks.families.drawn import APART, FAMILIES, KNOWN, built
 from benchmarks.families.page import gain, head_room, table
 from benchmarks.families.work import Member, standing
 
 import metaprune as mp
+from metaprune.data import load
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched
 from metaprune.methods.graph_metanetwork.learning.lessons.trials import Trial
 from metaprune.surgery.slice import carve
@@ -74,6 +75,19 @@ def test_what_is_right_of_a_text() -> None:
     logits[:, 1, 2] = 1  # right once
     assert data.task.metric(logits, tokens) == (pytest.approx(150.0), 2)  # type: ignore[operator]
     assert data.shape == {"classes": 3, "length": 64}
+
+
+def test_pictures_keep_their_labels() -> None:
+    """Batches to learn from come in another order each time."""
+    whole = load("digits", augment=False, val_share=0.1)
+    labels = {
+        bytes(image.numpy()): int(label) for image, label in zip(whole.train.images, whole.train.labels, strict=True)
+    }
+    found = pictures("digits", None, {"train": 200, "val": 20, "test": 20})
+    assert all(
+        labels[bytes(image.numpy())] == label
+        for image, label in zip(found["train"], found["train.labels"], strict=True)
+    )
 
 
 def test_pictures_know_their_shape() -> None:

@@ -76,6 +76,24 @@ def test_dtypes_are_kept() -> None:
     torch.testing.assert_close(cut(x), mp.mask(model, graph, plan)(x), rtol=0.05, atol=0.05)
 
 
+def test_the_layout_in_memory_is_kept() -> None:
+    """Channels last, as fast networks are laid out, and a matrix that code laid out in columns."""
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 5), nn.Linear(5, 2))
+    model = model.double().eval().to(memory_format=torch.channels_last)
+    model[3].weight = nn.Parameter(model[3].weight.detach().t().contiguous().t())
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    graph = mp.trace(model, (x,))
+    plan = oracle.half(graph)
+    cut = mp.slice(model, graph, plan)
+    for place in (0, 1):
+        weight = cut[place].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert not weight.is_contiguous()
+    assert cut[3].weight.t().is_contiguous()
+    assert cut[4].weight.is_contiguous()
+    torch.testing.assert_close(cut(x), mp.mask(model, graph, plan)(x), rtol=1e-10, atol=1e-12)
+
+
 def test_a_network_on_the_meta_device() -> None:
     with torch.device("meta"):
         model = small.Small().eval()

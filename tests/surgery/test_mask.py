@@ -1,5 +1,6 @@
 """The mask, where it has to remember something: plans, modes, norms that stand beside one another."""
 
+import math
 from typing import Any
 
 import pytest
@@ -73,3 +74,17 @@ def test_calls_that_the_graph_knows_are_not_exported_again(training: bool, monke
     masked = mp.mask(model, graph, mp.Plan({"inner": [1, 4, 7]})).train(training)
     monkeypatch.setattr(masking, "capture", lambda *_, **__: pytest.fail("exported again"))
     assert len(masked(X)) == (2 if training else len(X))
+
+
+def test_what_is_hidden_is_nought_whatever_stood_there() -> None:
+    """A dead channel may overflow."""
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 2, 3))
+    x = torch.randn(2, 3, 8, 8)
+    graph = mp.trace(model, (x,))
+    with torch.no_grad():
+        model[0].weight[1] = math.inf
+    plan = mp.Plan({"0": [0, 2, 5]})
+    expected = mp.slice(model, graph, plan)(x)
+    hidden = mp.mask(model, graph, plan)(x)
+    assert expected.isfinite().all()
+    torch.testing.assert_close(hidden, expected)

@@ -345,8 +345,11 @@ def _name(node: fx.Node) -> str:
 
 
 def _hide(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
-    """Zeros in the place of dead channels, whatever stood there (infinities too)."""
-    return _scatter(_select(tensor, dims), tensor, dims)
+    """Zeros in the place of dead channels, whatever stood there (infinities too); the layout in memory stays."""
+    for dim, stays in dims.items():
+        dead = torch.ones(tensor.shape[dim], dtype=torch.bool, device=stays.device).index_fill(0, stays, False)
+        tensor = tensor.index_fill(dim, dead.nonzero().flatten().to(tensor.device), 0)
+    return tensor
 
 
 def _select(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
