@@ -15,6 +15,7 @@ from metaprune.cost.stopwatch import on_threads, reading
 from metaprune.graph import tensors
 from metaprune.graph.arguments import is_number, is_whole, wanted
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.rehearsal import as_the_caller, on_the_cpu
 
 __all__ = ["Latency", "latencies", "latency", "ratio"]
 
@@ -104,6 +105,7 @@ def latency(
     return found
 
 
+@on_the_cpu()
 def latencies(
     networks: Mapping[str, nn.Module],
     args: tuple[Any, ...],
@@ -158,6 +160,7 @@ def latencies(
     return {name: summed(blocks) for name, blocks in found.items()}
 
 
+@on_the_cpu()
 def ratio(
     network: nn.Module,
     other: nn.Module,
@@ -246,6 +249,7 @@ def _timers(
 
         def run() -> None:
             with (
+                as_the_caller(),
                 torch.inference_mode(),
                 torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16-mixed"),
             ):
@@ -265,7 +269,7 @@ def _timers(
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise MetapruneError(
-                f"latency: the network {name} cannot take the inputs: {type(error).__name__}: {reason}"
+                f"latency: the {f'network {name}'.strip()} cannot take the inputs: {type(error).__name__}: {reason}"
             ) from error
         timers[name] = Timer("run()", globals={"run": run}, num_threads=threads, timer=clock)
     return timers

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -23,7 +23,7 @@ from metaprune.graph.copying import clone
 from metaprune.graph.objects import open_to_trees
 from metaprune.graph.surroundings import random_numbers_kept, seeded, surroundings_kept
 
-__all__ = ["Unwritten", "fresh", "on_the_cpu", "ordinary", "rehearsal", "stand_in", "undisturbed"]
+__all__ = ["Unwritten", "as_the_caller", "fresh", "on_the_cpu", "ordinary", "rehearsal", "stand_in", "undisturbed"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -69,6 +69,12 @@ def on_the_cpu() -> Iterator[None]:
         _caller.device = before
 
 
+def as_the_caller() -> AbstractContextManager[object]:
+    """What a network's code makes inside is made where it is outside of `on_the_cpu`."""
+    device = getattr(_caller, "device", None)
+    return nullcontext() if device is None else torch.device(device)
+
+
 @contextmanager
 def rehearsal(
     model: nn.Module, training: bool | None = False, writes: bool = True, seed: int = 0
@@ -82,9 +88,7 @@ def rehearsal(
             runs it on tensors that hold none.
         seed: Where its random numbers start, so that the same are drawn each time.
     """
-    device = getattr(_caller, "device", None)
-    theirs = nullcontext() if device is None else torch.device(device)
-    with _ALONE, torch.inference_mode(False), surroundings_kept(model), random_numbers_kept(), theirs:
+    with _ALONE, torch.inference_mode(False), surroundings_kept(model), random_numbers_kept(), as_the_caller():
         seeded(seed)
         actor = stand_in(model)
         if training is not None and _set_mode(actor, training, model):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metaprune.cost.budget import Allocation
 from metaprune.graph.plan import Plan
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.methods.gates.latents import Latents
 
 __all__ = ["Search", "Settings", "proximal_step", "share_allowed"]
@@ -99,12 +100,14 @@ class Search:
     ranking: dict[str, Float[Tensor, " size"]] = field(default_factory=dict)
     shares: list[list[float]] = field(default_factory=list)
 
+    @on_the_cpu()
     def __post_init__(self) -> None:
         latents = self.latents.named()
         self.due = {name: torch.zeros(len(z), dtype=torch.int64) for name, z in latents.items()}
         self.evidence = {name: torch.zeros_like(z.detach()) for name, z in latents.items()}
         self.rank()
 
+    @on_the_cpu()
     @torch.no_grad()
     def after(self, done: int, steps: int, lr: float) -> None:
         """What follows an optimizer step.

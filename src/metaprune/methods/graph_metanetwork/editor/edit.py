@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.graph.tensors import named_tensors, with_tensors
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
 from metaprune.methods.graph_metanetwork.reading.evidence import informed
@@ -68,7 +69,7 @@ def rewrite(
     gradients = gate_gradients(model, graph, task) if task is not None else {}
     read = informed(read, gradients, relative_norms(named_tensors(model), graph))
     read = surveyed(read, model, graph, task, metanetwork.surveys, gradients)
-    with torch.no_grad():
+    with torch.no_grad(), on_the_cpu():
         edited = metanetwork(read.aimed(share))
     weights = {name: tensor.contiguous() for name, tensor in edited.weights.items()}
     return Rewritten(with_tensors(model, weights), read, edited.scores, gradients)

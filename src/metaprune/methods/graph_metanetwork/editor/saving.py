@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
 from metaprune.train.atomic import FileError, read_safetensors, read_tensors, write_tensors
 
@@ -26,6 +27,7 @@ def save(metanetwork: Metanetwork, path: str | Path) -> None:
     write_tensors(Path(path), metanetwork.state_dict(), {"format": FORMAT, "config": metanetwork.config})
 
 
+@on_the_cpu()
 def load(path: str | Path) -> Metanetwork:
     """Read what `save` wrote; it lies on the CPU.
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.methods.graph_metanetwork.reading.features import EVIDENCE_FEATURES
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph
 
@@ -18,6 +19,7 @@ LEAST = 1e-4
 """What says less than this share of the others says nothing."""
 
 
+@on_the_cpu()
 def informed(
     graph: NetworkGraph,
     gradients: Mapping[str, Float[Tensor, " batches size"]],

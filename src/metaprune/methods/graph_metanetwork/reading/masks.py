@@ -9,11 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaprune.graph.plan import Plan
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph
 
 __all__ = ["living", "masked"]
 
 
+@on_the_cpu()
 def living(graph: NetworkGraph, plan: Plan) -> Float[Tensor, " nodes"]:
     """One for each channel that a plan keeps, zero for the others."""
     found = torch.ones(len(graph.axis))

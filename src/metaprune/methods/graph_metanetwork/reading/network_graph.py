@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference
+from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.term import Product, Term, axes_of, size
 from metaprune.methods.graph_metanetwork.reading.features import (
@@ -139,6 +140,7 @@ class NetworkGraph:
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
+@on_the_cpu()
 def graph_of(model: nn.Module, graph: ChannelGraph) -> NetworkGraph:
     """The graph that a metanetwork reads of a network.
 

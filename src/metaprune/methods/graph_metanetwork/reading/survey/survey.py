@@ -104,8 +104,8 @@ def surveyed(
     for group in GROUPS:
         if group in groups:
             said, nothing = tell[group](), [0.0] * _WIDTHS[group]
-            parts.append(torch.tensor([said.get(name, nothing) for name in names]).reshape(len(names), -1))
-    return replace(read, survey=torch.cat(parts, 1).to(read.axes.device))
+            parts.append(read.axes.new_tensor([said.get(name, nothing) for name in names]).reshape(len(names), -1))
+    return replace(read, survey=torch.cat(parts, 1))
 
 
 def _shape(norms: Tensor, squares: Mapping[str, Tensor], name: str) -> list[float]:
