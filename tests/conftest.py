@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-import torch
-
-import tests.shapes  # noqa: F401  so that --jaxtyping-packages finds it
-from tests.remembered import remembered
+from xdist import is_xdist_controller
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
 
@@ -22,6 +19,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 @pytest.fixture(scope="session", autouse=True)
 def graphs_are_remembered() -> Iterator[None]:
     """Not before all modules are imported, and not for tests of trace itself, which call `mp.trace`."""
+    from tests.remembered import remembered
+
     with remembered():
         yield
 
@@ -52,6 +51,8 @@ def nobody_extends_lightning() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
@@ -60,9 +61,20 @@ def no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["METAPRUNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(1)  # workers share the cores
-    os.environ["OMP_NUM_THREADS"] = "1"
+def pytest_configure() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # workers share the cores
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The process that only hands tests out imports nothing, so that workers begin at once."""
+    if is_xdist_controller(session):
+        return
+    gc.disable()  # until all is imported: nothing of it is garbage
+    import torch
+
+    import tests.shapes  # noqa: F401  so that --jaxtyping-packages finds it
+
+    torch.set_num_threads(1)
 
 
 LONG = (
@@ -86,11 +98,14 @@ def pytest_collection_finish() -> None:
     """What is imported stays; to look through all of it for garbage, again and again, is a fifth of the time."""
     import hypothesis  # noqa: F401  (other packages' plugins of it ask who refers to what, which a frozen heap hides)
 
-    gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
