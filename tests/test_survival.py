@@ -3,6 +3,7 @@
 import os
 import shutil
 import warnings
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ CUT = (
     "unet",
 )
 QUICK = {"tied_autoencoder"}  # for what takes long
+ALIKE = {"densenet", "resnext"}  # made of the same kinds of layers as others of these
 COMPILER = "inductor" if shutil.which(os.environ.get("CXX", "g++")) else "aot_eager"  # without one, the capture alone
 
 
@@ -47,7 +49,7 @@ class Survivor(NamedTuple):
 
 
 @cache
-def cut(name: str, dtype: torch.dtype = torch.float32) -> Survivor:
+def cut(name: str, dtype: torch.dtype = torch.float64) -> Survivor:
     model, *example = ZOO[name].example()
     args, kwargs = pytree.tree_map(lambda x: x.to(dtype) if is_real(x) else x, example)
     dense = model.to(dtype)
@@ -62,50 +64,51 @@ def is_real(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def networks(*, slow: bool) -> list[Any]:
-    return [pytest.param(name, marks=pytest.mark.slow if slow and name not in QUICK else ()) for name in CUT]
+def networks(but: Collection[str]) -> list[Any]:
+    """By name, quickly all but these."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in but else ()) for name in CUT]
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", networks(ALIKE))
 def test_a_disk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Saved and loaded into a dense network of other weights, it is the same network."""
     _, model, args, kwargs, graph, plan = cut(name)
     monkeypatch.setattr(saving, "texts", lambda *_: {})  # the report is another test's
-    fresh = ZOO[name].example(seed=9)[0].float()
+    fresh = ZOO[name].example(seed=9)[0].double()
     again = saving.load(saving.save(tmp_path, model, plan, graph, None), fresh)  # type: ignore[arg-type]
     assert oracle.fingerprint(again) == oracle.fingerprint(model)
     assert oracle.distance(oracle.call(again, args, kwargs), oracle.call(model, args, kwargs)) == 0
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", networks(ALIKE))
 def test_a_state_dict(name: str) -> None:
     """Its weights go into another copy of it that has others."""
     _, model, args, kwargs, graph, plan = cut(name)
-    other = carve(ZOO[name].example(seed=9)[0].float(), graph, plan).model
+    other = carve(ZOO[name].example(seed=9)[0].double(), graph, plan).model
     assert oracle.distance(oracle.call(other, args, kwargs), oracle.call(model, args, kwargs)) > 1e-3
     other.load_state_dict(model.state_dict())
     assert oracle.distance(oracle.call(other, args, kwargs), oracle.call(model, args, kwargs)) == 0
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", networks(ALIKE))
 def test_torch_export(name: str) -> None:
     _, model, args, kwargs, *_ = cut(name)
     program = torch.export.export(model, args, kwargs, strict=False).module()
     assert oracle.distance(oracle.call(model, args, kwargs), oracle.call(program, args, kwargs)) < 1e-6
 
 
-@pytest.mark.parametrize("name", networks(slow=True))
+@pytest.mark.parametrize("name", networks({*CUT} - QUICK))
 def test_onnx(name: str, tmp_path: Path) -> None:
-    _, model, args, kwargs, *_ = cut(name)
+    _, model, args, kwargs, *_ = cut(name, torch.float32)
     path = mp.export(model, args, tmp_path / "cut.onnx", kwargs)
     expected = pytree.tree_leaves(oracle.call(model, args, kwargs))
     assert oracle.distance([y for y in expected if isinstance(y, Tensor)], onnx.run(path, args, kwargs)) < 1e-5
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", networks(ALIKE))
 def test_a_step_of_training(name: str) -> None:
     """Gradients reach every parameter that they reached before, and move it; frozen ones stay; the loss falls."""
-    dense, _, args, kwargs, graph, plan = cut(name, torch.float64)
+    dense, _, args, kwargs, graph, plan = cut(name)
     frozen, parameter = next((n, p) for n, p in dense.named_parameters() if p.dim() > 1)
     parameter.requires_grad_(False)
     try:
@@ -127,9 +130,9 @@ def test_a_step_of_training(name: str) -> None:
     assert expected <= moved <= found.keys()
 
 
-@pytest.mark.parametrize("name", networks(slow=True))
+@pytest.mark.parametrize("name", networks({*CUT} - QUICK))
 def test_torch_compile(name: str) -> None:
-    _, model, args, kwargs, *_ = cut(name)
+    _, model, args, kwargs, *_ = cut(name, torch.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the compiler's own
         compiled = torch.compile(model, backend=COMPILER, fullgraph=True)
