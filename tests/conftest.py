@@ -9,6 +9,9 @@ from functools import partial
 import pytest
 from xdist import is_xdist_controller
 
+import tests.shapes  # noqa: F401  so that --jaxtyping-packages finds it, also where a folder's conftest imports first
+from tests.forks import Forks
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
 
 # Workers, and the processes that tests start, import the same files: they are compiled once, whatever the shell says.
@@ -72,8 +75,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     gc.disable()  # until all is imported: nothing of it is garbage
     import torch
 
-    import tests.shapes  # noqa: F401  so that --jaxtyping-packages finds it
-
     torch.set_num_threads(1)
 
 
@@ -101,6 +102,26 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
     gc.set_threshold(20_000, 20, 20)
+
+
+_FORKS: list[Forks] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """The last moment at which nothing was trained."""
+    if any("forks" in getattr(item, "fixturenames", ()) for item in session.items):
+        import lightning_fabric  # noqa: F401  (as training does)
+
+        gc.freeze()
+        _FORKS.append(Forks())
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts processes that need not import anything."""
+    yield _FORKS[0]
+    _FORKS.pop().end()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from tests.forks import Forks
 
 from metaprune.saving import read_weights
 
@@ -20,15 +20,14 @@ class Starter:
     """Starts the command in a folder; `alone` there is a run that nothing happened to."""
 
     folder: Path
-    process: subprocess.Popen[str]
+    asking: IO[str]
+    answers: IO[str]
 
     def start(self, out: str, place: str = "") -> int:
         """The exit code of one start, which dies at the place."""
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(f"{out} {place}\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        self.asking.write(f"{out} {place}\n")
+        self.asking.flush()
+        return int(self.answers.readline())
 
     def said(self, out: str) -> str:
         """The words of all starts."""
@@ -76,15 +75,16 @@ def timeless(tree: Any, out: str) -> Any:
 
 
 @contextmanager
-def starting(folder: Path, command: str) -> Iterator[Starter]:
+def starting(forks: Forks, folder: Path, command: str) -> Iterator[Starter]:
     """A starter of a command in a folder."""
-    process = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("killed.py"), *command.split()],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    (asked, asking), (answers, answering) = os.pipe(), os.pipe()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = command.split()
+    process = forks.start(
+        "tests.cli.killed", *words, folder=folder, environment=environment, streams=(asked, answering, 2)
     )
-    with process:
-        yield Starter(folder, process)
+    os.close(asked)
+    os.close(answering)
+    with os.fdopen(asking, "w") as to, os.fdopen(answers) as of:
+        yield Starter(folder, to, of)
+    process.wait()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.cli.starter import Starter, starting
+from tests.forks import Forks
 
 NETWORK = """
 from torch import nn
@@ -27,13 +28,15 @@ slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=() if name == "prune" else slow) for name in COMMANDS])
-def starter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+def starter(
+    request: pytest.FixtureRequest, forks: Forks, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Starter]:
     folder = tmp_path_factory.mktemp("events")
     (folder / "net.py").write_text(NETWORK)
     if request.param == "meta-train":
-        with starting(folder, ZOO) as once:
+        with starting(forks, folder, ZOO) as once:
             assert once.start("zoo") == 0, once.said("zoo")
-    with starting(folder, COMMANDS[request.param]) as starter:
+    with starting(forks, folder, COMMANDS[request.param]) as starter:
         begin(starter, "alone")
         assert starter.start("alone", "event 0") == 0, starter.said("alone")
         yield starter

@@ -1,29 +1,45 @@
 """A run that is killed, again and again, ends with the plan and the very bits of one left alone."""
 
 import os
+import runpy
 from collections.abc import Iterator
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from tests.cli.starter import Made, Starter, starting
+from tests.forks import Forks
 
-from metaprune.models import MODELS
+NETWORK = """
+from torch import nn
 
+
+class Small(nn.Module):
+    def __init__(self, classes=10, channels=1):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
+        self.inner = nn.Sequential(nn.Conv2d(16, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 16, 1))
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head((x + self.inner(x)).relu().mean((2, 3)))
+"""
 SEARCH = ["search, after step 2", "search, between the renames 1", "search, evaluating 1"]
 TUNING = ["fine-tuning, after step 0", "fine-tuning, between the renames 5", "fine-tuning, after step 3"]
 COMMAND = (
-    "prune resnet8 --data digits --method dhp --macs 0.6 --weights dense.safetensors --epochs 4 "
-    "--val-share 0.7 --batch-size 64 --seed 1 --precision 32-true --device cpu --threads 1 --out OUT"
+    "prune net.py:Small --data digits --method dhp --macs 0.6 --weights dense.safetensors --epochs 4 "
+    "--val-share 0.3 --batch-size 144 --seed 1 --precision 32-true --device cpu --threads 1 --out OUT"
 )
 
 
 @pytest.fixture(scope="module")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+def starter(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     folder = tmp_path_factory.mktemp("killed")
+    (folder / "net.py").write_text(NETWORK)
     torch.manual_seed(0)
-    save_file(MODELS["resnet8"](classes=10, channels=1).state_dict(), folder / "dense.safetensors")
-    with starting(folder, COMMAND) as starter:
+    save_file(runpy.run_path(str(folder / "net.py"))["Small"]().state_dict(), folder / "dense.safetensors")
+    with starting(forks, folder, COMMAND) as starter:
         yield starter
 
 

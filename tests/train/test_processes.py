@@ -1,6 +1,7 @@
 """Several processes come to what one comes to; `tests.train.together` says what each does.
 
-They are started once for all quick tests: each start imports everything anew.
+Two are started once for all quick tests: one by Python itself, which has another order of sets, and one that need not
+import everything anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.forks import Forks, Process
 from tests.train import together
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -42,21 +44,31 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def run(size: int, folder: Path, *checks: str) -> tuple[dict[str, Any], list[int], list[str]]:
-    """What the first process wrote, how each ended, and what each said."""
+def run(
+    size: int, folder: Path, *checks: str, forks: Forks | None = None
+) -> tuple[dict[str, Any], list[int], list[str]]:
+    """What the first process wrote, how each ended, and what each said; the first may be a fork."""
     file, port = folder / "found.json", free_port()
     file.unlink(missing_ok=True)
-    command = [sys.executable, "-W", "ignore", "-m", "tests.train.together", str(file), *checks]
-    processes = [
-        subprocess.Popen(command, cwd=ROOT, env=environment(size, rank, port), stderr=subprocess.PIPE, text=True)
-        for rank in range(size)
-    ]
+    module, words = "tests.train.together", [str(file), *checks]
+    command = [sys.executable, "-W", "ignore", "-m", module, *words]
+    logs = [folder / f"{rank}.log" for rank in range(size)]
+    processes: list[subprocess.Popen[bytes] | Process] = []
+    for rank, log in enumerate(logs):
+        around = environment(size, rank, port)
+        with log.open("w") as said:
+            if rank == 0 and forks is not None:
+                streams = (0, said.fileno(), said.fileno())
+                processes.append(forks.start(module, *words, folder=ROOT, environment=around, streams=streams))
+            else:
+                processes.append(subprocess.Popen(command, cwd=ROOT, env=around, stdout=said, stderr=said))
     try:
-        said = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+        ended = [process.wait(timeout=PATIENCE) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return json.loads(file.read_text()) if file.exists() else {}, [each.returncode for each in processes], said
+    found = json.loads(file.read_text()) if file.exists() else {}
+    return found, ended, [log.read_text() for log in logs]
 
 
 def alone(check: str, folder: Path) -> Any:
@@ -86,9 +98,9 @@ TOLD = ("other_weights", "stopped", "not_divisible", "metapruning", "a_folder_of
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def two(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("two")
-    found, ended, said = run(2, folder, *ALIKE, *TOLD)
+    found, ended, said = run(2, folder, *ALIKE, *TOLD, forks=forks)
     assert ended == [0, 0], said
     return found, folder
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.forks import Forks
 from torch import Tensor, nn
 
 from metaprune.train import Checkpoint, CheckpointError, Recipe, Task, fit, randomness, run
@@ -31,19 +30,15 @@ MORE = [
 
 
 @pytest.mark.parametrize("kills", [KILLS, pytest.param(MORE, marks=pytest.mark.slow)], ids=len)
-def test_killed_and_started_again(kills: list[str], tmp_path: Path) -> None:
-    script = Path(__file__).with_name("killed.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, *kills],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    outcomes = json.loads(done.stdout)
+def test_killed_and_started_again(kills: list[str], forks: Forks, tmp_path: Path) -> None:
+    with (tmp_path / "said").open("w+") as said:
+        streams = (0, said.fileno(), 2)
+        done = forks.start(
+            "tests.train.killed", tmp_path, *kills, folder=tmp_path, environment=os.environ, streams=streams
+        )
+        assert done.wait(600) == 0
+        said.seek(0)
+        outcomes = json.load(said)
     assert outcomes == {kill: {"signal": 9, "different": []} for kill in kills}
 
 
