@@ -129,7 +129,9 @@ def test_every_plan_obeys_the_limits_or_the_error_names_what_is_in_the_way(name:
     dense = mp.trace(model, args, kwargs)
     before = oracle.fingerprint(model)
     planned = 0
-    for seed in range(4):
+    for seed in range(30):
+        if seed >= 4 and (planned or not dense.free):  # where little is free, most of what is drawn leaves no room
+            break
         limits, budget = drawn(dense, seed)
         made = within(dense, limits, budget)
         if isinstance(made, MetapruneError):

@@ -26,9 +26,18 @@ class Normed(nn.Module):
         return self.c(h.softmax(1))
 
 
-def searched(hooked: bool, seen: list[Any]) -> Any:
+class Wary(Normed):
+    """Looks at sizes, which makes no call, and makes other calls where it is exported, as masks of transformers do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 3 and self.a.out_features != 7:
+            x = x.clone() if torch.compiler.is_exporting() else x.mul(1)
+        return super().forward(x)
+
+
+def searched(hooked: bool, seen: list[Any], network: type[nn.Module] = Normed) -> Any:
     torch.manual_seed(0)
-    model = Normed().double()
+    model: Any = network().double()
     graph = mp.trace(model, (torch.randn(4, 5).double(),))
     if hooked:
         model.norm.register_forward_hook(lambda module, args, output: seen.append(output))
@@ -43,12 +52,13 @@ def searched(hooked: bool, seen: list[Any]) -> Any:
     return generated
 
 
+@pytest.mark.parametrize("network", [Normed, Wary])
 @pytest.mark.parametrize("batch", [4, 3], ids=["traced", "of another size"])
 @pytest.mark.parametrize("training", [True, False])
-def test_hooks_run_and_the_network_computes_the_same(training: bool, batch: int) -> None:
+def test_hooks_run_and_the_network_computes_the_same(training: bool, batch: int, network: type[nn.Module]) -> None:
     seen: list[Any] = []
     x = torch.randn(batch, 5, generator=torch.Generator().manual_seed(3)).double().requires_grad_()
-    plain, hooked = (searched(flag, seen).train(training) for flag in (False, True))
+    plain, hooked = (searched(flag, seen, network).train(training) for flag in (False, True))
     assert plain.kept
     expected, got = plain(x), hooked(x)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)

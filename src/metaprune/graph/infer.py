@@ -70,6 +70,7 @@ class Inference:
         counts: For each output, whether it counts: "yes", "no", or "state".
         switched: Nodes whose arguments are others in this pass than in the program, with these arguments.
         unchecked: Whether, on other inputs, the code may decide otherwise without the program telling.
+        records: The calls of the network's code that the program came from, where they were recorded.
     """
 
     graph: ChannelGraph
@@ -82,6 +83,7 @@ class Inference:
     counts: Sequence[str] = ()
     switched: Mapping[fx.Node, Mapping[str, Any]] = field(default_factory=dict)
     unchecked: bool = False
+    records: Sequence[Record] = ()
 
     @property
     def call(self) -> Way:
@@ -379,7 +381,11 @@ class _Walk:
         reads = {call.node: call.reads for call, _ in self.calls}
         nodes = [call.node for call, _ in self.calls]
         unchecked = self.captured.unchecked
-        return Inference(graph, place, self.program, dims, reads, nodes, self.owner, self.counts, unchecked=unchecked)
+        return Inference(
+            *(graph, place, self.program, dims, reads, nodes, self.owner, self.counts),
+            unchecked=unchecked,
+            records=self.records,
+        )
 
     def is_computed(self, call: Call, scalar: float) -> bool:
         """Whether the code may have computed a number from a size; what is held or written down was not."""

@@ -13,6 +13,7 @@ import re
 import sys
 import sysconfig
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,12 +39,15 @@ __all__ = [
     "Record",
     "Recorder",
     "call_of",
+    "caller",
+    "calls_by_place",
     "compare",
     "evaluate",
     "is_network",
     "is_recorded",
     "leaves",
     "package",
+    "packages_of",
     "place",
     "recording",
 ]
@@ -264,6 +268,17 @@ def call_of(stack_trace: str | None) -> int | None:
     return int(found["index"]) if found else None
 
 
+def calls_by_place(records: Sequence[Record]) -> dict[int | None, tuple[str, int]]:
+    """The number of each recorded call -> where it was made, and how many were made there before it."""
+    made: Counter[str] = Counter()
+    found: dict[int | None, tuple[str, int]] = {}
+    for index, record in enumerate(records):
+        if not isinstance(record, Comparison):  # of numbers, which no function of PyTorch's is called for
+            found[index] = record.where, made[record.where]
+            made[record.where] += 1
+    return found
+
+
 class Recorder(TorchFunctionMode):
     """Writes down every call of a function of PyTorch's, and tags the sizes of tensors.
 
@@ -279,7 +294,7 @@ class Recorder(TorchFunctionMode):
         self.made: dict[int, tuple[Any, int | str, int]] = {}
         self.records_now = False
         self.suspects: list[tuple[str, str]] = []
-        self.packages = frozenset(map(package, (type(module).__module__ for module in model.modules()))) - {"torch"}
+        self.packages = packages_of(model)
 
     def begin(self) -> None:
         """The network's code begins to run."""
@@ -301,10 +316,10 @@ class Recorder(TorchFunctionMode):
         if getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
         if func in _SUSPECT:
-            self.suspects.append((_caller(self.packages), _SUSPECT[func]))
+            self.suspects.append((caller(self.packages), _SUSPECT[func]))
         numbers = tuple(_whole((args, kwargs)))
         index = len(self.records)
-        self.records.append(Record(_caller(self.packages), numbers))
+        self.records.append(Record(caller(self.packages), numbers))
         if any(isinstance(number, Tagged) for number in numbers):
             args, kwargs = _plain(args), _plain(kwargs)
         code = _call.__code__.replace(co_filename=f"<call {index}>", co_name="forward")
@@ -399,7 +414,12 @@ def package(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _caller(packages: Set[str] = frozenset()) -> str:
+def packages_of(model: nn.Module) -> Set[str]:
+    """The packages that the modules of a network are of, but for PyTorch."""
+    return frozenset(package(type(module).__module__) for module in model.modules()) - {"torch"}
+
+
+def caller(packages: Set[str] = frozenset()) -> str:
     """File and line of the innermost frame that is a network's; where all is PyTorch's, the module that runs.
 
     Args:

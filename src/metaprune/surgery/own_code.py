@@ -1,12 +1,14 @@
 """A network's own code, run with channels hidden: for networks whose hooks must run, which a program does not call.
 
-The program of a network knows which of its operators normalise or average over what; the calls that its code makes come
-in the order in which they were recorded. So each such operator is found again by counting calls, and is run as the
-mask runs it; everything else runs as it stands.
+The program of a network knows which of its operators normalise or average over what, and in which line of code each was
+called. So each such operator is found again by counting the calls that its line makes, and is run as the mask runs it;
+everything else runs as it stands. (Other lines may run more or less often than in the export: code may ask whether
+it is being exported.)
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.errors import TraceError
-from metaprune.graph.provenance import call_of, is_recorded
+from metaprune.graph.provenance import call_of, caller, calls_by_place, is_recorded, packages_of
 from metaprune.surgery.mask import HidingInterpreter
 
 __all__ = ["has_hooks", "hiding_in"]
@@ -45,7 +47,7 @@ def hiding_in(network: nn.Module, interpreter: HidingInterpreter) -> Iterator[No
         network: The network; contractions are not touched, so what the dead would say must be silent.
         interpreter: Of the network's program, recorded, in the same mode and for inputs of the same shapes.
     """
-    mode = _Hiding(interpreter)
+    mode = _Hiding(network, interpreter)
     begins = network.register_forward_pre_hook(lambda *_: mode.begin())
     ends = network.register_forward_hook(lambda *_: mode.end())
     try:
@@ -57,18 +59,20 @@ def hiding_in(network: nn.Module, interpreter: HidingInterpreter) -> Iterator[No
 
 
 class _Hiding(TorchFunctionMode):
-    def __init__(self, interpreter: HidingInterpreter) -> None:
+    def __init__(self, network: nn.Module, interpreter: HidingInterpreter) -> None:
         super().__init__()
         self.interpreter = interpreter
-        self.nodes: dict[int, list[fx.Node]] = {}
-        self.calls = 0
+        self.packages = packages_of(network)
+        self.nodes: dict[tuple[str, int], list[fx.Node]] = {}
+        self.calls: Counter[str] = Counter()
         self.on = False
+        known = calls_by_place(interpreter.seen.records)
         for node in interpreter.seen.nodes:
-            if (index := call_of(node.meta.get("stack_trace"))) is not None:
-                self.nodes.setdefault(index, []).append(node)
+            if (index := call_of(node.meta.get("stack_trace"))) in known:
+                self.nodes.setdefault(known[index], []).append(node)
 
     def begin(self) -> None:
-        self.calls, self.on = 0, True
+        self.calls, self.on = Counter(), True
         self.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> None:
@@ -80,12 +84,13 @@ class _Hiding(TorchFunctionMode):
         kwargs = kwargs or {}
         if not is_recorded(func):
             return func(*args, **kwargs)
-        made = self.nodes.get(self.calls, [])
-        self.calls += 1
+        where = caller(self.packages)
+        made = self.nodes.get((where, self.calls[where]), [])
+        self.calls[where] += 1
         todo = [node for node in made if self.interpreter.living(node)]
-        return self.hidden(made, args, kwargs) if todo else func(*args, **kwargs)
+        return self.hidden(made, where, args, kwargs) if todo else func(*args, **kwargs)
 
-    def hidden(self, made: list[fx.Node], args: Any, kwargs: Any) -> Any:
+    def hidden(self, made: list[fx.Node], where: str, args: Any, kwargs: Any) -> Any:
         """Run the one operator that a call made as the mask runs it."""
         given = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         reads: list[fx.Node] = []
@@ -95,8 +100,9 @@ class _Hiding(TorchFunctionMode):
         ]
         if not fits:
             raise TraceError(
-                f"search: {made[0]} averages over channels that are gone, in a call that cannot be run without them "
-                "while hooks run too; remove the network's hooks for the search, or keep that axis whole (limits=)"
+                f"search: {where} averages over channels that are gone ({made[0]}), in a call that cannot be run "
+                "without them while hooks run too; remove the network's hooks for the search, or keep that axis whole "
+                "(limits=)"
             )
         self.interpreter.env = dict(zip(reads, given, strict=True))
         try:
