@@ -4,6 +4,7 @@ import copy
 import logging
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import onnx as plain_onnx
@@ -16,6 +17,16 @@ from metaprune.formats import ExportError, export, onnx
 from metaprune.formats.export import compare, lacking
 
 SUFFIXES = ["onnx", "pt2"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def operators_are_read_once():
+    """For each file the exporter reads the source of all operators again: half of its time."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 class Network(nn.Module):
