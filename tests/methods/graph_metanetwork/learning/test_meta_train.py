@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from html.parser import HTMLParser
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 import metaprune as mp
@@ -19,34 +19,61 @@ from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, Paper, Subject, load, meta_train
 from metaprune.methods.graph_metanetwork.learning import area as areas
-from metaprune.methods.graph_metanetwork.learning.area import SHARES, STEPS, area, tune
+from metaprune.methods.graph_metanetwork.learning.area import SHARES, area, tune
+from metaprune.methods.graph_metanetwork.learning.curve import Curve
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal
 from metaprune.methods.saliency import group_norms
 from metaprune.train import Checkpoint, Recipe, Task
+from metaprune.train.task import First
 from tests.methods import small
+from tests.methods.rough import rough_cut
 
-metrics = partial(areas.metrics, steps=4)
-"""Between a cut and a measurement there are fewer steps than in use."""
+MODULE = "metaprune.methods.graph_metanetwork.learning.meta_train"
+
+
+def brief() -> Task:
+    """Five batches in a pass, and all that is measured in one."""
+    whole = small.task()
+    return replace(whole, train=First(whole.train, 5), val=First(whole.val, 1))
+
+
+LESS = replace(brief(), higher_is_better=False)
+"""Here, what was best is not what was last."""
 
 
 @cache
 def network(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     model = small.Small()
-    mp.fit(model, small.task(), small.recipe(5), progress=False)
+    mp.fit(model, small.task(), small.recipe(1), progress=False)
     return model
 
 
 @cache
-def traced(model: nn.Module) -> mp.ChannelGraph:
-    return mp.trace(model, small.EXAMPLE)
+def traced() -> mp.ChannelGraph:
+    """Of any of the networks, whose weights are all that differs."""
+    return mp.trace(network(0), small.EXAMPLE)
 
 
-@pytest.fixture(autouse=True)
-def trace_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["metaprune.methods.graph_metanetwork.learning.meta_train"]
-    monkeypatch.setattr(module, "metrics", metrics)
-    monkeypatch.setattr(module, "trace", lambda model, args, kwargs: traced(model))
+metrics = partial(areas.metrics, steps=1)
+"""Between a cut and a measurement there is one step, fewer than in use."""
+
+
+def glanced(metanetwork: Metanetwork, data: DataModel, *_: Any) -> list[float]:
+    """In place of `metrics`, a number of its own for each metanetwork and network: more, the larger its weights are."""
+    size = sum(parameter.detach().abs().sum().item() for parameter in metanetwork.parameters())
+    return [size * len(data.name)] * len(SHARES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    def trace(model: nn.Module, args: Any, kwargs: Any) -> mp.ChannelGraph:
+        return traced() if isinstance(model, small.Small) else mp.trace(model, args, kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[MODULE], "metrics", glanced)
+        patch.setattr(sys.modules[MODULE], "trace", trace)
+        yield
 
 
 def recipe(epochs: int = 3, **fields: Any) -> Recipe:
@@ -64,10 +91,17 @@ def train(metanetwork: Metanetwork, task: Task | None = None, **fields: Any) -> 
         "models": {"first": network(0), "second": network(1)},
         "held_out": {"third": network(2)},
         "recipe": recipe(),
-        "batches": 3,
+        "batches": 2,
         "progress": False,
     } | fields
-    return meta_train(metanetwork, args=small.EXAMPLE, task=task or small.task(), **arguments)
+    return meta_train(metanetwork, args=small.EXAMPLE, task=task or brief(), **arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Curve]:
+    """The folder of a training of one epoch, and what was seen."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, train(fresh(), goal=Paper(strength=0.5), recipe=recipe(1), out=folder)
 
 
 @pytest.mark.parametrize(
@@ -84,17 +118,17 @@ def test_it_lowers_the_objective(goal: Goal, part: str) -> None:
     torch.manual_seed(0)
     metanetwork = Metanetwork(hidden=8, layers=1, step=0.5)
     data = mp.Classification(DataLoader(small.pictures(96, 1), batch_size=32, shuffle=True), small.task().val)
-    curve = train(metanetwork, data, goal=goal, recipe=recipe(8, lr=0.02, schedule="constant"), every=8, batches=3)
+    curve = train(metanetwork, data, goal=goal, recipe=recipe(5, lr=0.03, schedule="constant"), every=5, batches=3)
     totals = [sum(step.parts.values()) for step in curve.steps]
     parts = [step.parts[part] for step in curve.steps]
-    assert len(totals) == 16
+    assert len(totals) == 10
     assert sum(totals[-4:]) < 0.9 * sum(totals[:4])
     assert sum(parts[-4:]) < 0.9 * sum(parts[:4])
     assert all(torch.equal(tensor, before[name]) for name, tensor in network(0).state_dict().items())
 
 
-def test_relative_penalties_start_at_the_strength() -> None:
-    curve = train(fresh(), goal=Paper(strength=0.5), recipe=recipe(1))
+def test_relative_penalties_start_at_the_strength(finished: tuple[Path, Curve]) -> None:
+    _, curve = finished
     assert curve.steps[0].parts["penalty"] == pytest.approx(0.5)
 
 
@@ -104,8 +138,7 @@ def test_steps_are_of_the_optimizer_that_was_asked_for_and_clipped(
 ) -> None:
     """One step of plain descent is as long as the clipped gradient; of AdamW, each number moves by the rate."""
     looks = iter((1.0, 2.0))
-    module = sys.modules["metaprune.methods.graph_metanetwork.learning.meta_train"]
-    monkeypatch.setattr(module, "metrics", lambda *_: [next(looks)] * len(SHARES))
+    monkeypatch.setattr(sys.modules[MODULE], "metrics", lambda *_: [next(looks)] * len(SHARES))
     metanetwork = fresh()
     before = torch.cat([p.detach().flatten() for p in metanetwork.parameters()])
     asked = recipe(1, optimizer=optimizer, lr=0.5, momentum=0.0, weight_decay=0.0, clip_norm=0.01, schedule="constant")
@@ -118,33 +151,34 @@ def test_steps_are_of_the_optimizer_that_was_asked_for_and_clipped(
         assert float(moved.abs().max()) == pytest.approx(0.5, rel=1e-3)
 
 
-def test_it_takes_what_prunes_best(tmp_path: Path) -> None:
-    metanetwork = fresh()
-    curve = train(metanetwork, goal=Direct(), recipe=recipe(4), every=2, out=tmp_path)
-    assert [check.step for check in curve.checks] == [0, 4, 8]
+def test_it_takes_what_prunes_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where steps are so long that the first helps, and the second does not."""
+    monkeypatch.setattr(sys.modules[MODULE], "metrics", metrics)
+    metanetwork, steep = fresh(), recipe(2, lr=0.1, schedule="constant")
+    curve = train(metanetwork, goal=Direct(), recipe=steep, out=tmp_path)
+    assert [check.step for check in curve.checks] == [0, 2, 4]
     assert curve.best.area == max(check.area for check in curve.checks)
-    held = DataModel.of("third", network(2), traced(network(2)), small.task(), torch.device("cpu"))
-    again = metrics(load(tmp_path / "metanetwork.safetensors"), held, small.task(), recipe())
+    held = DataModel.of("third", network(2), traced(), brief(), torch.device("cpu"))
+    again = metrics(load(tmp_path / "metanetwork.safetensors"), held, brief(), recipe())
     assert area(again) == pytest.approx(curve.best.area)
     assert tuple(again) == curve.best.metrics["third"]
-    assert area(metrics(metanetwork, held, small.task(), recipe())) == pytest.approx(curve.best.area)
+    assert area(metrics(metanetwork, held, brief(), recipe())) == pytest.approx(curve.best.area)
 
 
 def test_a_lower_metric_may_be_better() -> None:
-    task = replace(small.task(), higher_is_better=False)
-    curve = train(fresh(), task=task, goal=Direct(), recipe=recipe(2))
+    curve = train(fresh(), task=LESS, goal=Direct(), recipe=recipe(2))
     assert curve.best.area == min(check.area for check in curve.checks)
 
 
 def test_what_the_area_measures_is_what_a_cut_gives() -> None:
     """At each share: the network cut by the same ranking, tuned by the same steps, on all validation data."""
-    model, task = network(2), small.task()
-    graph = traced(model)
+    model, task, shares, steps = network(2), small.task(), SHARES[1:3], 6
+    graph = traced()
     data = DataModel.of("third", model, graph, task, torch.device("cpu"))
     ranked = {name: norms * data.evidence[name].sqrt() for name, norms in group_norms(model, graph).items()}
-    for share, found in zip(SHARES, metrics(fresh(), data, task, recipe(), steps=STEPS), strict=True):
-        cut = mp.slice(model, graph, data.plan(ranked, share))
-        tune(cut, task, STEPS)
+    for share, found in zip(shares, metrics(fresh(), data, task, recipe(), shares=shares, steps=steps), strict=True):
+        cut = rough_cut(model, graph, data.plan(ranked, share))
+        tune(cut, task, steps)
         mp.recalibrate(cut, task.train, task.inputs, 8)
         assert found == pytest.approx(mp.evaluate(cut, task.val, task, recipe()))
 
@@ -159,31 +193,32 @@ class Killed(BaseException):
     pass
 
 
-def dying(task: Task, losses: int) -> Task:
-    """A task that dies after so many losses."""
-    left, plain = losses, task.loss
+def dies_at(batch: int, **arguments: Any) -> None:
+    """A training that dies of so many batches that its steps ask about."""
+    goals = sys.modules["metaprune.methods.graph_metanetwork.learning.goal"]
+    asked, left = goals.task_loss, iter(range(batch))  # type: ignore[attr-defined]
 
-    def loss(output: Any, batch: Any) -> Tensor:
-        nonlocal left
-        left -= 1
-        if left < 0:
+    def task_loss(*of: Any) -> Any:
+        if next(left, None) is None:
             raise Killed
-        return plain(output, batch)
+        return asked(*of)
 
-    return replace(task, loss=loss)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(goals, "task_loss", task_loss)
+        with pytest.raises(Killed):
+            train(fresh(), **arguments)
 
 
 @pytest.mark.parametrize(
-    ("goal", "losses"),
-    [(Paper(), 7), pytest.param(Direct(dense=0.0), 16, marks=pytest.mark.slow)],
-    ids=["paper, in the first pass", "direct, in the second"],
+    ("goal", "batch"),
+    [(Paper(), 7), pytest.param(Direct(dense=0.0), 3, marks=pytest.mark.slow)],
+    ids=["paper, in the second pass", "direct, in the first"],
 )
-def test_a_kill_changes_nothing(goal: Goal, losses: int, tmp_path: Path, whole: Callable[[Goal], Any]) -> None:
-    """With a checkpoint after each step; of twelve batches in a pass, each of the four steps takes five."""
-    arguments = {"goal": goal, "recipe": recipe(2), "batches": 5}
+def test_a_kill_changes_nothing(goal: Goal, batch: int, tmp_path: Path, whole: Callable[[Goal], Any]) -> None:
+    """With a checkpoint after each step; of five batches in a pass, each of the four steps takes two."""
+    arguments = {"goal": goal, "recipe": recipe(2), "task": LESS}
     places = {"out": tmp_path, "checkpoint": Checkpoint(tmp_path / "state", seconds=0)}
-    with pytest.raises(Killed):
-        train(fresh(), task=dying(small.task(), losses), **arguments, **places)
+    dies_at(batch, **arguments, **places)
     resumed = fresh()
     curve = train(resumed, **arguments, **places)
     weights, expected = whole(goal)
@@ -196,17 +231,16 @@ def whole() -> Callable[[Goal], Any]:
     @cache
     def trained(goal: Goal) -> Any:
         metanetwork = fresh()
-        curve = train(metanetwork, goal=goal, recipe=recipe(2), batches=5)
+        curve = train(metanetwork, goal=goal, recipe=recipe(2), task=LESS)
         return metanetwork.state_dict(), curve.tree()
 
     return trained
 
 
 def test_a_kill_between_two_checkpoints(tmp_path: Path, whole: Callable[[Goal], Any]) -> None:
-    """Those at the end of an epoch only: a step is taken again, with the same batches of the second pass."""
-    arguments = {"goal": Paper(), "recipe": recipe(2), "batches": 5, "out": tmp_path}
-    with pytest.raises(Killed):
-        train(fresh(), task=dying(small.task(), 18), **arguments)
+    """Those at the end of an epoch only: a step is taken again, with the same batches of both passes."""
+    arguments = {"goal": Paper(), "recipe": recipe(2), "task": LESS, "out": tmp_path}
+    dies_at(7, **arguments)
     assert train(fresh(), **arguments).tree() == whole(Paper())[1]
 
 
@@ -219,11 +253,11 @@ class Drawings(HTMLParser):
         assert not {"src", "href"} & {name for name, _ in attrs}
 
 
-def test_the_curve_is_on_disk(tmp_path: Path) -> None:
-    curve = train(fresh(), recipe=recipe(1), out=tmp_path)
-    assert json.loads((tmp_path / "curve.json").read_text()) == json.loads(json.dumps(curve.tree()))
+def test_the_curve_is_on_disk(finished: tuple[Path, Curve]) -> None:
+    folder, curve = finished
+    assert json.loads((folder / "curve.json").read_text()) == json.loads(json.dumps(curve.tree()))
     page = Drawings()
-    page.feed((tmp_path / "curve.html").read_text())
+    page.feed((folder / "curve.html").read_text())
     assert page.found == 3  # loss, penalty and area
 
 
@@ -257,23 +291,23 @@ def test_networks_that_teach_nothing() -> None:
 
 
 def test_an_objective_that_is_not_finite() -> None:
-    task = replace(small.task(), loss=lambda output, batch: output.sum() * float("nan"))
+    task = replace(brief(), loss=lambda output, batch: output.sum() * float("nan"))
     with pytest.raises(MetapruneError, match=r"objective of '\w+' is nan at step 1"):
         train(fresh(), task=task)
 
 
-def test_the_folder_of_another_training(tmp_path: Path) -> None:
-    train(fresh(), recipe=recipe(1), out=tmp_path)
+def test_the_folder_of_another_training(finished: tuple[Path, Curve]) -> None:
+    folder, _ = finished
     with pytest.raises(MetapruneError, match="its goal, models differ"):
-        train(fresh(), recipe=recipe(1), out=tmp_path, goal=Direct(), models={"first": network(3)})
+        train(fresh(), recipe=recipe(1), out=folder, goal=Direct(), models={"first": network(1)})
 
 
 def test_what_makes_it_another_training() -> None:
     """Each of these alone, by its name; where it is computed is none of them."""
-    module = sys.modules["metaprune.methods.graph_metanetwork.learning.meta_train"]
-    task, cpu = small.task(), torch.device("cpu")
-    data = [DataModel.of("", network(seed), traced(network(seed)), task, cpu) for seed in (0, 1)]
-    shorter = replace(task, train=list(task.train)[:5])
+    module = sys.modules[MODULE]
+    task, cpu = brief(), torch.device("cpu")
+    data = [DataModel.of("", network(seed), traced(), task, cpu) for seed in (0, 1)]
+    shorter = replace(task, train=list(task.train)[:4])
 
     def identity(
         batches: int = 3,
@@ -332,7 +366,7 @@ def test_goals_that_are_none(make: Callable[[], Goal], said: str) -> None:
 
 def of_its_own(seed: int) -> Subject:
     """A network with a task of its own, whose metric is better where it is less."""
-    task = replace(small.task(), metric_name="error", higher_is_better=False, metric=lambda out, batch: (0.0, 1))
+    task = replace(brief(), metric_name="error", higher_is_better=False, metric=lambda out, batch: (0.0, 1))
     return Subject(network(seed), small.EXAMPLE, task, points=2.0)
 
 
@@ -357,7 +391,7 @@ def test_networks_of_several_tasks() -> None:
 
 def test_lessons_choose_at_once() -> None:
     """Those of the held-out network, which surprise less and less."""
-    graph = traced(network(0))
+    graph = traced()
     allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
     scores = {name: -norms for name, norms in group_norms(network(0), graph).items()}
     told = (Lesson(0.5, allocation.plan(scores)), Lesson(0.5, allocation.proportional(scores), 0.5))
@@ -366,8 +400,8 @@ def test_lessons_choose_at_once() -> None:
         "held_out": {"third": network(2)},
         "goal": Imitate(),
         "choose_by": "lessons",
-        "recipe": recipe(12),
-        "every": 4,
+        "recipe": recipe(6),
+        "every": 2,
     }
     curve = train(fresh(), lessons={"first": told, "third": told}, **fields)
     assert curve.metric_name == "surprise"
