@@ -68,12 +68,11 @@ def halves(graph: mp.ChannelGraph) -> mp.Plan:
 
 
 def cut(
-    name: str, plan: Callable[[mp.ChannelGraph], mp.Plan] = halves, limits: mp.Limits | None = None
+    name: str, plan: Callable[[mp.ChannelGraph], mp.Plan] = halves, **fields: Any
 ) -> tuple[Any, Cut, mp.ChannelGraph, dict[str, Any]]:
     """The cut network, how it was cut, the graph of the dense one, and inputs."""
-    model, inputs = network(name)
+    model, inputs = network(name, **fields)
     graph = mp.trace(model, (), inputs | ({"use_cache": False} if getattr(model.config, "use_cache", False) else {}))
-    graph = graph if limits is None else limits.on(graph)
     done = carve(model, graph, plan(graph))
     return done.model, done, graph, inputs
 
@@ -170,7 +169,16 @@ def test_other_blocks_are_a_folder_that_only_we_load(name: str, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def llama() -> tuple[Any, Cut, mp.ChannelGraph, dict[str, Any]]:
-    return cut("Llama", limits=mp.Limits(alike=("*",)))
+    """Of one layer, traced as it generates."""
+    model, inputs = network("Llama", num_hidden_layers=1)
+    graph = mp.trace(model, (), inputs, calls=generation_calls(model, (), inputs))
+    done = carve(model, graph, halves(graph))
+    return done.model, done, graph, inputs
+
+
+@pytest.fixture(scope="module")
+def bloom() -> tuple[Any, Cut, mp.ChannelGraph, dict[str, Any]]:
+    return cut("Bloom", n_layer=1)
 
 
 @pytest.fixture(scope="module")
@@ -178,8 +186,8 @@ def ragged_vit() -> tuple[Any, Cut, mp.ChannelGraph, dict[str, Any]]:
     return cut("ViT", lambda graph: mp.Plan({"vit.layers.0.mlp.fc1": range(7)}))
 
 
-def test_a_scale_that_code_made_of_a_size_is_carried(tmp_path: Path) -> None:
-    small, done, graph, inputs = cut("Bloom", limits=mp.Limits(alike=("*",)))
+def test_a_scale_that_code_made_of_a_size_is_carried(bloom, tmp_path: Path) -> None:
+    small, done, graph, inputs = bloom
     assert save_pretrained(tmp_path, small, done.plan, graph) is None
     plain = type(small).from_pretrained(tmp_path)
     ours, theirs = (network.transformer.h[0].self_attention.inv_norm_factor for network in (small, plain))
@@ -187,15 +195,8 @@ def test_a_scale_that_code_made_of_a_size_is_carried(tmp_path: Path) -> None:
     same(small, plain, inputs)
 
 
-def test_calls_of_generate_are_compared_each_with_a_cache_of_its_own(tmp_path: Path) -> None:
-    model, inputs = network("Llama", num_hidden_layers=1)
-    graph = mp.trace(model, (), inputs, calls=generation_calls(model, (), inputs))
-    done = carve(model, graph, mp.Plan({name: range(axis.size // 2) for name, axis in graph.free.items()}))
-    assert save_pretrained(tmp_path, done.model, done.plan, graph) is None
-    same(done.model, type(model).from_pretrained(tmp_path), inputs)
-
-
 def test_frequencies_that_stayed_are_in_the_configuration(llama, tmp_path: Path) -> None:
+    """And calls of generate are compared each with a cache of its own."""
     small, done, graph, inputs = llama
     before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
     assert save_pretrained(tmp_path, small, done.plan, graph) is None
@@ -217,7 +218,7 @@ def test_a_cut_network_warns_where_its_class_writes_it(llama, tmp_path: Path) ->
     dense.save_pretrained(tmp_path / "c")
 
 
-def test_a_result_writes_one_over_the_other(ragged_vit, llama, tmp_path: Path) -> None:
+def test_a_result_writes_one_over_the_other(ragged_vit, bloom, tmp_path: Path) -> None:
     """What metaprune wrote is replaced, whichever form it has, and nothing of it stays behind."""
     small, done, graph, inputs = ragged_vit
     result = mp.Result(small, done.plan, None, graph)  # type: ignore[arg-type]
@@ -227,7 +228,7 @@ def test_a_result_writes_one_over_the_other(ragged_vit, llama, tmp_path: Path) -
     same(small, mp.from_pretrained(tmp_path), inputs)
     with pytest.raises(OSError, match="no file named"):
         type(small).from_pretrained(tmp_path)
-    assert save_pretrained(tmp_path, llama[0], llama[1].plan, llama[2]) is None
+    assert save_pretrained(tmp_path, bloom[0], bloom[1].plan, bloom[2]) is None
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("config.json", "generation_config.json", "metaprune.json", "model.safetensors")
     ]
