@@ -4,7 +4,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from metaprune.methods.registry import METHODS as REGISTERED
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "metaprune"
 MODULES = sorted(SOURCE.rglob("*.py"))
+NAMED = {".".join(("metaprune", *path.relative_to(SOURCE).with_suffix("").parts)): path for path in MODULES}
+NAMED |= {name.removesuffix(".__init__"): path for name, path in NAMED.items()}
 METHODS = SOURCE / "methods"
 ROOMS = sorted({METHODS / method.__module__.split(".")[2] for method in REGISTERED.values()})
 
@@ -35,10 +37,10 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
-def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def words(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
     """Yields each identifier and string of the code, with its line; docstrings may explain what they like."""
-    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    prose = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
         line = getattr(node, "lineno", 0)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
             yield line, node.value
@@ -55,7 +57,7 @@ def test_no_code_outside_models_names_an_architecture(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_nothing_unpickles_or_evaluates(path):
-    for node in ast.walk(parsed(path)):
+    for node in parsed(path):
         if isinstance(node, ast.Import):
             assert LOADERS.isdisjoint(alias.name.split(".")[0] for alias in node.names)
         if isinstance(node, ast.ImportFrom):
@@ -67,20 +69,20 @@ def test_nothing_unpickles_or_evaluates(path):
 
 
 def test_the_words_are_found_where_they_are():
-    tree = ast.parse('"""ResNet."""\nimport torch\nmyResNet = build("vit_b_16")\nactivity = gpt2 = 0\n')
-    assert [word for _, word in words(tree) if ARCHITECTURES.search(word)] == ["myResNet", "gpt2", "vit_b_16"]
+    code = '"""ResNet."""\nimport torch\nmyResNet = build("vit_b_16")\nactivity = gpt2 = 0\n'
+    nodes = [*ast.walk(ast.parse(code))]
+    assert [word for _, word in words(nodes) if ARCHITECTURES.search(word)] == ["myResNet", "gpt2", "vit_b_16"]
 
 
+@cache
 def imported(path: Path) -> set[Path]:
     """The modules of the package that a module imports, anywhere in it."""
 
     def found(*names: str) -> Path | None:
-        places = [SOURCE.parent / name.replace(".", "/") for name in names]
-        files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
-        return next((file for file in files if file in MODULES and file != path), None)
+        return next((NAMED[name] for name in names if name in NAMED and NAMED[name] != path), None)
 
     needs: set[Path | None] = set()
-    for node in ast.walk(parsed(path)):
+    for node in parsed(path):
         if isinstance(node, ast.Import):
             needs |= {found(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -99,7 +101,7 @@ def test_no_imports_go_in_a_circle():
 @pytest.mark.parametrize("path", [p for p in MODULES if METHODS in p.parents], ids=name_of)
 def test_methods_know_nothing_of_one_another(path):
     own = {room for room in ROOMS if room in path.parents}
-    met = {room for room in ROOMS for other in imported(path) if room in other.parents}
+    met = {room for other in imported(path) for room in ROOMS if room in other.parents}
     assert path == METHODS / "registry.py" or met <= own, "what methods share knows none, and a method only itself"
 
 
@@ -139,5 +141,5 @@ def test_every_method_has_a_readme(folder):
 
 
 @cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+def parsed(path: Path) -> list[ast.AST]:
+    return [*ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))]
