@@ -3,8 +3,9 @@
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from xdist import is_xdist_controller
@@ -20,12 +21,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def graphs_are_remembered() -> Iterator[None]:
+def graphs_are_remembered() -> Iterator[Callable[..., Any]]:
     """Not before all modules are imported, and not for tests of trace itself, which call `mp.trace`."""
     from tests.remembered import remembered
 
-    with remembered():
-        yield
+    with remembered() as trace:
+        yield trace
 
 
 @pytest.fixture(scope="session", autouse=True)

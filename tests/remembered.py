@@ -1,14 +1,15 @@
-"""Traces that are remembered: runs that begin with the same network and inputs share its graph.
+"""Traces and cuts that are remembered: runs that begin with the same network and inputs share its graph.
 
-A third of a short run is its trace. That a trace is a function of these is a law of its own (`tests/laws`), and
-`mp.trace` itself remembers nothing.
+A third of a short run is its trace, and another that the cut is verified. That a trace is a function of these is a law
+of its own (`tests/laws`), and `mp.trace` and `mp.slice` themselves remember nothing.
 """
 
 import hashlib
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ PLACES = (
     *(f"methods.graph_metanetwork.learning.{name}" for name in ("meta_train", "lessons.teach", "zoo")),
 )
 """Where a run traces the network that it was given."""
-MOST = 1 << 20  # bytes of tensors: beyond, to look at all of them takes as long
+MOST = 1 << 21  # bytes of tensors: beyond, to look at all of them takes as long
 _TENSORS = ("_parameters", "_buffers", "_modules")
 _ADDRESS = re.compile("0x[0-9a-f]+")
 
@@ -49,11 +50,14 @@ def key_of(model: nn.Module, inputs: Any) -> tuple[type, str] | None:
 
 
 @contextmanager
-def remembered() -> Iterator[None]:
-    """Within it, runs share the graphs of networks that are the same."""
+def remembered() -> Iterator[Callable[..., Any]]:
+    """Within it, runs share the graphs and the cuts of networks that are the same; gives the `trace` that remembers."""
+    from metaprune.graph.copying import clone
+    from metaprune.surgery.slice import carve
     from metaprune.surgery.trace import trace
 
     graphs: dict[tuple[type, str], Any] = {}
+    cuts: dict[tuple[type, str], tuple[Any, Any]] = {}
 
     def remembering(model: nn.Module, *inputs: Any, **others: Any) -> Any:
         key = key_of(model, (inputs, others))
@@ -63,8 +67,21 @@ def remembered() -> Iterator[None]:
             graphs[key] = trace(model, *inputs, **others)
         return graphs[key]
 
+    def carving(model: nn.Module, graph: Any, plan: Any) -> Any:
+        key = key_of(model, (id(graph), sorted(plan.kept.items())))
+        if key is None:
+            return carve(model, graph, plan)
+        if key not in cuts:
+            cut = carve(model, graph, plan)
+            if key_of(cut.model, ()) is None:
+                return cut
+            cuts[key] = graph, cut
+        cut = cuts[key][1]
+        return replace(cut, model=clone(cut.model))
+
     with pytest.MonkeyPatch.context() as patch:
         for place in PLACES:
             module = importlib.import_module(f"metaprune.{place}")
             patch.setattr(module, "trace", remembering)
-        yield
+        patch.setattr("metaprune.session.cutting.carve", carving)
+        yield remembering

@@ -17,14 +17,27 @@ from metaprune.session import measuring
 from metaprune.train.atomic import read_json, read_tensors, write_json, write_tensors
 
 COMMON = "--data digits --batch-size 64 --device cpu --threads 1"
-ZOO = f"zoo resnet8 {COMMON} --count 2 --epochs 1 --widths 0.25 --cuts 1 --precision 32-true"
+NETWORK = """
+from torch import nn
+
+def tiny(classes=10, channels=1):
+    inner = [nn.Conv2d(channels, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.BatchNorm2d(32)]
+    return nn.Sequential(*inner, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, classes))
+"""
+ZOO = f"zoo NET {COMMON} --count 2 --epochs 1 --widths 0.25 --cuts 1 --precision 32-true"
 TRAIN = f"meta-train ZOO {COMMON} --epochs 2 --batches 1 --hidden 4 --layers 1"
+
+
+def of_network(command: str, zoo: Path) -> str:
+    """With the network whose file is beside the zoo."""
+    return command.replace("NET", f"{zoo.parent / 'net.py'}:tiny")
 
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("meta") / "zoo"
-    shown = metaprune(*ZOO.split(), "--out", out).stdout
+    (out.parent / "net.py").write_text(NETWORK)
+    shown = metaprune(*of_network(ZOO, out).split(), "--out", out).stdout
     assert "2 networks in" in shown
     assert shown.count("width 0.25, cut to 1, accuracy (%)") == 2
     return out
@@ -38,7 +51,7 @@ def trained(zoo: Path) -> tuple[Path, Result]:
 
 def test_a_zoo_is_kept_and_can_grow(zoo: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in zoo.rglob("*.safetensors")}
-    metaprune(*ZOO.split(), "--out", zoo)
+    metaprune(*of_network(ZOO, zoo).split(), "--out", zoo)
     assert times == {path: path.stat().st_mtime_ns for path in zoo.rglob("*.safetensors")}
     assert len(entries(zoo)) == len(times) == 2
 
@@ -60,7 +73,7 @@ def test_pruning_with_it(trained: tuple[Path, Result], tmp_path: Path, monkeypat
     save(load(trained[0] / "metanetwork.safetensors"), file)
     words = ["--method", "graph_metanetwork", "--metanetwork", file, "--set", "tuning=0.5", "--dense-epochs", 1]
     words += ["--out", out]
-    metaprune("prune", "resnet8", *RUN.split(), *words)
+    metaprune(*of_network(f"prune NET {RUN}", trained[0]).split(), *words)
     report = json.loads((out / "report.json").read_text())
     assert report["settings"]["graph metanetwork.metanetwork"] == str(file)
     assert report["pruned"]["macs"] <= 0.6 * report["dense"]["macs"]
@@ -125,7 +138,7 @@ def test_a_metanetwork_of_other_data(zoo: Path, tmp_path: Path) -> None:
 
 
 def test_the_folder_of_another_zoo(zoo: Path) -> None:
-    assert "its recipe differ" in refused(f"{ZOO} --epochs 2 --out {zoo}")
+    assert "its recipe differ" in refused(of_network(f"{ZOO} --epochs 2 --out {zoo}", zoo))
 
 
 @pytest.mark.slow

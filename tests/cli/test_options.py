@@ -223,7 +223,7 @@ def test_limits_and_two_bounds(tmp_path: Path) -> None:
     shown = metaprune_(
         *("prune", "resnet8", "--data", "digits", "--method", "magnitude", "--macs", 0.8, "--params", 0.7),
         *("--dense-epochs", 1, "--epochs", 1, "--batch-size", 512, "--multiple-of", 2, "--threads", 1),
-        *("--out", tmp_path / "out", *limits),
+        *("--precision", "32-true", "--out", tmp_path / "out", *limits),
     )
     assert shown.exit_code == 0, shown.output
     kept = metaprune.Plan.from_json((tmp_path / "out" / "plan.json").read_text()).kept

@@ -4,6 +4,7 @@ import base64
 import copy
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -23,12 +24,14 @@ from metaprune.cost import clock as clocks
 from metaprune.cost.budget import Allocation
 from metaprune.cost.latency import Latency, latencies
 from metaprune.graph.errors import BudgetError, MetapruneError, TraceError
-from metaprune.methods.method import Method
+from metaprune.graph.limits import limited
+from metaprune.methods.method import Found, Method, Problem
 from metaprune.report import words
 from metaprune.report.page import render
 from metaprune.report.report import from_json, to_json
 from metaprune.session import measuring
 from metaprune.session.in_time import OVER, within
+from metaprune.surgery.slice import carve
 from metaprune.timing import timed as timed_budget
 from metaprune.train.restoration import bicubic
 from tests.laws import oracle
@@ -36,6 +39,7 @@ from tests.methods import small
 
 METHODS = (mp.Magnitude(), mp.Uniform(), mp.Random(), mp.DHP(), mp.DHP(form="hypernetwork"), mp.Transportation())
 BUDGET = mp.Budget(macs=0.5, multiple_of=4)
+slow = pytest.mark.slow  # other pairs of what the quick ones show one by one
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: getattr(method, "form", method.name))
 
 
@@ -55,6 +59,16 @@ def prune(model: nn.Module | None = None, **fields: Any) -> mp.Result:
     return mp.prune(dense() if model is None else model, small.EXAMPLE, **(given | fields))
 
 
+@cache
+def graph() -> mp.ChannelGraph:
+    return mp.trace(dense(), small.EXAMPLE)
+
+
+def found(method: Method, recipe: mp.Recipe, budget: mp.Budget, limits: mp.Limits | None = None) -> Found:
+    """What a method finds, before anything is cut."""
+    return method.find(Problem(dense(), limited(graph(), limits), budget, small.task(), recipe, progress=False))
+
+
 def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -64,13 +78,32 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
-@methods
-def test_from_a_network_to_a_smaller_one(method: Method) -> None:
+@cache
+def given() -> nn.Module:
+    """The same network, part of which is evaluated."""
     model = copy.deepcopy(dense()).train()
     model.get_submodule("norm").eval()
-    before = oracle.fingerprint(model)
-    result = prune(model, method=method)
-    assert oracle.fingerprint(model) == before
+    return model
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Method], tuple[mp.Result, Path]]:
+    """What a method made of it, and the folder of the run, once: both stay as they are."""
+
+    @cache
+    def run(method: Method) -> tuple[mp.Result, Path]:
+        before = oracle.fingerprint(given())
+        folder = tmp_path_factory.mktemp("finished")
+        result = prune(given(), method=method, out=folder)
+        assert oracle.fingerprint(given()) == before
+        return result, folder
+
+    return run
+
+
+@methods
+def test_from_a_network_to_a_smaller_one(method: Method, finished: Callable[[Method], tuple[mp.Result, Path]]) -> None:
+    model, (result, _) = given(), finished(method)
 
     report, cut = result.report, result.model
     allocation = Allocation(result.graph, BUDGET)
@@ -121,8 +154,8 @@ def check_report(result: mp.Result) -> None:
 
 
 @methods
-def test_what_comes_out_is_plain(method: Method) -> None:
-    cut = prune(method=method, recipe=small.recipe(1)).model
+def test_what_comes_out_is_plain(method: Method, finished: Callable[[Method], tuple[mp.Result, Path]]) -> None:
+    cut = finished(method)[0].model
     assert type(cut) is small.Small
     for path, module in cut.named_modules():
         assert type(module) is type(dense().get_submodule(path))
@@ -137,14 +170,17 @@ def test_what_comes_out_is_plain(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", [mp.Magnitude(), mp.DHP()], ids=lambda method: method.name)
-def test_the_same_call_gives_the_same_weights(method: Method) -> None:
-    """Whatever random numbers the caller draws in between; and those are left alone."""
+def test_the_same_call_gives_the_same_weights(
+    method: Method, finished: Callable[[Method], tuple[mp.Result, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever random numbers the caller draws in between, and without a folder; and those are left alone."""
+    one, _ = finished(method)
+    monkeypatch.setattr("metaprune.session.cutting.carve", carve)  # which remembers nothing
     torch.manual_seed(5)
-    state = torch.get_rng_state()
-    one = prune(method=method)
-    assert torch.equal(torch.get_rng_state(), state)
     torch.rand(11)
-    two = prune(method=method)
+    state = torch.get_rng_state()
+    two = prune(given(), method=method)
+    assert torch.equal(torch.get_rng_state(), state)
     assert one.plan == two.plan
     assert same(one.model, two.model)
 
@@ -170,7 +206,7 @@ def test_frozen_weights_stay_frozen() -> None:
     model = copy.deepcopy(dense())
     model.get_parameter("head.weight").requires_grad_(False)
     for method in (mp.Magnitude(), mp.DHP()):
-        result = prune(model, method=method, recipe=small.recipe(2))
+        result = prune(model, method=method, recipe=small.recipe(1))
         assert [n for n, p in result.model.named_parameters() if not p.requires_grad] == ["head.weight"]
         if not isinstance(method, mp.DHP):  # whose gates learn, and with them what they are folded into
             kept = list(result.plan.kept["wide.0"])
@@ -209,8 +245,16 @@ def tells(monkeypatch: pytest.MonkeyPatch, read: Callable[..., dict[str, Latency
 
 
 @pytest.mark.usefixtures("no_tables")
-@pytest.mark.parametrize("method", [mp.Magnitude(), mp.DHP(), mp.Uniform()], ids=lambda method: method.name)
-@pytest.mark.parametrize("speed", [None, 1.6])
+@pytest.mark.parametrize(
+    ("method", "speed"),
+    [
+        (mp.Magnitude(), 1.6),
+        (mp.DHP(), None),
+        (mp.Uniform(), 1.6),
+        *(pytest.param(*each, marks=slow) for each in ((mp.Magnitude(), None), (mp.DHP(), 1.6), (mp.Uniform(), None))),
+    ],
+    ids=lambda each: getattr(each, "name", None),
+)
 def test_a_time_is_met(method: Method, speed: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever decides: in milliseconds, and against the dense network."""
     tells(monkeypatch, timed(lambda params: params / 1000))
@@ -330,9 +374,9 @@ def test_a_run_in_time_goes_on_without_measuring_again(
 ) -> None:
     tells(monkeypatch, timed(lambda params: params / 1000))
     budget = mp.Budget(speedup=1.5, multiple_of=1)
-    one = prune(method=method, budget=budget, out=tmp_path / "run")
+    one = prune(method=method, budget=budget, recipe=small.recipe(1), out=tmp_path / "run")
     tells(monkeypatch, timed(lambda params: 1 + 3 * params / 1000))  # another machine's day
-    two = prune(method=method, budget=budget, out=tmp_path / "run")
+    two = prune(method=method, budget=budget, recipe=small.recipe(1), out=tmp_path / "run")
     assert two.plan == one.plan
     assert same(one.model, two.model)
 
@@ -374,15 +418,16 @@ def test_a_real_clock() -> None:
 
 
 @pytest.mark.parametrize("method", [mp.Magnitude(), mp.DHP()], ids=lambda method: method.name)
-def test_a_finished_run_comes_back_with_the_same_weights(method: Method, tmp_path: Path) -> None:
-    one = prune(method=method, out=tmp_path / "run")
-    trained = one.report.history
+def test_a_finished_run_comes_back_with_the_same_weights(
+    method: Method, finished: Callable[[Method], tuple[mp.Result, Path]], tmp_path: Path
+) -> None:
+    one, folder = finished(method)
+    shutil.copytree(folder, tmp_path / "run")
     torch.rand(3)
-    two = prune(method=method, out=tmp_path / "run")
+    two = prune(given(), method=method, out=tmp_path / "run")
     assert two.plan == one.plan
     assert same(one.model, two.model)
-    assert two.report.history == trained
-    assert same(one.model, prune(method=method).model)  # as it would have been without a folder
+    assert two.report.history == one.report.history
 
 
 @pytest.mark.parametrize(
@@ -396,11 +441,13 @@ def test_a_finished_run_comes_back_with_the_same_weights(method: Method, tmp_pat
     ],
     ids=str,
 )
-def test_a_folder_belongs_to_one_run(change: dict[str, Any], tmp_path: Path) -> None:
-    prune(out=tmp_path)
+def test_a_folder_belongs_to_one_run(
+    change: dict[str, Any], finished: Callable[[Method], tuple[mp.Result, Path]], tmp_path: Path
+) -> None:
+    shutil.copytree(finished(mp.Magnitude())[1], tmp_path, dirs_exist_ok=True)
     held = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(MetapruneError, match="holds another run") as caught:
-        prune(**{"out": tmp_path, **change})
+        prune(**{"model": given(), "out": tmp_path, **change})
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == held
@@ -531,8 +578,6 @@ def test_a_method_of_ones_own() -> None:
         reference = ""
 
         def find(self, problem: Any) -> Any:
-            from metaprune.methods.method import Found
-
             scores = {name: torch.arange(float(a.size)) for name, a in problem.graph.free.items()}
             return Found(Allocation(problem.graph, problem.budget).plan(scores), problem.model, scores)
 
@@ -552,10 +597,19 @@ def test_a_method_that_breaks_the_budget_is_refused() -> None:
         prune(method=Nothing(), recipe=small.recipe(1))
 
 
+LIMITS = mp.Limits(keep=["inner"], least={"wide": 20}, most={"wide": 22})
+
+
 @pytest.mark.parametrize("method", [mp.Magnitude(), mp.Uniform(), mp.Random(), mp.Taylor(), mp.DHP()], ids=str)
 def test_every_method_obeys_limits(method: Method) -> None:
-    limits = mp.Limits(keep=["inner"], least={"wide": 20}, most={"wide": 22})
-    result = prune(method=method, recipe=small.recipe(1), budget=mp.Budget(macs=0.8, multiple_of=2), limits=limits)
+    plan = found(method, small.recipe(1), mp.Budget(macs=0.8, multiple_of=2), LIMITS).plan
+    assert "inner.0" not in plan.kept
+    assert 20 <= plan.widths["wide.0"] <= 22
+    assert mp.macs(graph(), plan) <= 0.8 * mp.macs(graph())
+
+
+def test_limits_hold_and_are_reported() -> None:
+    result = prune(recipe=small.recipe(1), budget=mp.Budget(macs=0.8, multiple_of=2), limits=LIMITS)
     assert "inner.0" not in result.plan.kept
     assert 20 <= result.plan.widths["wide.0"] <= 22
     assert mp.macs(result.graph, result.plan) <= 0.8 * mp.macs(result.graph)
@@ -593,8 +647,15 @@ class Restorer(nn.Module):
         return large + F.interpolate(x, scale_factor=self.scale)
 
 
-@pytest.mark.parametrize("method", [mp.Uniform(), mp.DHP()], ids=lambda method: method.name)
-@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize(
+    ("method", "scale"),
+    [
+        (mp.DHP(), 1),
+        (mp.Uniform(), 2),
+        *(pytest.param(*each, marks=slow) for each in ((mp.DHP(), 2), (mp.Uniform(), 1))),
+    ],
+    ids=lambda each: getattr(each, "name", None),
+)
 def test_networks_that_restore_images(method: Method, scale: int) -> None:
     """Enlarging and denoising, with whole images of several sizes to measure on."""
     generator = torch.Generator().manual_seed(0)
@@ -662,18 +723,18 @@ def test_partners_train_along_and_come_back(method: Method, tmp_path: Path) -> N
     task = embedding_task()
     head = task.partners["head"].module
     before = head.weight.clone()
-    result = prune(method=method, task=task, out=tmp_path)
+    result = prune(method=method, task=task, recipe=small.recipe(1), out=tmp_path)
     trained = result.partners["head"]
     assert torch.equal(head.weight, before)
     assert head.weight.grad is None
     assert not torch.equal(trained.weight, before)
-    again = prune(method=method, task=task, out=tmp_path)
+    again = prune(method=method, task=task, recipe=small.recipe(1), out=tmp_path)
     assert torch.equal(again.partners["head"].weight, trained.weight)
     assert same(again.model, result.model)
     assert result.report.settings["partner.head"].startswith("weights ")
     other = replace(task, partners={"head": mp.Partner(nn.Linear(3, 3))})
     with pytest.raises(MetapruneError, match=r"holds another run \(its preprocessing differ"):
-        prune(method=method, task=other, out=tmp_path)
+        prune(method=method, task=other, recipe=small.recipe(1), out=tmp_path)
 
 
 def test_the_search_and_the_fine_tuning_train_the_same_partner() -> None:
@@ -696,8 +757,8 @@ def test_the_search_and_the_fine_tuning_train_the_same_partner() -> None:
 def test_a_budget_holds_where_gradients_are_accumulated(accumulate: int) -> None:
     tight = mp.Budget(macs=0.3, multiple_of=1)
     for method in (mp.DHP(), mp.DHP(search=1.0, steering="threshold")):
-        result = prune(method=method, recipe=small.recipe(2, accumulate=accumulate), budget=tight)
-        assert mp.macs(result.graph, result.plan) <= 0.3 * mp.macs(result.graph)
+        plan = found(method, small.recipe(2, accumulate=accumulate), tight).plan
+        assert mp.macs(graph(), plan) <= 0.3 * mp.macs(graph())
 
 
 # What the user adds to the training.
