@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.cost.lanes import alignment
-from metaprune.graph.errors import BudgetError
+from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph, WidthLimits
 from metaprune.graph.limits import limited
 from metaprune.graph.term import axes_of, size, width
@@ -162,6 +162,18 @@ def test_the_dead_never_stay(name: str, multiple_of: int) -> None:
         for axis, score in scores.items():
             kept = list(plan.kept.get(axis, range(len(score))))
             assert (score[kept] > -torch.inf).all()
+
+
+@pytest.mark.parametrize("way", ["plan", "proportional"])
+def test_scores_that_are_no_numbers_are_refused_by_the_axis(way: str) -> None:
+    """They would be sorted somewhere: a diverged network would be cut, and nobody told."""
+    allocation = Allocation(graph_of("resnet"), mp.Budget(macs=0.5, multiple_of=1))
+    scores = random_scores(graph_of("resnet"))
+    scores["layer2.0.conv1"][3] = torch.inf
+    getattr(allocation, way)(scores)
+    scores["layer2.0.conv1"][3] = torch.nan
+    with pytest.raises(MetapruneError, match=r"numbers as the scores of layer2\.0\.conv1, got NaN.*not finite"):
+        getattr(allocation, way)(scores)
 
 
 def test_another_limit_on_the_way() -> None:

@@ -130,6 +130,23 @@ def test_what_it_refuses() -> None:
         mp.DHP().start(model, graph, BUDGET, steps=2).load_state_dict(search.state_dict())
 
 
+@pytest.mark.parametrize("steps", [1, 200])
+def test_a_search_that_diverges_says_so(steps: int) -> None:
+    """Also between two rankings: it would end with channels that are neither dead nor alive."""
+    model, graph = dense()
+    search = mp.DHP().start(model, graph, BUDGET, steps=steps)
+    name, latent = next(iter(search.search.latents.named().items()))
+    with torch.no_grad():
+        latent[0] = torch.nan
+
+    def loop() -> None:
+        for _ in range(steps):
+            search.step(0.1)
+
+    with pytest.raises(MetapruneError, match=rf"(axis|scores of) {name}[:,] .*lower the learning rate"):
+        loop()
+
+
 def test_a_plan_is_looked_at_from_the_last_step_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before that it may cost more; a plan of a search that is done never does."""
     loop = Loop(mp.DHP(), *dense())

@@ -19,7 +19,7 @@ from metaprune.cost.lanes import Lane, lanes
 from metaprune.cost.latency_form import LatencyForm
 from metaprune.cost.soft import Softness
 from metaprune.graph.arguments import is_number
-from metaprune.graph.errors import BudgetError
+from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.graph.rehearsal import on_the_cpu
@@ -473,6 +473,12 @@ class Allocation:
     def _ranked(self, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """For each free axis the order of its channels, the least important first, and their scores in that order."""
         plain = {name: scores[name].cpu().double() for name in self.sizes}
+        for name, score in plain.items():
+            if score.isnan().any():
+                raise MetapruneError(
+                    f"budget: expected numbers as the scores of {name}, got NaN: a weight, a loss or a gradient was "
+                    "not finite; check the network's weights and data, or lower the learning rate"
+                )
         for lane in self.lanes.values():
             for unit in set(lane.each) if lane.same else ():
                 axes = [axis for axis, its in zip(lane.axes, lane.each, strict=True) if its == unit]
