@@ -45,7 +45,7 @@ def test_what_a_helper_remembers_is_followed() -> None:
 def test_only_some_numbers_are_worked_out_anew_and_all_is_put_back() -> None:
     split.cache_clear()
     before = split
-    with nothing_remembered(lambda value: value is True):
+    with nothing_remembered(bool):
         assert split((2, 6), 3) == split((2, 6), 3) == (2, 3, 2)
         assert split.cache_info().hits == 1
         assert split((2, 6), True) == (2, 1, 6)
@@ -55,6 +55,6 @@ def test_only_some_numbers_are_worked_out_anew_and_all_is_put_back() -> None:
 
 def test_all_is_put_back_after_an_error() -> None:
     before = split
-    with contextlib.suppress(KeyError), nothing_remembered(lambda value: value is True):
+    with contextlib.suppress(KeyError), nothing_remembered(bool):
         raise KeyError
     assert split is before

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 __all__ = ["nothing_remembered"]
@@ -13,21 +14,21 @@ __all__ = ["nothing_remembered"]
 _Cached = type(functools.lru_cache(len))
 _NO_CODE_OF_NETWORKS = {"torch", "sympy", "mpmath", "networkx", *sys.stdlib_module_names}
 """PyTorch, what it computes its own sizes with, and Python: nine in ten of all functions that remember."""
+_INSTALLED = ("site-packages", "dist-packages")
+
+_left_out: set[str] = set()
+_libraries: dict[str, tuple[ModuleType, int, list[str]]] = {}
+"""Path of an installed module -> itself, how many names it held, and those of its functions that remember."""
+_anew: dict[type, dict[int, Any]] = {}
+"""For each kind of number: identity of a function that remembers -> what takes its place."""
 
 
 @contextmanager
-def nothing_remembered(of: Callable[[Any], bool]) -> Iterator[None]:
-    """Cached functions, but for PyTorch's and Python's, compute anew where `of` holds of a number they are given."""
-    found = [
-        (names, name, value)
-        for path, module in list(sys.modules.items())
-        if path.partition(".")[0] not in _NO_CODE_OF_NETWORKS
-        and isinstance(names := getattr(module, "__dict__", None), dict)
-        for name, value in list(names.items())
-        if type(value) is _Cached
-    ]
-    distinct = {id(value): value for _, _, value in found}
-    anew = {known: _anew(value, of) for known, value in distinct.items()}
+def nothing_remembered(kind: type) -> Iterator[None]:
+    """Cached functions, but for PyTorch's and Python's, compute anew where they are given a number of this kind."""
+    found = list(_remembering())
+    before = _anew.get(kind, {})
+    anew = _anew[kind] = {id(value): before.get(id(value)) or _for(value, kind) for _, _, value in found}
     for names, name, value in found:
         names[name] = anew[id(value)]
     try:
@@ -37,19 +38,45 @@ def nothing_remembered(of: Callable[[Any], bool]) -> Iterator[None]:
             names[name] = value
 
 
-def _anew(cached: Any, of: Callable[[Any], bool]) -> Any:
+def _remembering() -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """The functions that remember, with the dictionary and the name under which a module holds each.
+
+    Of thousands of modules that are imported, those of installed libraries are looked through once, and again when
+    they have come to hold more names or fewer.
+    """
+    for path, module in list(sys.modules.items()):
+        if path in _left_out:
+            continue
+        known = _libraries.get(path)
+        if known is None or known[0] is not module or known[1] != len(module.__dict__):
+            if path.partition(".")[0] in _NO_CODE_OF_NETWORKS:
+                _left_out.add(path)
+                continue
+            if not isinstance(names := getattr(module, "__dict__", None), dict):
+                continue
+            here = [name for name, value in list(names.items()) if type(value) is _Cached]
+            if any(folder in str(names.get("__file__")) for folder in _INSTALLED):
+                _libraries[path] = (module, len(names), here)
+        else:
+            names, here = module.__dict__, known[2]
+        for name in here:
+            if type(value := names.get(name)) is _Cached:
+                yield names, name, value
+
+
+def _for(cached: Any, kind: type) -> Any:
     @functools.wraps(cached)
     def function(*args: Any, **kwargs: Any) -> Any:
-        return (cached.__wrapped__ if _any((args, kwargs), of) else cached)(*args, **kwargs)
+        return (cached.__wrapped__ if _any((args, kwargs), kind) else cached)(*args, **kwargs)
 
     for name in ("cache_clear", "cache_info", "cache_parameters"):
         setattr(function, name, getattr(cached, name))
     return function
 
 
-def _any(value: Any, of: Callable[[Any], bool]) -> bool:
+def _any(value: Any, kind: type) -> bool:
     if isinstance(value, list | tuple):
-        return any(_any(one, of) for one in value)
+        return any(_any(one, kind) for one in value)
     if isinstance(value, dict):
-        return any(_any(one, of) for one in value.values())
-    return of(value)
+        return any(_any(one, kind) for one in value.values())
+    return isinstance(value, kind)

@@ -451,7 +451,7 @@ def recording(model: nn.Module) -> Iterator[Recorder]:
         begins = model.register_forward_pre_hook(lambda *_: recorder.begin())
         ends = model.register_forward_hook(lambda *_: recorder.end())
         try:
-            with nothing_remembered(lambda value: isinstance(value, Tagged)):
+            with nothing_remembered(Tagged):
                 yield recorder
         finally:
             recorder.end()  # a forward pass that fails comes to no hook
