@@ -2,6 +2,9 @@
 
 import contextlib
 import functools
+import sys
+import types
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -58,3 +61,22 @@ def test_all_is_put_back_after_an_error() -> None:
     with contextlib.suppress(KeyError), nothing_remembered(bool):
         raise KeyError
     assert split is before
+
+
+def test_a_library_that_comes_to_hold_more_is_looked_through_again() -> None:
+    library = types.ModuleType("library_that_grows")
+    library.__file__ = "/somewhere/site-packages/library_that_grows.py"
+    with patch.dict(sys.modules, {library.__name__: library}):
+        with nothing_remembered(bool):
+            pass
+        library.late = late = functools.lru_cache(8)(lambda value: [value])  # type: ignore[attr-defined]
+        for _ in range(2):
+            with nothing_remembered(bool):
+                assert library.late(2) is library.late(2)
+                assert library.late(True) is not library.late(True)
+            assert library.late is late
+        library.late = late = functools.lru_cache(8)(lambda value: [value, value])  # type: ignore[attr-defined]
+        with nothing_remembered(bool):
+            assert library.late(True) == [True, True]
+            assert library.late(True) is not library.late(True)
+        assert library.late is late

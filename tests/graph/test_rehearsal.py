@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import metaprune as mp
@@ -117,6 +118,8 @@ def test_nothing_stays_after_an_error(error: type[BaseException], monkeypatch: p
 def _process() -> list[Any]:
     return [
         fx.GraphModule.recompile,
+        fx.proxy.CapturedTraceback.extract,
+        proxy_tensor._extract_tensor_metadata,
         nn.Module.to,
         ShapeEnv._log_real_tensor_propagation,
         torch.compiler.is_compiling(),

@@ -6,7 +6,6 @@ import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 __all__ = ["nothing_remembered"]
@@ -16,9 +15,11 @@ _NO_CODE_OF_NETWORKS = {"torch", "sympy", "mpmath", "networkx", *sys.stdlib_modu
 """PyTorch, what it computes its own sizes with, and Python: nine in ten of all functions that remember."""
 _INSTALLED = ("site-packages", "dist-packages")
 
-_left_out: set[str] = set()
-_libraries: dict[str, tuple[ModuleType, int, list[str]]] = {}
-"""Path of an installed module -> itself, how many names it held, and those of its functions that remember."""
+_libraries: dict[str, tuple[Any, dict[str, Any], int, list[str]] | None] = {}
+"""Path of an installed module -> itself, its names, how many they were, and those of its functions that remember.
+
+None for what holds no code of networks.
+"""
 _anew: dict[type, dict[int, Any]] = {}
 """For each kind of number: identity of a function that remembers -> what takes its place."""
 
@@ -45,20 +46,21 @@ def _remembering() -> Iterator[tuple[dict[str, Any], str, Any]]:
     they have come to hold more names or fewer.
     """
     for path, module in list(sys.modules.items()):
-        if path in _left_out:
+        known = _libraries.get(path, ())
+        if known is None:
             continue
-        known = _libraries.get(path)
-        if known is None or known[0] is not module or known[1] != len(module.__dict__):
-            if path.partition(".")[0] in _NO_CODE_OF_NETWORKS:
-                _left_out.add(path)
-                continue
-            if not isinstance(names := getattr(module, "__dict__", None), dict):
-                continue
+        if known and known[0] is module and known[2] == len(known[1]):
+            _, names, _, here = known
+        elif path.partition(".")[0] in _NO_CODE_OF_NETWORKS:
+            _libraries[path] = None
+            continue
+        elif isinstance(held := getattr(module, "__dict__", None), dict):
+            names = held
             here = [name for name, value in list(names.items()) if type(value) is _Cached]
-            if any(folder in str(names.get("__file__")) for folder in _INSTALLED):
-                _libraries[path] = (module, len(names), here)
+            if path.startswith("metaprune.") or any(folder in str(names.get("__file__")) for folder in _INSTALLED):
+                _libraries[path] = module, names, len(names), here
         else:
-            names, here = module.__dict__, known[2]
+            continue
         for name in here:
             if type(value := names.get(name)) is _Cached:
                 yield names, name, value

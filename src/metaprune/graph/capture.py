@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.calling import Call, answering
 from metaprune.graph.errors import TraceError
 from metaprune.graph.extents import settle
+from metaprune.graph.lean import lean
 from metaprune.graph.objects import learn, open_to_trees
 from metaprune.graph.provenance import Record, recording
 from metaprune.graph.quiet import quiet
@@ -183,7 +183,7 @@ def _failure(model: nn.Module, call: Call, mode: bool | None) -> Exception | Non
 def _exported(
     actor: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], stack_traces: bool = True
 ) -> torch.export.ExportedProgram:
-    with answering(actor, method), _outputs_learned(actor), _idle_moves(), _no_more_than_needed(stack_traces):
+    with answering(actor, method), _outputs_learned(actor), _idle_moves(), lean(stack_traces):
         return torch.export.export(actor, args, kwargs, strict=False)
 
 
@@ -268,49 +268,3 @@ def _idle_moves() -> Iterator[None]:
 
     with patch.object(nn.Module, "to", to):
         yield
-
-
-@contextmanager
-def _no_more_than_needed(stack_traces: bool = True) -> Iterator[None]:
-    """An export in three quarters of the time, where this version of PyTorch has the switches.
-
-    Nobody reads what is left out: checks of sizes that only matter where sizes vary, the Python source of the program
-    (written when it is called), where wanted the stack of each node; and no garbage is collected, for an export makes
-    many objects that stay.
-    """
-    switches: list[tuple[Any, str, bool]] = [(torch._dynamo.config, "do_not_emit_runtime_asserts", True)]
-    if not stack_traces:
-        switches.append((getattr(fx, "config", None), "do_not_emit_stack_traces", True))
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        with ExitStack() as stack:
-            for owner, name, value in switches:
-                if hasattr(owner, name):
-                    stack.enter_context(patch.object(owner, name, value))
-            stack.enter_context(patch.object(fx.GraphModule, "recompile", _recompiled_when_called()))
-            yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
-_recompile = fx.GraphModule.recompile
-
-
-def _recompiled_when_called() -> Callable[[fx.GraphModule], Any]:
-    """What takes the place of `GraphModule.recompile` in this thread: it is done when the module is called first."""
-    ours = threading.get_ident()
-
-    def recompile(module: fx.GraphModule) -> Any:
-        if threading.get_ident() != ours:
-            return _recompile(module)
-
-        def forward(self: fx.GraphModule, *args: Any, **kwargs: Any) -> Any:
-            _recompile(self)
-            return self.forward(*args, **kwargs)
-
-        type(module).forward = forward
-        return None
-
-    return recompile
