@@ -142,3 +142,26 @@ def test_tensors_in_one_memory_lie_in_one_of_their_own() -> None:
     assert (copied.tail.tolist(), model.tail.tolist()) == ([9, 4, 5], [3, 4, 5])
     assert type(copied.head) is nn.Parameter
     assert not copied.head.requires_grad
+
+
+def test_what_is_empty_is_a_copys_own_and_shared_where_it_was() -> None:
+    """Also where two modules hold the same; what has a class of its own is copied as that says."""
+
+    class Own(dict[str, int]):
+        def __deepcopy__(self, memo: dict[int, Any]) -> Own:
+            return self
+
+    both: list[int] = []
+    model = nn.Sequential(Holds(found=both, names=set(), own=Own()), Holds(found=both, names=set(), own=Own()))
+    copied: Any = clone(model)
+    copied[0].found.append(1)
+    copied[0].names.add("a")
+    copied[0].register_forward_hook(lambda *_: None)
+    assert copied[1].found == [1]
+    assert not copied[1].names
+    assert not both
+    assert not any(one.names for one in model)
+    assert not model[0]._forward_hooks
+    assert not copied[1]._forward_hooks
+    assert all(type(one._forward_hooks) is type(nn.Module()._forward_hooks) for one in copied)
+    assert [one.own is other.own for one, other in zip(copied, model, strict=True)] == [True, True]

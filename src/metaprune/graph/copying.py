@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from metaprune.graph.reach import children, reached
 
 __all__ = ["clone", "in_one_memory", "overlapping"]
+
+_CONTAINERS = (dict, OrderedDict, list, set)
 
 
 @torch.inference_mode(False)
@@ -40,6 +43,7 @@ def clone(model: nn.Module, memo: Mapping[int, object] | None = None) -> nn.Modu
             taken[id(tensor)] = (
                 nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
             )
+    taken = _nothing_in(objects) | taken
     functions = _speaking_of(model, objects)
     for function in functions:
         taken[id(function)] = _with_empty_cells(function)
@@ -48,6 +52,12 @@ def clone(model: nn.Module, memo: Mapping[int, object] | None = None) -> nn.Modu
         for ours, theirs in zip(known[id(function)].__closure__, function.__closure__ or (), strict=True):
             ours.cell_contents = _in_place_of(theirs.cell_contents, known)
     return result
+
+
+def _nothing_in(objects: Sequence[Any]) -> dict[int, Any]:
+    """Copies of what modules hold that is empty, as most of their dictionaries of hooks: half of the time of a copy."""
+    held = (value for module in objects if isinstance(module, nn.Module) for value in vars(module).values())
+    return {id(value): type(value)() for value in held if type(value) in _CONTAINERS and not value}
 
 
 def overlapping(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -73,9 +83,11 @@ def in_one_memory(group: Sequence[Tensor]) -> dict[int, Tensor]:
 
 def _speaking_of(model: nn.Module, objects: Sequence[Any]) -> list[types.FunctionType]:
     """The functions among `objects` that enclose something the network holds, or another such function."""
+    functions = [value for value in objects if isinstance(value, types.FunctionType) and value.__closure__]
+    if not functions:
+        return []
     held = {id(value) for value in reached(model, through_functions=False)}
     held -= {id(value) for value in objects if isinstance(value, types.FunctionType)}
-    functions = [value for value in objects if isinstance(value, types.FunctionType) and value.__closure__]
     found: list[types.FunctionType] = []
     while new := [f for f in functions if f not in found and any(id(_owner(value)) in held for value in children(f))]:
         found += new

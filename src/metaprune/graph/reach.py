@@ -13,6 +13,8 @@ from torch import Tensor, nn
 __all__ = ["children", "contents", "is_foreign", "reached", "restore"]
 
 _ATOMS = {str, bytes, int, float, complex, bool, type(None), types.ModuleType, types.BuiltinFunctionType}
+_MAY_BE_EMPTY = (dict, list, set)
+_SEQUENCES = (list, tuple, set, frozenset, deque)
 _LIBRARIES = ("torch", "builtins", "numpy", "lightning", "lightning_fabric", "pytorch_lightning", "logging")
 
 
@@ -53,12 +55,12 @@ def children(value: Any) -> list[Any]:
     found: list[Any] = []
     if isinstance(value, dict):
         found += _kind(value).values(value)
-    elif isinstance(value, list | tuple | set | frozenset | deque):
+    elif isinstance(value, _SEQUENCES):
         found += value
     if not is_foreign(type(value)) or isinstance(value, nn.Module):
         own = getattr(value, "__dict__", None)
         if isinstance(own, dict):
-            found += [entry for entry in own.values() if not (isinstance(entry, dict | list | set) and not entry)]
+            found += [entry for entry in own.values() if not isinstance(entry, _MAY_BE_EMPTY) or entry]
     return found
 
 
