@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental import proxy_tensor
+from torch.utils._traceback import CapturedTraceback
 
 from metaprune.graph.lean import lean
 
@@ -70,5 +71,6 @@ def test_another_thread_exports_as_before() -> None:
         thread.start()
         thread.join(WAIT)
         assert proxy_tensor._extract_tensor_metadata(torch.rand(2, 3)) is None
+        assert "in test_another" in "".join(CapturedTraceback.extract().format())  # who else asks for a stack gets it
     assert found[0].shape == (2, 3)
     assert "in work\n" in found[1]

@@ -118,7 +118,7 @@ def test_nothing_stays_after_an_error(error: type[BaseException], monkeypatch: p
 def _process() -> list[Any]:
     return [
         fx.GraphModule.recompile,
-        fx.proxy.CapturedTraceback.extract,
+        fx.proxy.CapturedTraceback,
         proxy_tensor._extract_tensor_metadata,
         nn.Module.to,
         ShapeEnv._log_real_tensor_propagation,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import metaprune as mp
+from metaprune.graph import trail
 from metaprune.graph.capture import capture
 from metaprune.graph.trail import followed
 from metaprune.graph.valueless import valueless
@@ -52,11 +53,54 @@ class Reading(nn.Module):
         return self.layer(x).relu() if x.sum() > 0 else self.layer(x).tanh()
 
 
+@pytest.mark.parametrize("small", [0, 10**8])
 @pytest.mark.parametrize(("x", "ends"), [(torch.ones(2, 4), "relu"), (-torch.ones(2, 4), "tanh")])
-def test_what_reads_values_is_followed_with_them(x: Tensor, ends: str) -> None:
+def test_what_reads_values_is_followed_with_them(
+    x: Tensor, ends: str, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "_SMALL", small)
     steps, drew = followed(Reading(), mp.Call((x,)))
     assert steps[-1].name == ends
     assert not drew
+
+
+class Dropping(nn.Module):
+    """Layers that drop, and an attribute of a tensor that is another tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv1d(3, 4, 3), nn.Linear(4, 2)
+        self.norm, self.drop = nn.BatchNorm1d(4), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.drop(self.norm(self.a(x)).relu())
+        return self.b(h.mT.contiguous())
+
+
+def test_with_values_and_without_the_same_is_said() -> None:
+    model, x = Dropping(), torch.randn(2, 3, 5)
+    for training in (False, True):
+        call = mp.Call((x,), training=training)
+        with_values, without = trail._with_values(model, call, 0), trail._without_values(model, call, 0)
+        assert with_values == without
+        assert followed(model, call) == without
+        assert [step.name for step in without[0]][-2:] == ["contiguous", "linear"]
+
+
+def test_what_is_dropped_is_not_told_from_what_is_not() -> None:
+    """Though the values of what comes behind are others, also where it is an attribute of a tensor."""
+    passes = mp.trace(Dropping(), (torch.randn(2, 3, 5),)).passes
+    assert [one.like for one in passes] == [None, 0]
+
+
+def test_only_a_small_network_is_run_with_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    for name in ("_with_values", "_without_values"):
+        monkeypatch.setattr(trail, name, lambda *_, name=name: ran.append(name))
+    for width in (4, 200_000):
+        followed(nn.Linear(4, width), mp.Call((torch.randn(100, 4),)))
+    followed(nn.Linear(4, 4, device="meta"), mp.Call((torch.randn(2, 4),)))
+    assert ran == ["_with_values", "_without_values", "_without_values"]
 
 
 def test_the_second_try_of_an_export_is_in_the_mode_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -38,11 +39,12 @@ def lean(stack_traces: bool = True) -> Iterator[None]:
     for owner, name, instead in (
         (fx.GraphModule, "recompile", _recompiled_when_called),
         (proxy_tensor, "_extract_tensor_metadata", _nothing),
-        (getattr(fx.proxy, "CapturedTraceback", None), "extract", _Stack),
     ):
         if hasattr(owner, name):
-            either = _in_this_thread(getattr(owner, name), instead)
-            replaced.append((owner, name, either if instead is _recompiled_when_called else staticmethod(either)))
+            replaced.append((owner, name, _in_this_thread(getattr(owner, name), instead)))
+    if hasattr(fx.proxy, "CapturedTraceback"):
+        extract = _in_this_thread(fx.proxy.CapturedTraceback.extract, _Stack)
+        replaced.append((fx.proxy, "CapturedTraceback", SimpleNamespace(extract=extract)))
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -35,6 +35,7 @@ _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _SWITCHED = {*_DROPPING, *_NORMS, *_RECURRENT, "scaled_dot_product_attention", "multi_head_attention_forward"}
 """Functions with an argument that says in which mode the network is, or how much to drop."""
 _MOST_HELD = 10_000  # entries of a tensor that are compared one by one
+_SMALL = 10**8  # entries of tensors times entries of inputs
 _FLAGS = {"training", "train", "use_input_stats", "inplace", "dropout_p", "dropout", "p", "momentum"}
 
 
@@ -71,19 +72,38 @@ def switches(evaluation: list[Step], training: list[Step]) -> list[bool] | None:
 def followed(model: nn.Module, call: Call, seed: int = 0) -> tuple[list[Step], bool]:
     """What a network's code calls, and whether it drew random numbers of Python's or NumPy's; nothing of it stays.
 
-    It runs without values where it can: what takes another way for a value that it reads, cannot.
+    It runs without values where it can: what takes another way for a value that it reads, cannot. A small network does
+    with values: PyTorch works out shapes in Python, which takes longer.
 
     Args:
         model: The network.
         call: How to call it.
         seed: Where the random numbers that its code draws start.
     """
+    ways = (_with_values, _without_values) if _is_small(model, call) else (_without_values, _with_values)
     try:
-        with valueless(model, call, seed) as (actor, empty), quiet():
-            return _follow(actor, empty)
+        return ways[0](model, call, seed)
     except Exception:  # it is run once more, and says then what is wrong
-        with rehearsal(model, call.training, seed=seed) as actor, quiet():
-            return _follow(actor, call)
+        return ways[1](model, call, seed)
+
+
+def _is_small(model: nn.Module, call: Call) -> bool:
+    """Whether a call takes no longer than to work out its shapes, as far as that can be told from outside."""
+    held = list(named_tensors(model).values())
+    with open_to_trees(call.args, call.kwargs):
+        given = [leaf for leaf in pytree.tree_leaves((call.args, dict(call.kwargs))) if isinstance(leaf, Tensor)]
+    work = sum(tensor.numel() for tensor in held) * sum(tensor.numel() for tensor in given)
+    return work <= _SMALL and not any(tensor.is_meta for tensor in [*held, *given])
+
+
+def _without_values(model: nn.Module, call: Call, seed: int) -> tuple[list[Step], bool]:
+    with valueless(model, call, seed) as (actor, empty), quiet():
+        return _follow(actor, empty)
+
+
+def _with_values(model: nn.Module, call: Call, seed: int) -> tuple[list[Step], bool]:
+    with rehearsal(model, call.training, seed=seed) as actor, quiet():
+        return _follow(actor, call)
 
 
 @torch.no_grad()
@@ -116,7 +136,7 @@ class _Trail(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
         if name == "__get__":
-            return func(*args, **kwargs)
+            return self.seen_as(func, func(*args, **kwargs), args[0])
         given = tuple(self.said(name, args, kwargs))
         norm = _takes_statistics(name, args, kwargs) if name in _NORMS else None
         result = func(*args, **kwargs)
@@ -127,6 +147,16 @@ class _Trail(TorchFunctionMode):
             self.steps.append(Step(name, given, tuple(tuple(tensor.shape) for tensor in made), norm))
         return result
 
+    def source(self, tensor: Tensor) -> Any:
+        """Where a tensor comes from; what it holds, where that is not known."""
+        return getattr(tensor, "_made", None) or self.known.get(id(tensor)) or _held(tensor)
+
+    def seen_as(self, attribute: Any, result: Any, owner: Tensor) -> Any:
+        """What a tensor gives for an attribute; another tensor (`x.T`) comes from where the tensor does."""
+        if isinstance(result, Tensor) and id(result) not in self.known and not hasattr(result, "_made"):
+            result._made = (self.source(owner), attribute.__self__.__name__)  # type: ignore[attr-defined]
+        return result
+
     def said(self, name: str, args: Any, kwargs: Any) -> Iterator[Any]:
         """The arguments, comparable: of functions that a mode switches, neither flags nor fractions."""
         named = [(None, arg) for arg in args] + sorted(kwargs.items())
@@ -135,7 +165,7 @@ class _Trail(TorchFunctionMode):
                 continue
             for leaf in pytree.tree_leaves(value):
                 if isinstance(leaf, Tensor):
-                    yield getattr(leaf, "_made", None) or self.known.get(id(leaf)) or _held(leaf)
+                    yield self.source(leaf)
                 elif not (name in _SWITCHED and key is None and isinstance(leaf, bool | float)):
                     yield leaf if isinstance(leaf, int | float | str | None) else str(leaf)
 
