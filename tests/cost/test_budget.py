@@ -3,7 +3,6 @@
 import math
 import re
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph, WidthLimits
 from metaprune.graph.limits import limited
 from metaprune.graph.term import axes_of, size, width
-from tests.zoo import ZOO
+from tests.laws.case import case
 
 NAMES = (
     *("vgg", "resnet", "resnet_bottleneck", "densenet", "unet", "mobilenet_v2", "efficientnet", "resnext"),
@@ -26,9 +25,8 @@ NAMES = (
 MANY_WIDTHS = ("vgg", "resnet", "densenet", "unet", "mobilenet_v2", "efficientnet")
 
 
-@cache
 def graph_of(name: str) -> ChannelGraph:
-    return mp.trace(*ZOO[name].example())
+    return case(name).graph
 
 
 def random_scores(graph: ChannelGraph, seed: int = 0) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """Closed forms: every value against sums over the terms, one product at a time."""
 
 import math
-from functools import cache
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from metaprune.graph.errors import PlanError
 from metaprune.graph.graph import ChannelGraph, Pass
 from metaprune.graph.term import Axis, Concat, Product, width
 from tests.laws import oracle
+from tests.laws.case import case
 from tests.zoo import ZOO
 
 FORMS = {"macs": macs_form, "params": params_form}
@@ -21,9 +21,8 @@ NAMES = (
 )
 
 
-@cache
 def graph_of(name: str) -> ChannelGraph:
-    return mp.trace(*ZOO[name].example())
+    return case(name).graph
 
 
 def random_widths(graph: ChannelGraph, seed: int) -> dict[str, int]:

@@ -19,14 +19,13 @@ from metaprune.cost.table import Table
 from metaprune.cost.table_sum import TableSum
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph
-from tests.zoo import ZOO
+from tests.laws.case import case
 
 CPU = torch.device("cpu")
 
 
-@cache
 def graph_of(name: str) -> ChannelGraph:
-    return mp.trace(*ZOO[name].example())
+    return case(name).graph
 
 
 def pieces_of(graph: ChannelGraph, **conditions: Any) -> list[Piece]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
 import pytest
@@ -14,14 +13,13 @@ from metaprune.cost.budget import Allocation
 from metaprune.cost.lanes import lanes
 from metaprune.graph.errors import BudgetError, MetapruneError
 from metaprune.graph.graph import ChannelGraph
-from tests.zoo import ZOO
+from tests.laws.case import case
 
 NAMES = ("vgg", "resnet", "mobilenet_v2", "gpt", "resnext", "densenet")
 
 
-@cache
 def graph_of(name: str) -> ChannelGraph:
-    return mp.trace(*ZOO[name].example())
+    return case(name).graph
 
 
 def scores_of(graph: ChannelGraph, seed: int = 0) -> dict[str, torch.Tensor]:

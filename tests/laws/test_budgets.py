@@ -12,7 +12,8 @@ from metaprune.methods.method import Method, Problem
 from metaprune.methods.registry import METHODS as REGISTERED
 from metaprune.methods.registry import decides_by
 from tests.laws import oracle
-from tests.zoo import ZOO, networks
+from tests.laws.case import case
+from tests.zoo import networks
 
 METHODS: tuple[Method, ...] = tuple(method() for method in REGISTERED.values() if decides_by(method) == "weights")
 
@@ -30,8 +31,7 @@ def found(method: Method, model: Any, graph: ChannelGraph, budget: mp.Budget) ->
 @pytest.mark.parametrize("name", networks(families=3))
 def test_budgets(name: str) -> None:
     """A plan fits its budget; a budget of 1 prunes nothing; same seed, same plan; the model is untouched."""
-    model, args, kwargs = ZOO[name].example()
-    graph = mp.trace(model, args, kwargs)
+    model, graph = case(name).model, case(name).graph
     before = oracle.fingerprint(model)
     for cost, price in (("macs", mp.macs), ("params", mp.params)):
         budget = reachable(graph, cost)

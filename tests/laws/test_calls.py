@@ -18,6 +18,7 @@ from tests.laws.test_laws import halved
 from tests.zoo import networks
 
 every = pytest.mark.parametrize("name", networks())
+some = pytest.mark.parametrize("name", networks(families=3))
 
 
 def answer(model: nn.Module, call: mp.Call) -> Any:
@@ -28,15 +29,25 @@ def answer(model: nn.Module, call: mp.Call) -> Any:
         return getattr(model, call.method)(*args, **kwargs)
 
 
-@every
-def test_slice_is_mask_in_every_call(name: str) -> None:
+def slice_is_mask(name: str, anew: bool) -> None:
     c, cut = case(name), halved(name)
     assert c.graph.uncaptured is not None or any(call.training for call in c.graph.calls)
     judge = Judge(c.model, c.graph)
-    for place, call in enumerate(c.graph.calls):
-        if place and not judge.is_random(judge.seen[place]):
+    for place, (call, one) in enumerate(zip(c.graph.calls, c.graph.passes, strict=True)):
+        if place and (one.like is not None) == anew and not judge.is_random(judge.seen[place]):
             masked = mp.mask(c.model, c.graph, cut.effective)
             assert oracle.distance(answer(copy.deepcopy(cut.small), call), answer(masked, call)) < 1e-10
+
+
+@every
+def test_slice_is_mask_in_every_call_with_operators_of_its_own(name: str) -> None:
+    slice_is_mask(name, anew=False)
+
+
+@some
+def test_slice_is_mask_in_calls_that_switch_the_operators_of_others(name: str) -> None:
+    """The mask exports those anew; a cut compares what the graph has made of them with what the cut network gives."""
+    slice_is_mask(name, anew=True)
 
 
 def trained(model: nn.Module, args: Any, kwargs: Any) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from metaprune.graph.objects import open_to_trees
 from metaprune.methods.method import Problem
 from metaprune.methods.registry import METHODS, decides_by
 from tests.laws import oracle
+from tests.laws.case import case
 from tests.zoo import ZOO, networks
 
 AT_ONCE = [method() for method in METHODS.values() if decides_by(method) == "weights"]
@@ -127,8 +128,7 @@ def obeyed_or_said(dense: ChannelGraph, plan: Callable[[], mp.Plan], limits: mp.
 
 @pytest.mark.parametrize("name", networks(families=4))
 def test_every_plan_obeys_the_limits_or_the_error_names_what_is_in_the_way(name: str) -> None:
-    model, args, kwargs = ZOO[name].example()
-    dense = mp.trace(model, args, kwargs)
+    model, dense = case(name).model, case(name).graph
     before = oracle.fingerprint(model)
     planned = 0
     for seed in range(30):

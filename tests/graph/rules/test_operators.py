@@ -122,7 +122,7 @@ FIXED: dict[str, tuple[Function, str]] = {
 
 def cut_and_compared(function: Function) -> mp.ChannelGraph:
     torch.manual_seed(0)
-    model, x = Two(function).double(), torch.rand(2, 6, dtype=torch.float64)
+    model, x = Two(function).double().eval(), torch.rand(2, 6, dtype=torch.float64)
     graph = mp.trace(model, (x,))
     plan = mp.Plan({name: range(0, axis.size, 2) for name, axis in graph.free.items()})
     small, masked = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
@@ -174,7 +174,7 @@ class ManyQueries(nn.Module):
 @pytest.mark.parametrize("listed", [True, False])
 def test_what_is_picked_from_the_end_stays_and_the_rest_is_free(listed: bool) -> None:
     torch.manual_seed(0)
-    model, x = ManyQueries(listed).double(), torch.rand(2, 6, dtype=torch.float64)
+    model, x = ManyQueries(listed).double().eval(), torch.rand(2, 6, dtype=torch.float64)
     graph = mp.trace(model, (x,))
     assert sorted(axis.size for axis in graph.free.values()) == [4, 6]
     for width in (1, 3):
