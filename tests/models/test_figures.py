@@ -1,7 +1,9 @@
 """The networks against the figures that papers state: parameters and multiply-accumulates.
 
+What is compared is what PyTorch counts while the networks run, which is what `mp.macs` says of them without running.
+
 The figures of the DHP paper (Li et al. 2020, https://arxiv.org/abs/2003.13683) are by the counter of its authors. It
-differs from `mp.macs`, which counts contractions only, and the difference is added here from what passes through the
+differs from this, which is of contractions only, and the difference is added here from what passes through the
 modules:
 
 - a batch norm is 2 for each of its outputs;
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 import metaprune as mp
 from metaprune.models import DENOISING, MODELS, SUPER_RESOLUTION
+from tests.laws.oracle import counted_macs
 
 ALL: dict[str, Callable[..., nn.Module]] = MODELS | SUPER_RESOLUTION | DENOISING
 slow = pytest.mark.slow
@@ -36,12 +39,17 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def network(name: str, side: int, arguments: dict[str, Any]) -> tuple[nn.Module, Tensor]:
+    """A network, and one picture."""
+    channels = inspect.signature(ALL[name]).parameters["channels"].default
+    return build(name, arguments), torch.empty(1, channels, side, side, device="meta")
+
+
 def costs(name: str, side: int, arguments: dict[str, Any]) -> dict[str, int]:
-    """What one picture costs: `macs` and `params` by metaprune, the others by what the modules put out."""
-    model = build(name, arguments)
-    x = torch.empty(1, inspect.signature(ALL[name]).parameters["channels"].default, side, side, device="meta")
-    graph = mp.trace(model, (x,))
-    found = {"macs": mp.macs(graph), "params": mp.params(graph), "norms": 0, "activations": 0, "transposed": 0}
+    """What one picture costs: `macs` by PyTorch, the others by what the modules put out."""
+    model, x = network(name, side, arguments)
+    found = {"macs": counted_macs(model, (x,), {}, batch=1), "norms": 0, "activations": 0, "transposed": 0}
+    found["params"] = parameters(model)
 
     def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         if isinstance(module, nn.BatchNorm2d):
@@ -88,6 +96,30 @@ def test_dhp_restoration(name: str, billions: str, millions: str) -> None:
     found = costs(name, 128, {})
     assert same((found["macs"] + 2 * found["norms"] + found["activations"] + 3 * found["transposed"]) / 1e9, billions)
     assert same(found["params"] / 1e6, millions)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "side"),
+    [
+        ("resnet20", {}, 32),
+        ("unet", {}, 128),
+        *[
+            pytest.param(name, arguments, side, marks=slow)
+            for name, arguments, side in (
+                *[(name, {}, 32) for name in ("resnet56", "resnet110_bottleneck", "resnet164", "densenet40")],
+                *[(name, {"classes": 200}, 64) for name in ("mobilenet_v1", "mobilenet_v2")],
+                *[(name, {}, 128) for name in ("srresnet", "edsr", "dncnn")],
+                *[(name, {"pixels": 224}, 224) for name in ("mobilenet_v3_large", "mobilenet_v3_small", "mnasnet")],
+            )
+        ],
+    ],
+)
+def test_a_trace_says_what_is_counted(name: str, arguments: dict[str, Any], side: int) -> None:
+    """At the sizes of papers; the laws say it of small networks of all kinds."""
+    model, x = network(name, side, arguments)
+    graph = mp.trace(model, (x,))
+    assert mp.macs(graph) == counted_macs(model, (x,), {}, batch=1)
+    assert mp.params(graph) == parameters(model)
 
 
 def hypernetwork_size(model: nn.Module) -> int:
