@@ -129,14 +129,8 @@ def test_a_loaded_network_trains_and_is_pruned_again(result: mp.Result, tmp_path
 @pytest.mark.parametrize(
     "name",
     [
-        "resnet_pad",
-        "densenet",
-        "resnext",
-        "gpt",
-        "attention_timm",
-        "convnext",
-        "edsr",
-        "tied_autoencoder",
+        *("resnet_pad", "resnext", "gpt", "attention_timm", "edsr"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("densenet", "convnext", "tied_autoencoder")),
     ],
 )
 def test_networks_that_keep_numbers_and_ties(name: str, result: mp.Result, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_layers_that_stay_and_least_widths(digits: ModuleType, batches: list[Any
         task=task,
         recipe=recipe,
         limits=limits,
-        clock=mp.Clock(seconds=0.05),
+        clock=mp.Clock(seconds=0.001),
         progress=False,
     )
     free = mp.plan(model, (X,), method=mp.Magnitude(), budget=budget).widths
