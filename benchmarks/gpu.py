@@ -268,7 +268,7 @@ def in_its_own_process(part: str, seconds: float, given: list[str]) -> list[Row]
         child = subprocess.Popen(command, stdout=said, stderr=complaints, text=True, start_new_session=True)
         problem = ""
         try:
-            if child.wait(max(seconds, 1.0)):
+            if child.wait(seconds):
                 complaints.seek(0)
                 problem = (complaints.read().strip().splitlines() or ["no word"])[-1]
         except subprocess.TimeoutExpired:

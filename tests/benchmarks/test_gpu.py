@@ -1,5 +1,6 @@
 """What a GPU would be asked: every part runs on the CPU at tiny sizes, within its time; without a GPU it says so."""
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from metaprune.cost.latency import latencies
+from metaprune.graph.errors import MetapruneError
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
@@ -41,19 +43,30 @@ def test_a_part_that_takes_too_long_is_stopped(gpu: Any) -> None:
     assert (part, said) == ("tests", "FAILED: stopped after 0 s")
 
 
-def test_a_part_that_fails_says_why(gpu: Any) -> None:
-    [(part, said)] = gpu.in_its_own_process("DHP", 60.0, ["--cpu", "--data", "nowhere/at-all"])
-    assert part == "DHP"
-    assert said.startswith("FAILED: ")
-    assert "nowhere" in said
+def test_a_part_that_fails_says_why(gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What it is asked, here by a program that imports nothing, and what it found before."""
+    asking = tmp_path / "asking.py"
+    asking.write_text("import json, sys; print(json.dumps(['asked', ' '.join(sys.argv[1:])])); sys.exit('one\\ntwo')")
+    monkeypatch.setattr(gpu, "__file__", str(asking))
+    (before, asked), said = gpu.in_its_own_process("DHP", 60.0, ["--cpu", "--data", "nowhere"])
+    assert before == "asked"
+    assert said == ("DHP", "FAILED: two")
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *asked.split()])
+    with pytest.raises(MetapruneError, match="nowhere"):
+        gpu.main()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so() -> None:
-    done = subprocess.run([sys.executable, PROGRAM], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1
-    assert "no CUDA device" in done.stderr
-    assert not done.stdout
+def test_without_a_gpu_it_says_so(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(PROGRAM)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(PROGRAM), run_name="__main__")
+    assert ended.value.code == 1
+    said, complained = capsys.readouterr()
+    assert "no CUDA device" in complained
+    assert not said
 
 
 @pytest.mark.slow

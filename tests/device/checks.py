@@ -26,7 +26,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics.classification import MulticlassF1Score
 
 import metaprune as mp
 from metaprune.cost import clock
@@ -363,6 +362,7 @@ def checkpoints(device: torch.device) -> Any:
 @check
 def partners(device: torch.device) -> Any:
     """A head in the network's optimizer and a critic with one of its own, gradients of three batches in a step."""
+    from torchmetrics.classification import MulticlassF1Score  # as long as all else that is imported here
 
     def step(training: Training, batch: Any) -> Tensor:
         logits = training.network(batch[0])
@@ -482,13 +482,14 @@ def surgery_after_a_move(device: torch.device) -> Any:
 @check
 def carrying_an_optimizer(device: torch.device) -> Any:
     found = []
+    model, args = on(device, convolutional())
+    graph = mp.trace(model, args)
+    plan = mp.Plan({name: range(1, axis.size) for name, axis in graph.free.items() if axis.size > 2})
     for kind in (torch.optim.AdamW, torch.optim.SGD):
-        model, args = on(device, convolutional())
+        model, _ = on(device, convolutional())
         optimizer = kind(model.parameters(), 1e-2)
         model(*args).square().sum().backward()
         optimizer.step()
-        graph = mp.trace(model, args)
-        plan = mp.Plan({name: range(1, axis.size) for name, axis in graph.free.items() if axis.size > 2})
         cut = mp.slice(model, graph, plan)
         carried = mp.carry(optimizer, model, cut, graph, plan)
         carried.zero_grad()
