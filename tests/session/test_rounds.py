@@ -88,8 +88,8 @@ def test_further_in_a_folder_goes_on_and_is_another_run(tmp_path: Path) -> None:
 
 
 def test_three_results_after_one_another() -> None:
-    result = pruned(dense(), 0.8)
-    for share in (0.6, 0.4):
+    result = first()
+    for share in (0.55, 0.4):
         result = pruned(result, share)
     assert result.report.pruned.macs <= 0.4 * result.report.dense.macs
     assert result.dense is dense()

@@ -138,7 +138,10 @@ class Killed(Exception):
     """Raised where a run is to die."""
 
 
-@pytest.mark.parametrize(("accumulate", "optimizer"), [(1, "adamw"), (4, "sgd"), (4, "adamw")])
+@pytest.mark.parametrize(
+    ("accumulate", "optimizer"),
+    [(1, "sgd"), (4, "adamw"), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, "adamw"), (4, "sgd")))],
+)
 def test_killed_and_resumed_to_the_same_bits(
     loader: DataLoader[Any], recipe: Recipe, accumulate: int, optimizer: Any, tmp_path: Path
 ) -> None:
