@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 PLACES = (
-    *("deciding", "session.pruning"),
+    *("deciding", "session.pruning", "session.rounds"),
     *(f"methods.graph_metanetwork.learning.{name}" for name in ("meta_train", "lessons.teach", "zoo")),
 )
 """Where a run traces the network that it was given."""
