@@ -1,5 +1,6 @@
 """Decisions without a session: plans and scores, and what is asked for first."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -18,13 +19,19 @@ DATALESS = (mp.Magnitude(), mp.Uniform(), mp.Random(), mp.IntraFusion())
 ONE_SHOT = (*DATALESS, mp.Taylor(batches=2), mp.GraphMetanetwork())
 
 
-@pytest.mark.parametrize("method", ONE_SHOT, ids=lambda method: method.name)
-def test_a_plan_is_what_prune_cuts(method: Any) -> None:
+@cache
+def known() -> tuple[small.Small, mp.ChannelGraph]:
+    """A network, which no decision changes, and its graph."""
     torch.manual_seed(0)
     model = small.Small()
+    return model, mp.trace(model, small.EXAMPLE)
+
+
+@pytest.mark.parametrize("method", ONE_SHOT, ids=lambda method: method.name)
+def test_a_plan_is_what_prune_cuts(method: Any) -> None:
+    model, graph = known()
     before = oracle.fingerprint(model)
     plan = mp.plan(model, small.EXAMPLE, method=method, budget=HALF, task=small.task(), seed=3)
-    graph = mp.trace(model, small.EXAMPLE)
     assert mp.macs(graph, plan) <= 0.5 * mp.macs(graph)
     assert oracle.fingerprint(model) == before
     assert plan == mp.plan(model, small.EXAMPLE, method=method, budget=HALF, task=small.task(), seed=3, graph=graph)
@@ -42,9 +49,7 @@ def test_methods_that_need_no_data_need_no_task(method: Any) -> None:
 @pytest.mark.parametrize("method", DATALESS, ids=lambda method: method.name)
 def test_a_default_device_of_the_callers_changes_no_plan(method: Any) -> None:
     """Here one that holds no values: whatever was made there would be missed."""
-    torch.manual_seed(0)
-    model = small.Small()
-    graph = mp.trace(model, small.EXAMPLE)
+    model, graph = known()
     plan = mp.plan(model, small.EXAMPLE, method=method, budget=HALF, graph=graph)
     torch.set_default_device("meta")
     try:
@@ -56,9 +61,7 @@ def test_a_default_device_of_the_callers_changes_no_plan(method: Any) -> None:
 
 @pytest.mark.parametrize("method", ONE_SHOT, ids=lambda method: method.name)
 def test_scores_are_per_axis_and_channel_and_rank_what_a_plan_keeps(method: Any) -> None:
-    torch.manual_seed(0)
-    model = small.Small()
-    graph = mp.trace(model, small.EXAMPLE)
+    model, graph = known()
     found = mp.scores(model, small.EXAMPLE, method=method, task=small.task(), budget=HALF)
     assert {name: len(values) for name, values in found.items()} == {name: a.size for name, a in graph.free.items()}
     plan = mp.plan(model, small.EXAMPLE, method=method, budget=HALF, task=small.task())
@@ -96,7 +99,6 @@ def test_limits_hold_in_a_plan() -> None:
         ({"method": mp.Taylor}, "expected a method"),
         ({"budget": 0.5}, "expected the budget as mp.Budget"),
         ({"budget": mp.Budget(macs=1e-9)}, "cannot be met"),
-        ({"graph": mp.trace(torch.nn.Linear(3, 2), (torch.randn(2, 3),))}, "not of this Small"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -106,14 +108,18 @@ def test_what_is_refused(fields: dict[str, Any], said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_a_graph_of_another_network_is_refused() -> None:
+    graph = mp.trace(torch.nn.Linear(3, 2), (torch.randn(2, 3),))
+    with pytest.raises(MetapruneError, match="not of this Small"):
+        mp.plan(small.Small(), small.EXAMPLE, method=mp.Magnitude(), budget=HALF, graph=graph)
+
+
 def test_a_plan_in_a_time_of_ones_own() -> None:
     """Time is what the user's function says: as many milliseconds as there are thousands of parameters."""
-    torch.manual_seed(0)
-    model = small.Small()
+    model, graph = known()
     clock = mp.Clock(measure=lambda network: oracle.counted_params(network) / 1000)
     budget = mp.Budget(speedup=1.5, multiple_of=1)
     plan = mp.plan(model, small.EXAMPLE, method=mp.Magnitude(), budget=budget, clock=clock)
-    graph = mp.trace(model, small.EXAMPLE)
     assert 0.6 * mp.params(graph) < mp.params(graph, plan) <= mp.params(graph) / 1.5 * 1.02
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import pytest
@@ -35,6 +36,13 @@ class Broken(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         raise RuntimeError("first line\nsecond line")
+
+
+@cache
+def known() -> tuple[nn.Module, mp.ChannelGraph]:
+    """A network, which nothing that is refused changes, and its graph."""
+    model, args, kwargs = ZOO["resnet"].example()
+    return model, mp.trace(model, args, kwargs)
 
 
 PICTURE = torch.zeros(2, 3, 8, 8)
@@ -97,8 +105,7 @@ MISFITS: dict[str, tuple[dict[str, list[int]], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("kind", MISFITS)
 def test_plan_that_does_not_fit(kind: str) -> None:
-    model, args, kwargs = ZOO["resnet"].example()
-    graph = mp.trace(model, args, kwargs)
+    model, graph = known()
     before = fingerprint(model)
     kept, words = MISFITS[kind]
     for use in (mp.slice, mp.mask):
@@ -112,8 +119,7 @@ def test_plan_that_does_not_fit(kind: str) -> None:
 
 @pytest.mark.parametrize("other", ["vgg", "gpt", "resnet_bottleneck"])
 def test_graph_of_another_network(other: str) -> None:
-    model, args, kwargs = ZOO["resnet"].example()
-    graph = mp.trace(model, args, kwargs)
+    _, graph = known()
     stranger, *_ = ZOO[other].example()
     before = fingerprint(stranger)
     for use in (mp.slice, mp.mask):
@@ -123,8 +129,7 @@ def test_graph_of_another_network(other: str) -> None:
 
 
 def test_network_that_was_cut_already() -> None:
-    model, args, kwargs = ZOO["resnet"].example()
-    graph = mp.trace(model, args, kwargs)
+    model, graph = known()
     small = mp.slice(model, graph, mp.Plan({"conv1": [0, 1]}))
     with refused(MetapruneError, "graph"):
         mp.slice(small, graph, mp.Plan({"conv1": [0, 1]}))
@@ -156,6 +161,6 @@ def test_budget(kind: str) -> None:
 
 @pytest.mark.parametrize("budget", [mp.Budget(macs=0.0001), mp.Budget(params=1e-4, multiple_of=1), mp.Budget(macs=2)])
 def test_budget_below_what_is_possible_names_the_smallest(budget: mp.Budget) -> None:
-    graph = mp.trace(*ZOO["resnet"].example())
+    _, graph = known()
     with refused(BudgetError, "smallest possible is"):
         Allocation(graph, budget)
