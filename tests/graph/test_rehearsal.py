@@ -22,6 +22,7 @@ from metaprune.graph.provenance import Tagged
 from metaprune.graph.reach import reached
 from metaprune.graph.rehearsal import Unwritten, rehearsal
 from tests.graph.odd import ODD, OUTSIDE, RenormsItsWeight, Two, WritesToItsClass, state_of
+from tests.zoo import few
 
 X = (5, 4)
 WAIT = 120.0  # seconds for a thread that should end at once
@@ -47,19 +48,29 @@ def half(graph: mp.ChannelGraph) -> mp.Plan:
     return mp.Plan({"a": [0, 2, 3, 6]} if graph.axes["a"].fixed is None else {})
 
 
+@few
+def cut(name: str, called: bool) -> tuple[nn.Module, mp.ChannelGraph, nn.Module, list[list[Any]]]:
+    """The network, its graph, what it is cut to, and what it was before it was traced, afterwards and at the end."""
+    model = made(name, called)
+    states = [state_of(model)]
+    graph = mp.trace(model, example())
+    states.append(state_of(model))
+    small = mp.slice(model, graph, half(graph))
+    return model, graph, small, [*states, state_of(model)]
+
+
 @pytest.mark.parametrize("called", [False, True], ids=["fresh", "called"])
 @pytest.mark.parametrize("name", ODD)
 def test_the_given_model_is_bit_for_bit_what_it_was(name: str, called: bool) -> None:
-    model, x = made(name, called), example()
-    before = state_of(model)
-    graph = mp.trace(model, x)
-    assert state_of(model) == before, "after trace"
-    small = mp.slice(model, graph, half(graph))
-    assert state_of(model) == before, "after slice"
+    x = example()
+    model, graph, small, (before, traced, sliced) = cut(name, called)
+    assert traced == before, "after trace"
+    assert sliced == before, "after slice"
     leaked = [value for value in reached(model, small, OUTSIDE) if isinstance(value, FakeTensor)]
     assert not leaked
     assert not [v for o in reached(model, small, OUTSIDE) for v in _entries(o) if isinstance(v, Tagged)]
     assert (graph.axes["a"].fixed is None) != (called and name in HOLDS_A_WIDTH)
+    before = state_of(model)
     masked = mp.mask(model, graph, half(graph))
     assert state_of(model) == before, "after mask"
     if name not in {"Training", "MergesOnEval"}:
@@ -68,9 +79,8 @@ def test_the_given_model_is_bit_for_bit_what_it_was(name: str, called: bool) -> 
 
 @pytest.mark.parametrize("name", ODD)
 def test_what_a_cut_writes_stays_with_it(name: str) -> None:
-    model, x = made(name, called=True), example()
-    graph = mp.trace(model, x)
-    small = mp.slice(model, graph, half(graph))
+    x = example()
+    model, _, small, _ = cut(name, called=True)
     held = {id(value) for value in reached(model, through_functions=False) if not isinstance(value, type)}
     before = _inside(model)
     small.train()(x[0].requires_grad_()).sum().backward()

@@ -113,14 +113,21 @@ def test_the_full_plan_changes_nothing(name: str) -> None:
 
 @every
 def test_no_cut_is_refused_in_silence(name: str) -> None:
-    """What trace calls free can be cut to any width; where the zoo knows better, slice says so."""
+    """What trace calls free can be cut to any width, and is; where the zoo knows better, slice says so.
+
+    (A cut is verified against the graph of the cut network, which holds the widths of the plan.)
+    """
     c, cut = case(name), halved(name)
     if c.entry.undo is None:
         assert not cut.undone
         assert not torn(name).undone
     shrunk = [c.graph.axes[axis].size for axis in cut.plan if axis not in cut.undone]
     assert not Counter(c.entry.free) - Counter(shrunk)
-    after = retraced(name)
+
+
+@some
+def test_what_is_left_is_free_again(name: str) -> None:
+    c, cut, after = case(name), halved(name), retraced(name)
     back = counterparts(c.graph, cut.effective, after)
     assert {back[axis]: after.axes[axis].size for axis in after.free} == {
         axis: width for axis, width in cut.effective.widths.items() if width > 1

@@ -156,11 +156,11 @@ def test_what_cannot_be_written_out_stays(name: str) -> None:
 def test_a_transformer_is_cut_saved_and_loaded(batch_first: bool, tmp_path: Path) -> None:
     layer = nn.TransformerEncoderLayer(DIM, HEADS, 20, batch_first=batch_first, dtype=torch.float64)
     model = nn.Sequential(
-        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(DIM, 4).double()
+        nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Linear(DIM, 4).double()
     ).eval()
     x = inputs(batch_first)
     graph = mp.trace(model, (x,))
-    assert sorted(axis.size for axis in graph.free.values()) == [HEADS, HEADS, 4, 4, 4, 4, 20, 20]
+    assert sorted(axis.size for axis in graph.free.values()) == [HEADS, 4, 4, 20]
     plan = mp.Plan({name: range(-(-axis.size // 2)) for name, axis in graph.free.items()})
     small = mp.slice(model, graph, plan)
     torch.testing.assert_close(small(x), mp.mask(model, graph, plan)(x), rtol=1e-12, atol=1e-12)
@@ -188,12 +188,12 @@ class Curious(Block):
         return super().forward(x)
 
 
-@pytest.mark.parametrize("curious", [(1,), (0, 1, 2)])
+@pytest.mark.parametrize("curious", [(1,), (0, 1)])
 def test_a_module_of_which_code_reads_more_stays_as_it_is(curious: tuple[int, ...]) -> None:
     """And those in modules of other classes are written out all the same."""
-    model, x = nn.Sequential(*(Curious() if place in curious else Block() for place in range(3))).eval(), inputs(True)
-    assert set(observe(model, [mp.Call((x,))])) == {f"{place}.attention" for place in range(3) if place not in curious}
+    model, x = nn.Sequential(*(Curious() if place in curious else Block() for place in range(2))).eval(), inputs(True)
+    assert set(observe(model, [mp.Call((x,))])) == {f"{place}.attention" for place in range(2) if place not in curious}
     graph = mp.trace(model, (x,))
     plan = mp.Plan({name: range(0, axis.size, 2) for name, axis in graph.free.items()})
-    assert len(plan.kept) >= 3 - len(curious)
+    assert len(plan.kept) >= 2 - len(curious)
     torch.testing.assert_close(mp.slice(model, graph, plan)(x), mp.mask(model, graph, plan)(x), rtol=1e-10, atol=1e-10)
