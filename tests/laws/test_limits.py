@@ -41,7 +41,7 @@ NAMED = {
 """What an error says: which limits contradict one another, or what of the network is in the way of the budget."""
 
 
-DIVERGED = (("expected numbers as the scores of", ", got NaN"), ("expected finite latents, got others for axis", ":"))
+DIVERGED = (("expected numbers as the scores of", ", got NaN"), ("expected finite gates, got others for axis", ":"))
 """What stands around the name of an axis in the error of a search that diverged."""
 
 

@@ -273,6 +273,24 @@ def test_the_last_logit_of_a_score_one_deviation_above_is_the_sharpness(solver: 
     assert set(scores["params"]) == set(search.model.latents.scores)
 
 
+def test_of_an_axis_whose_masks_are_all_low_as_many_stay_as_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What averages over none is no number."""
+    budget = mp.Budget(macs=0.4, multiple_of=2)
+    steering = mp.Transportation().start(*dense(), budget, steps=9).search
+    masks = {name: mask.detach().clone() for name, mask in steering.masks.named().items()}
+    low, *others = masks
+    masks[low] = torch.full_like(masks[low], 1e-9)
+    masks[low][1] = masks[low][4] = 1e-6
+    monkeypatch.setattr(steering.masks, "named", lambda: masks)
+    plan = steering.living()
+    assert plan.kept[low] == (1, 4)
+    high = {name: (masks[name] > 1e-3).nonzero()[:, 0].tolist() for name in others}
+    assert {name: list(plan.kept.get(name, range(len(masks[name])))) for name in others} == high
+    masks[low][0] = torch.nan
+    with pytest.raises(MetapruneError, match=rf"Transportation: expected finite gates, got others for axis {low}:"):
+        steering.living()
+
+
 def test_standardised() -> None:
     found = standardised({"a": torch.tensor([1.0, 2.0]).double(), "b": torch.tensor([6.0]).double()})
     flat = torch.cat(list(found.values()))

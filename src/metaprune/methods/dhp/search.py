@@ -11,10 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaprune.cost.budget import Allocation
-from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
 from metaprune.graph.rehearsal import on_the_cpu
-from metaprune.methods.gates.latents import Latents
+from metaprune.methods.gates.latents import Latents, finite
 
 __all__ = ["Search", "Settings", "proximal_step", "share_allowed"]
 
@@ -224,14 +223,7 @@ class Search:
         Raises:
             MetapruneError: A latent is no number any more.
         """
-        latents = {name: z.detach().cpu() for name, z in self.latents.named().items()}
-        if (lost := next((name for name, z in latents.items() if not z.isfinite().all()), None)) is not None:
-            raise MetapruneError(
-                f"DHP: expected finite latents, got others for axis {lost}: a loss or a gradient was not finite; lower "
-                "the learning rate, or, if the network's code divides weights by their own size, keep that axis whole "
-                "(limits=)"
-            )
-        return _plan({name: z != 0 for name, z in latents.items()})
+        return _plan({name: z != 0 for name, z in finite("DHP", self.latents.named()).items()})
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from metaprune.graph.errors import MetapruneError
 from metaprune.graph.term import Term, axes_of, fold
 
-__all__ = ["Latents", "along"]
+__all__ = ["Latents", "along", "finite"]
 
 
 def along(term: Term, vectors: Mapping[str, Tensor]) -> Tensor:
@@ -36,6 +37,25 @@ def along(term: Term, vectors: Mapping[str, Tensor]) -> Tensor:
         lambda factors: product(factors) if factors else torch.ones(1, device=device),
         lambda parts: torch.cat(list(parts)),
     )
+
+
+def finite(who: str, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gates of each axis on the CPU, without a tape.
+
+    Args:
+        who: The method, for the error.
+        vectors: Axis name -> one number per channel.
+
+    Raises:
+        MetapruneError: One is no number any more: neither dead nor alive.
+    """
+    found = {name: vector.detach().cpu() for name, vector in vectors.items()}
+    if (lost := next((name for name, vector in found.items() if not vector.isfinite().all()), None)) is not None:
+        raise MetapruneError(
+            f"{who}: expected finite gates, got others for axis {lost}: a loss or a gradient was not finite; lower the "
+            "learning rate, or, if the network's code divides weights by their own size, keep that axis whole (limits=)"
+        )
+    return found
 
 
 class Latents(nn.Module):

@@ -10,6 +10,7 @@ import torch
 
 from metaprune.cost.budget import Allocation
 from metaprune.graph.plan import Plan
+from metaprune.methods.gates.latents import finite
 from metaprune.methods.transportation.masks import Masks
 
 __all__ = ["Annealing"]
@@ -81,8 +82,15 @@ class Annealing:
 
     @torch.no_grad()
     def living(self) -> Plan:
-        """The channels whose masks are not as good as zero."""
-        alive = {name: (mask > SILENT).cpu() for name, mask in self.masks.named().items()}
+        """The channels whose masks are not as good as zero; as many of the highest as must stay.
+
+        Raises:
+            MetapruneError: A mask is no number any more.
+        """
+        masks = finite("Transportation", self.masks.named())
+        alive = {name: mask > SILENT for name, mask in masks.items()}
+        for name, mask in masks.items():
+            alive[name][mask.topk(self.allocation.least[name]).indices] = True
         return Plan({name: torch.nonzero(mask)[:, 0].tolist() for name, mask in alive.items() if not mask.all()})
 
     def plan(self) -> Plan:
