@@ -24,6 +24,9 @@ from tests.laws.case import case
 from tests.zoo import ZOO, networks
 
 AT_ONCE = [method() for method in METHODS.values() if decides_by(method) == "weights"]
+UNTRAINED = ("hf_wav2vec2",)
+"""Whose training forward cannot be captured, so that no search can train them."""
+
 SMALLEST = ("resnet", "gpt", "mobilenet_v2", "lstm")
 TRAINED: dict[str, Callable[[], Any]] = {name: kind for name, kind in METHODS.items() if decides_by(kind) != "weights"}
 TRAINED |= {
@@ -165,22 +168,30 @@ def anything(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> mp.Task:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", TRAINED)
-@pytest.mark.parametrize("name", SMALLEST)
-def test_so_does_every_method_that_looks_at_data(name: str, method: str) -> None:
+@pytest.mark.parametrize("name", ZOO)
+def test_so_does_every_method_that_looks_at_data(name: str) -> None:
+    """Four draws for the smallest, for the others the first that leaves room for its budget."""
     model, args, kwargs = ZOO[name].example()
     dense = mp.trace(model, args, kwargs)
-    recipe = mp.Recipe(2, lr=1e-3, precision="32-true", device="cpu", channels_last=False)
+    recipe = mp.Recipe(2, lr=1e-5, precision="32-true", device="cpu", channels_last=False)
+    methods = [method for method in TRAINED if name not in UNTRAINED or method not in ("dhp", "transportation")]
     planned = 0
-    for seed in range(4):
+    for seed in range(30):
+        if (seed >= 4 or name not in SMALLEST) and (planned or not dense.free):
+            break
         limits, budget = drawn(dense, seed)
         made = within(dense, limits, budget)
         if isinstance(made, MetapruneError):
             continue
         graph, allocation = made
-        problem = Problem(model, graph, budget, anything(args, kwargs), recipe, progress=False)
-        plan = TRAINED[method]().find(problem).plan
-        allocation.check(plan, method)
-        obeyed(dense, plan, limits, budget)
+
+        def plan(method: str, graph: ChannelGraph = graph, allocation: Allocation = allocation) -> mp.Plan:
+            problem = Problem(model, graph, allocation.budget, anything(args, kwargs), recipe, progress=False)
+            found = TRAINED[method]().find(problem).plan
+            allocation.check(found, method)
+            return found
+
+        for method in methods:
+            obeyed_or_said(dense, partial(plan, method), limits, budget)
         planned += 1
-    assert planned
+    assert planned or not dense.free
