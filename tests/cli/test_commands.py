@@ -157,7 +157,7 @@ def test_bench(pruned: Path) -> None:
     assert "in the report: dense " in shown
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+@pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=pytest.mark.slow)])  # as the next step does
 def test_export(pruned: Path, tmp_path: Path, suffix: str) -> None:
     to = tmp_path / f"model{suffix}"
     shown = metaprune("export", "resnet8", "--pruned", pruned, "--input", "1x8x8", "--to", to).stdout

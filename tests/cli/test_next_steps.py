@@ -48,10 +48,14 @@ def test_what_is_printed_to_do_next_works(folder: Path) -> None:
     assert done.exit_code == 0, done.output
     steps = [line.strip() for line in done.stdout.splitlines() if line.startswith("  metaprune ")]
     assert len(steps) == 2
+    before = {path.name for path in (folder / "out").iterdir()}
     for step in steps:
         again = CliRunner().invoke(app, shlex.split(step)[1:] + ["--batch", "1"] * (" bench " in step))
         assert again.exit_code == 0, again.output
-    assert (folder / "out" / "model.onnx").exists()
+        assert ("equal to the module" in again.output) == (" export " in step)
+    assert {path.name for path in (folder / "out").iterdir()} == before | {"model.onnx"}
+    sizes = [(folder / "out" / name).stat().st_size for name in ("model.onnx", "model.safetensors")]
+    assert sizes[0] > sizes[1] / 2
 
 
 def test_times_are_measured_alike(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
