@@ -637,7 +637,7 @@ def answer(names: Iterable[str]) -> Iterator[str]:
     device = second.install()
     engine._fabric = Places(engine._fabric).fabric
     assert metrics.__kwdefaults__
-    metrics.__kwdefaults__["steps"] = 2  # between a cut and a measurement
+    metrics.__kwdefaults__["steps"] = 1  # between a cut and a measurement
     for room in (clock, measuring):
         room.latencies = partial(room.latencies, seconds=1e-3)  # type: ignore[attr-defined]
     torch.set_num_threads(1)

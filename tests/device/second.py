@@ -11,14 +11,21 @@ that nobody trains.
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric.accelerators import ACCELERATOR_REGISTRY, Accelerator
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+_unneeded = sys.modules.setdefault("torchmetrics", ModuleType("torchmetrics"))
+from lightning_fabric.accelerators import ACCELERATOR_REGISTRY, Accelerator  # noqa: E402  (it wants the version alone)
+
+if not hasattr(_unneeded, "__path__"):  # all of it takes two seconds, and brings transformers
+    del sys.modules["torchmetrics"]
 
 __all__ = ["DEVICE", "OnSecond", "Second", "install"]
 
