@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,6 +52,12 @@ def nobody_extends_lightning() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fabric, "_load_external_callbacks", lambda group: [])
         yield
+
+
+@pytest.fixture
+def trainers_collect_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of transformers looks for garbage before each training, among all that a worker holds."""
+    monkeypatch.setattr("accelerate.utils.memory.gc", SimpleNamespace(collect=lambda: 0))
 
 
 @pytest.fixture(autouse=True)

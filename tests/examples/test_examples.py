@@ -14,6 +14,7 @@ RUN = [path.stem for path in sorted(EXAMPLES.glob("*.py")) if "main" in path.rea
 
 
 @pytest.mark.filterwarnings("ignore")  # what these libraries say of themselves
+@pytest.mark.usefixtures("trainers_collect_nothing")
 @pytest.mark.parametrize("name", RUN)
 def test_an_example_runs(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))

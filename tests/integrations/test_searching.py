@@ -210,6 +210,7 @@ def run(
     return trainer
 
 
+@pytest.mark.usefixtures("trainers_collect_nothing")
 def test_the_trainer_searches_and_training_goes_on(dense: Any, tmp_path: Path) -> None:
     before = oracle.fingerprint(dense[0])
     search = start(dense)
@@ -223,6 +224,7 @@ def test_the_trainer_searches_and_training_goes_on(dense: Any, tmp_path: Path) -
     assert any(not torch.equal(a, b) for a, b in zip(weights, cut.model.parameters(), strict=True))
 
 
+@pytest.mark.usefixtures("trainers_collect_nothing")
 def test_the_trainer_goes_on_from_a_checkpoint(dense: Any, tmp_path: Path) -> None:
     whole = start(dense)
     run(whole.model, whole, tmp_path / "whole", 2, save_strategy="steps", save_steps=7)
