@@ -345,6 +345,8 @@ def test_state_survives_a_checkpoint() -> None:
     second.latents.load_state_dict(first.latents.state_dict())
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert all(torch.equal(second.ranking[axis], ranks) for axis, ranks in first.ranking.items())
+    assert any(due.any() for due in first.due.values())
+    assert all(torch.equal(second.due[axis], due) for axis, due in first.due.items())
     for step in range(31, 50):
         take(second, step)
     assert second.plan() == whole.plan()

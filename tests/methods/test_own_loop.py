@@ -21,7 +21,7 @@ from tests.methods import small
 BUDGET = mp.Budget(macs=0.5, multiple_of=4)
 EPOCHS = 2
 RECIPE = small.recipe(EPOCHS, channels_last=False)
-TRAIN = DataLoader(small.pictures(96, 1), batch_size=8)  # in one order, whoever asks
+TRAIN = DataLoader(small.pictures(96, 1), batch_size=16)  # in one order, whoever asks
 
 
 @cache
@@ -90,7 +90,7 @@ def test_interrupted_between_any_two_steps_it_goes_on() -> None:
 def test_any_optimizer_and_limits() -> None:
     model, graph = dense()
     limited = mp.Limits(keep=["inner"]).on(graph)
-    search = mp.DHP().start(model, limited, BUDGET, steps=12)
+    search = mp.DHP().start(model, limited, BUDGET, steps=len(TRAIN))
     optimizer = torch.optim.AdamW(search.groups(1e-3), lr=1e-3)
     for images, labels in TRAIN:
         optimizer.zero_grad()
