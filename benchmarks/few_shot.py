@@ -27,8 +27,8 @@ from torch import nn
 
 import metaprune as mp
 from metaprune.data import Characters, load_characters
-from metaprune.train.few_shot import Episodes, Inner
 from metaprune.train.scores import Scores, scores
+from metaprune.train.tasks.few_shot import Episodes, Inner
 
 PAGE = Path(__file__).with_suffix(".md")
 ARMS: dict[str, dict[str, Any] | None] = {

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 import metaprune as mp
 from metaprune.data import load, load_images
 from metaprune.models import BothWays, PatchDiscriminator, ResidualGenerator, ResNet, UGenerator
-from metaprune.train.fidelity import luma
 from metaprune.train.task import First
+from metaprune.train.tasks.fidelity import luma
 
 PAGE = Path(__file__).with_suffix(".md")
 METHODS: dict[str, Callable[[], Any]] = {

@@ -25,8 +25,8 @@ import metaprune as mp
 from metaprune.data import load
 from metaprune.graph.call import RULES
 from metaprune.methods.graph_metanetwork.learning.area import metrics
-from metaprune.train.few_shot import FewShot, Inner
 from metaprune.train.task import First
+from metaprune.train.tasks.few_shot import FewShot, Inner
 
 ROOT = Path(__file__).parent.parent
 GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))

@@ -39,29 +39,29 @@ if TYPE_CHECKING:
     from metaprune.surgery.recalibrate import recalibrate as recalibrate
     from metaprune.surgery.slice import slice as slice
     from metaprune.surgery.trace import trace as trace
-    from metaprune.train.adversarial import Adversarial as Adversarial
     from metaprune.train.callbacks import Callback as Callback
-    from metaprune.train.detection import Detection as Detection
-    from metaprune.train.distillation import distil as distil
     from metaprune.train.engine import evaluate as evaluate
     from metaprune.train.engine import fit as fit
-    from metaprune.train.few_shot import FewShot as FewShot
-    from metaprune.train.frechet import FID as FID
-    from metaprune.train.frechet import FeatureDistance as FeatureDistance
-    from metaprune.train.language import LanguageModelling as LanguageModelling
     from metaprune.train.partners import Partner as Partner
     from metaprune.train.recipe import Recipe as Recipe
-    from metaprune.train.restoration import Denoising as Denoising
-    from metaprune.train.restoration import SuperResolution as SuperResolution
     from metaprune.train.task import Classification as Classification
     from metaprune.train.task import Task as Task
+    from metaprune.train.tasks.adversarial import Adversarial as Adversarial
+    from metaprune.train.tasks.detection import Detection as Detection
+    from metaprune.train.tasks.distillation import distil as distil
+    from metaprune.train.tasks.few_shot import FewShot as FewShot
+    from metaprune.train.tasks.frechet import FID as FID
+    from metaprune.train.tasks.frechet import FeatureDistance as FeatureDistance
+    from metaprune.train.tasks.language import LanguageModelling as LanguageModelling
+    from metaprune.train.tasks.restoration import Denoising as Denoising
+    from metaprune.train.tasks.restoration import SuperResolution as SuperResolution
     from metaprune.zeros.sparsify import sparsify as sparsify
     from metaprune.zeros.sparsity import Sparsity as Sparsity
 
 __version__ = VERSION
 
 _HOME = {
-    "Adversarial": "train.adversarial",
+    "Adversarial": "train.tasks.adversarial",
     "Axis": "graph.term",
     "Budget": "cost.budget",
     "Call": "graph.calling",
@@ -69,24 +69,24 @@ _HOME = {
     "ChannelGraph": "graph.graph",
     "Classification": "train.task",
     "Clock": "cost.clock",
-    "Denoising": "train.restoration",
-    "Detection": "train.detection",
-    "FID": "train.frechet",
-    "FeatureDistance": "train.frechet",
-    "FewShot": "train.few_shot",
-    "LanguageModelling": "train.language",
+    "Denoising": "train.tasks.restoration",
+    "Detection": "train.tasks.detection",
+    "FID": "train.tasks.frechet",
+    "FeatureDistance": "train.tasks.frechet",
+    "FewShot": "train.tasks.few_shot",
+    "LanguageModelling": "train.tasks.language",
     "Limits": "graph.limits",
     "MetapruneError": "graph.errors",
     "Partner": "train.partners",
     "Plan": "graph.plan",
     "Recipe": "train.recipe",
     "Result": "session.result",
-    "Segmentation": "train.segmentation",
+    "Segmentation": "train.tasks.segmentation",
     "Sparsity": "zeros.sparsity",
-    "SuperResolution": "train.restoration",
+    "SuperResolution": "train.tasks.restoration",
     "Task": "train.task",
     "carry": "surgery.optimizer",
-    "distil": "train.distillation",
+    "distil": "train.tasks.distillation",
     "evaluate": "train.engine",
     "export": "formats.export",
     "fit": "train.engine",

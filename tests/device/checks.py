@@ -37,9 +37,9 @@ from metaprune.methods.method import Method, Problem
 from metaprune.models import BothWays, PatchDiscriminator, ResidualGenerator
 from metaprune.session import measuring
 from metaprune.train import Recipe, Task, Training, engine
-from metaprune.train.dividing import near
-from metaprune.train.few_shot import Inner
+from metaprune.train.several.dividing import near
 from metaprune.train.task import First
+from metaprune.train.tasks.few_shot import Inner
 from tests.breaking import Breaks
 from tests.device import second
 from tests.methods import small

@@ -1,4 +1,4 @@
-"""Generators and discriminators: patches, ways, noise, ranges, norms (sizes: tests/train/test_adversarial.py)."""
+"""Generators and discriminators: patches, ways, noise, ranges, norms (sizes: tests/train/tasks/test_adversarial.py)."""
 
 from collections.abc import Callable
 

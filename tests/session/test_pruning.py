@@ -33,7 +33,7 @@ from metaprune.session import measuring
 from metaprune.session.in_time import OVER, within
 from metaprune.surgery.slice import carve
 from metaprune.timing import timed as timed_budget
-from metaprune.train.restoration import bicubic
+from metaprune.train.tasks.restoration import bicubic
 from tests.laws import oracle
 from tests.methods import small
 

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from metaprune.train import Classification, Recipe, Task, TaskError, TrainError, evaluate, fit
 from metaprune.train.callbacks import Callback, Moment
-from metaprune.train.launching import fabric_of
 from metaprune.train.optimizers import as_moved, by_default, optimizer_of
 from metaprune.train.recipe import pick_precision
 from metaprune.train.scores import scores, scores_of_outputs
+from metaprune.train.several.launching import fabric_of
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

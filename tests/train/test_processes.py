@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import metaprune as mp
 from metaprune.data import Characters
-from metaprune.train.dividing import Rows, divided, rows_of
 from metaprune.train.processes import Group
+from metaprune.train.several.dividing import Rows, divided, rows_of
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 170.0

@@ -127,7 +127,7 @@ def set_threads(threads: int | None) -> None:
 
 def together(recipe: Any) -> None:
     """Until the command ends all processes that the recipe asks for do the same; the first one speaks."""
-    from metaprune.train.launching import fabric_of, group_of, is_alone
+    from metaprune.train.several.launching import fabric_of, group_of, is_alone
 
     if is_alone(recipe):
         return

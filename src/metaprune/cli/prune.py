@@ -166,9 +166,9 @@ def prune(
     from metaprune.saving import read_weights
     from metaprune.session.pruning import prune as run
     from metaprune.surgery.trace import trace
-    from metaprune.train.distillation import distil
     from metaprune.train.engine import evaluate as measure
     from metaprune.train.task import settings_of
+    from metaprune.train.tasks.distillation import distil
 
     # what is asked: refused here is what can be, before anything is loaded or written
     set_threads(threads)

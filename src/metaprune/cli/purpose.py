@@ -363,8 +363,8 @@ class Purpose:
         from metaprune.cli.errors import UsageError
         from metaprune.data import load_pairs
         from metaprune.models import PatchDiscriminator
-        from metaprune.train.adversarial import Adversarial
         from metaprune.train.randomness import isolated
+        from metaprune.train.tasks.adversarial import Adversarial
 
         _refuse_labelled(look)
         for option, value in (("--val-images", cut.val_images), ("--test", cut.test), ("--workers", look.workers)):
@@ -408,7 +408,7 @@ class Purpose:
         """Classes of which few examples are shown; a batch is of tasks."""
         from metaprune.cli.errors import UsageError
         from metaprune.data import load_characters
-        from metaprune.train.few_shot import FewShot
+        from metaprune.train.tasks.few_shot import FewShot
 
         odd = {"mean": look.mean, "std": look.std, "workers": look.workers, **cut.given}
         if refused := [name for name, value in odd.items() if value is not None]:
@@ -429,7 +429,7 @@ class Purpose:
         )
 
     def _task(self, train: Any, val: Any, test: Any) -> Task:
-        from metaprune.train.restoration import Denoising, SuperResolution
+        from metaprune.train.tasks.restoration import Denoising, SuperResolution
 
         if self.scale is not None:
             return SuperResolution(train, val, test, scale=self.scale)

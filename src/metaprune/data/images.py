@@ -12,8 +12,8 @@ from metaprune.data.load import MEMORY, MOST_WORKERS, VAL_SHARE, WORKERS, whole
 from metaprune.data.pairs import Pair, Patches, Whole
 from metaprune.data.pictures import DataError, inside, named, opened, pixels
 from metaprune.graph.arguments import is_number
-from metaprune.train.fidelity import WINDOW
-from metaprune.train.restoration import bicubic
+from metaprune.train.tasks.fidelity import WINDOW
+from metaprune.train.tasks.restoration import bicubic
 
 __all__ = ["Folder", "Images", "load_images", "load_test_images"]
 

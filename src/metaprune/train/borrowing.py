@@ -11,7 +11,7 @@ from metaprune.graph.tensors import channels_last
 from metaprune.train import randomness
 from metaprune.train.processes import ALONE, Group
 from metaprune.train.recipe import Recipe
-from metaprune.train.splitting import split
+from metaprune.train.several.splitting import split
 
 __all__ = ["Compiled", "borrowed", "statistics_kept"]
 

@@ -32,9 +32,7 @@ from metaprune.train.checks import (
     predicted,
     smallest,
 )
-from metaprune.train.dividing import ahead, divided, near
 from metaprune.train.extras import Extras
-from metaprune.train.launching import fabric_of, group_of, is_alone
 from metaprune.train.logs import Logging
 from metaprune.train.loop import Loop, Window
 from metaprune.train.measure import Measure, begin
@@ -43,9 +41,11 @@ from metaprune.train.processes import ALONE, Group
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import Best, History, Projector, Run
+from metaprune.train.several.dividing import ahead, divided, near
+from metaprune.train.several.launching import fabric_of, group_of, is_alone
+from metaprune.train.several.whole_batch import Across
 from metaprune.train.stepping import Training, step
 from metaprune.train.task import Batch, First, Loader, Task
-from metaprune.train.whole_batch import Across
 
 __all__ = ["device_of", "evaluate", "fit", "in_processes", "measured", "rehearse"]
 

@@ -12,7 +12,7 @@ from metaprune.train.optimizers import Factory, Groups, by_default, learning, op
 from metaprune.train.partners import NETWORK
 from metaprune.train.processes import ALONE, Group
 from metaprune.train.recipe import Recipe
-from metaprune.train.splitting import is_split, total_norm
+from metaprune.train.several.splitting import is_split, total_norm
 from metaprune.train.stepping import Training
 from metaprune.train.task import Task
 

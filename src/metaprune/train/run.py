@@ -13,10 +13,10 @@ from metaprune.graph.notebook import html_table
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
 from metaprune.train.checks import TrainError
-from metaprune.train.dividing import Part
 from metaprune.train.partners import NETWORK
 from metaprune.train.processes import ALONE, Group
-from metaprune.train.splitting import put, split_like, whole
+from metaprune.train.several.dividing import Part
+from metaprune.train.several.splitting import put, split_like, whole
 
 __all__ = ["History", "Projector", "Row", "Run", "TrainError"]
 

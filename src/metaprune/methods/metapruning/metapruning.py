@@ -43,10 +43,10 @@ from metaprune.surgery.recalibrate import recalibrate
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint
 from metaprune.train.engine import device_of, evaluate
-from metaprune.train.launching import alone_only
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import Row
+from metaprune.train.several.launching import alone_only
 from metaprune.train.task import Batch, First, Loader, Task
 
 __all__ = ["MetaPruning", "Searched"]

@@ -37,10 +37,10 @@ from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
 from metaprune.train.engine import device_of
 from metaprune.train.folder import one_at_a_time
-from metaprune.train.launching import alone_only
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import TrainError
+from metaprune.train.several.launching import alone_only
 from metaprune.train.task import Batch, Loader, Task, on
 
 __all__ = ["meta_train"]

@@ -26,9 +26,9 @@ from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
 from metaprune.train.atomic import read_json, write_json
 from metaprune.train.folder import one_at_a_time, sweep
-from metaprune.train.launching import alone_only
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
+from metaprune.train.several.launching import alone_only
 from metaprune.train.task import Task
 
 __all__ = ["LESSONS", "teach"]

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metaprune.graph.arguments import is_number
-from metaprune.train import fidelity
 from metaprune.train.task import Batch, Loader, Pictures, Task, TaskError
+from metaprune.train.tasks import fidelity
 
 __all__ = ["Denoising", "SuperResolution", "bicubic"]
 

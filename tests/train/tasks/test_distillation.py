@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 import metaprune as mp
 from metaprune.train import Classification, Recipe, Task, TaskError, Training, fit
-from metaprune.train.distillation import distil, likeness
+from metaprune.train.tasks.distillation import distil, likeness
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [2.0, 0.0, 0.0]])
 

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from metaprune.train import Denoising, Recipe, SuperResolution, Task, TaskError, distil, evaluate, fit
-from metaprune.train.fidelity import luma, psnr, quantized, ssim
-from metaprune.train.restoration import bicubic
 from metaprune.train.scores import scores, scores_of_outputs
+from metaprune.train.tasks.fidelity import luma, psnr, quantized, ssim
+from metaprune.train.tasks.restoration import bicubic
 
 RECIPE = Recipe(precision="32-true", device="cpu", optimizer="adamw", lr=0.01, weight_decay=0.0)
 

@@ -27,7 +27,7 @@ from metaprune.train import (
     fit,
 )
 from metaprune.train.engine import rehearse
-from metaprune.train.segmentation import _right
+from metaprune.train.tasks.segmentation import _right
 
 RECIPE = Recipe(epochs=3, lr=3e-3, optimizer="adamw", precision="32-true", device="cpu", channels_last=False)
 

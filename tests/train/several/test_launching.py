@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import metaprune as mp
-from metaprune.train.launching import OURS, _nodes, _size, _told_by_us, alone_only, is_alone
 from metaprune.train.processes import apart
+from metaprune.train.several.launching import OURS, _nodes, _size, _told_by_us, alone_only, is_alone
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_what_a_launcher_said_is_said_again_afterwards(monkeypatch: pytest.Monke
 
 def test_a_recipe_s_device_and_precision_are_fabric_s(there: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from metaprune.train.engine import device_of
-    from metaprune.train.launching import fabric_of
+    from metaprune.train.several.launching import fabric_of
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     assert [

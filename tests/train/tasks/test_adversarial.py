@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 import metaprune as mp
 from metaprune.models import BothWays, PatchDiscriminator, ResidualGenerator, UGenerator
 from metaprune.report.page import render
-from metaprune.train.adversarial import Critic, adversarial_loss
-from metaprune.train.frechet import frechet, random_features
 from metaprune.train.stepping import Training
 from metaprune.train.task import TaskError
+from metaprune.train.tasks.adversarial import Critic, adversarial_loss
+from metaprune.train.tasks.frechet import frechet, random_features
 
 EXAMPLE = (torch.rand(2, 1, 16, 16),)
 RECIPE = mp.Recipe(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metaprune.graph.errors import MetapruneError
-from metaprune.train.fidelity import luma, psnr, quantized, ssim
+from metaprune.train.tasks.fidelity import luma, psnr, quantized, ssim
 
 
 def pictures(channels: int, seed: int = 0) -> tuple[Tensor, Tensor]:

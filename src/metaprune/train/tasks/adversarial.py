@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from metaprune.graph.arguments import brief, is_number, is_whole
 from metaprune.graph.tensors import clone
-from metaprune.train import fidelity, randomness
+from metaprune.train import randomness
 from metaprune.train.checks import blaming
-from metaprune.train.frechet import FeatureDistance, random_features
 from metaprune.train.partners import Partner
 from metaprune.train.task import Batch, Loader, Metric, Pictures, Task, TaskError
+from metaprune.train.tasks import fidelity
+from metaprune.train.tasks.frechet import FeatureDistance, random_features
 
 __all__ = ["Adversarial", "Critic", "adversarial_loss"]
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 import metaprune as mp
 from metaprune.methods.saliency import gate_gradients
-from metaprune.train.few_shot import Episodes, Inner, interval, predicted, reptile
 from metaprune.train.scores import scores
 from metaprune.train.stepping import Training
 from metaprune.train.task import First, TaskError
+from metaprune.train.tasks.few_shot import Episodes, Inner, interval, predicted, reptile
 
 INNER = Inner(steps=4, batch=3, lr=0.02)
 
