@@ -15,7 +15,7 @@ from metaprune.cli.app import app
 from metaprune.cli.errors import UsageError
 from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, TaskName
 from metaprune.cli.resolve import report_in
-from metaprune.train import few_shot
+from metaprune.train.tasks import few_shot
 
 NET = """
 from torch import nn
