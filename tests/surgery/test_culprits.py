@@ -81,6 +81,13 @@ def test_one_bad_block_of_many_is_found_beside_the_good_ones() -> None:
     assert culprits.attempts <= 14
 
 
+def test_of_eight_alike_each_is_tried_where_the_first_cannot_be_cut() -> None:
+    """Of more, the others are cut together or not at all."""
+    line = f"{__file__}:{Block.forward.__code__.co_firstlineno + 2}"
+    for blocks, undone in ((8, {"1.b", "3.b"}), (9, {f"{block + 1}.b" for block in range(9)})):
+        assert set(sorted_by(read(network(blocks)), {"1.b", "3.b"}, f"{line}: no").undone) == undone
+
+
 def test_a_network_that_does_not_verify_uncut_is_given_up_at_once() -> None:
     model = network(4)
     graph = read(model)

@@ -83,6 +83,9 @@ FREE: dict[str, Function] = {
     "narrow": lambda x, y: torch.cat([x, y], 1).narrow(1, 0, x.shape[1]) + y,
     "addmv": lambda x, y: torch.addmv(y[0], x.t() @ y, y[1])[None].expand(2, -1),
     "solve_in_batches": lambda x, y: torch.linalg.solve(_matrices(x), torch.stack([x, y], 1)).sum(1),
+    "solve_for_each_channel": lambda x, y: torch.linalg.solve(
+        x[..., None, None] + 3 * torch.eye(2, dtype=x.dtype), y[..., None, None].expand(-1, -1, 2, 1)
+    ).sum((2, 3)),
     "solve": lambda x, y: torch.linalg.solve(_matrices(x)[0], x) + y,
     "trace": lambda x, y: x * torch.trace(_matrices(x)[0]) + y,
     "diagonal": lambda x, y: torch.diagonal(x.expand(2, 2, -1), 0, 0, 1).t() + y,
