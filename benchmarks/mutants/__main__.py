@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if missing:
         _judge(missing, asked.seconds, asked.tests)
     rows = _read()
-    asked.page.write_text(page([rows[_key(place)] for place in places if _key(place) in rows], asked.seed))
+    asked.page.write_text(page([rows[_key(place)] for place in places if _key(place) in rows], asked.seed, len(places)))
 
 
 def _judge(places: Sequence[Place], most: float, asked: Sequence[str]) -> None:

@@ -10,8 +10,8 @@ REASONS = Path(__file__).parent / "reasons.toml"
 Row = Mapping[str, Any]
 
 
-def page(rows: Sequence[Row], seed: int) -> str:
-    """All of `mutants.md`."""
+def page(rows: Sequence[Row], seed: int, count: int) -> str:
+    """All of `mutants.md`, of so many faults sampled, of which those in the rows have been judged."""
     reasons = {_name(each): each for each in tomllib.loads(REASONS.read_text()).get("fault", [])}
     same = [row for row in rows if _name(row) in reasons and reasons[_name(row)]["equivalent"]]
     left = [row for row in rows if row["outcome"] not in ("caught", "endless") and row not in same]
@@ -21,13 +21,15 @@ def page(rows: Sequence[Row], seed: int) -> str:
         (
             "# Faults put into the code, and what the tests said",
             "",
-            f"{len(rows)} faults, sampled (seed {seed}) from all that `faults.py` can make in the modules that decide; "
+            f"{len(rows)} faults judged of {count}, sampled (seed {seed}) from all that `faults.py` can make in the "
+            f"modules that decide; "
             f"{len(same)} of them change nothing that a test could see. Of the other {judged}, the default tests "
             f"caught **{caught}: {caught / max(1, judged):.0%}**. Each was given the tests that run its line, the "
             "nearest and cheapest first, up to 40 s of processor time; so what survived may be caught by a test that "
-            "was not asked.",
+            "was not asked. Tests have been written for what had survived before, so the share of another sample may "
+            "be lower.",
             "",
-            f"`make mutants` writes this page (`python -m benchmarks.mutants --count {len(rows)}`).",
+            f"`make mutants` writes this page (`python -m benchmarks.mutants --count {count}`).",
             "",
             *_by(rows, same, left, "part", lambda row: _part(row["file"])),
             *_by(rows, same, left, "kind", lambda row: row["kind"]),

@@ -166,7 +166,9 @@ def test_tests_that_are_not_there_are_not_passed_over() -> None:
 
 def test_the_page_counts_and_names_what_survived() -> None:
     row = {"file": "src/metaprune/graph/unify.py", "line": 3, "scope": "f", "kind": "sign", "old": "-b | c", "new": "b"}
-    text = page([row | {"outcome": "survived"}, row | {"outcome": "caught"}, row | {"outcome": "endless"}], 0)
+    text = page([row | {"outcome": "survived"}, row | {"outcome": "caught"}, row | {"outcome": "endless"}], 0, 7)
     assert "**2: 67%**" in text
+    assert "3 faults judged of 7," in text
+    assert "--count 7`" in text
     assert "| graph | 3 | 0 | 1 | 67% |" in text
     assert "| `graph/unify.py:3` f | `-b \\| c` → `b` |  |" in text

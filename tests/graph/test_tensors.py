@@ -44,6 +44,17 @@ def test_a_network_is_run_with_other_tensors(name: str) -> None:
         assert torch.equal(tensor, before[path][1])
 
 
+def test_tied_tensors_stand_under_every_name() -> None:
+    """Parameters and buffers alike."""
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3))
+    model[1].weight = model[0].weight
+    model[1].running_mean = model[0].running_mean
+    found = named_tensors(model)
+    assert set(found) == set(model.state_dict())
+    assert found["1.weight"] is found["0.weight"]
+    assert found["1.running_mean"] is found["0.running_mean"]
+
+
 def test_an_error_gives_the_tensors_back() -> None:
     model = Twice().eval()
     before = {path: id(tensor) for path, tensor in named_tensors(model).items()}

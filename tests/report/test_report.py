@@ -34,6 +34,13 @@ def test_json_has_no_numbers_that_json_does_not_know(small: Report, value: float
     assert read.axes == report.axes
 
 
+def test_json_can_be_read_line_by_line(report: Report) -> None:
+    """Version control shows which figure changed."""
+    lines = to_json(report).splitlines()
+    assert sum('"metric"' in line for line in lines) >= 2
+    assert all(line.count('":') <= 1 for line in lines)
+
+
 def test_a_report_is_short(report: Report) -> None:
     shown = repr(replace(report, network="<b>", data="R&D"))
     assert shown in (
