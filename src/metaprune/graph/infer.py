@@ -7,6 +7,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from metaprune.graph.flow import sources, wrapped
 from metaprune.graph.graph import Branch, ChannelGraph, Operator, Pass, Size, Tie
 from metaprune.graph.literals import digests, single_values, tables
 from metaprune.graph.memory import over
-from metaprune.graph.provenance import Combined, Comparison, Extent, Number, Record, Tagged, call_of
+from metaprune.graph.provenance import Combined, Comparison, Extent, Number, Record, Tagged, call_of, calls_by_place
 from metaprune.graph.rules import RULES
 from metaprune.graph.rules.elementwise import pointwise
 from metaprune.graph.tensors import named_tensors, plain_tensors
@@ -94,6 +95,16 @@ class Inference:
     def operators(self) -> tuple[Operator, ...]:
         """The operators of the pass."""
         return self.graph.passes[self.place].operators
+
+    @cached_property
+    def made_at(self) -> dict[tuple[str, int], list[fx.Node]]:
+        """A line of the network's code, and how many calls it made before -> the nodes that its next call made."""
+        places = calls_by_place(self.records)
+        found: dict[tuple[str, int], list[fx.Node]] = {}
+        for node in self.nodes:
+            if (index := call_of(node.meta.get("stack_trace"))) is not None and index in places:
+                found.setdefault(places[index], []).append(node)
+        return found
 
 
 def infer(

@@ -268,10 +268,10 @@ def call_of(stack_trace: str | None) -> int | None:
     return int(found["index"]) if found else None
 
 
-def calls_by_place(records: Sequence[Record]) -> dict[int | None, tuple[str, int]]:
+def calls_by_place(records: Sequence[Record]) -> dict[int, tuple[str, int]]:
     """The number of each recorded call -> where it was made, and how many were made there before it."""
     made: Counter[str] = Counter()
-    found: dict[int | None, tuple[str, int]] = {}
+    found: dict[int, tuple[str, int]] = {}
     for index, record in enumerate(records):
         if not isinstance(record, Comparison):  # of numbers, which no function of PyTorch's is called for
             found[index] = record.where, made[record.where]

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.errors import TraceError
-from metaprune.graph.provenance import call_of, caller, calls_by_place, is_recorded, packages_of
+from metaprune.graph.provenance import caller, is_recorded, packages_of
 from metaprune.surgery.mask import HidingInterpreter
 
 __all__ = ["has_hooks", "hiding_in"]
@@ -63,13 +63,8 @@ class _Hiding(TorchFunctionMode):
         super().__init__()
         self.interpreter = interpreter
         self.packages = packages_of(network)
-        self.nodes: dict[tuple[str, int], list[fx.Node]] = {}
         self.calls: Counter[str] = Counter()
         self.on = False
-        known = calls_by_place(interpreter.seen.records)
-        for node in interpreter.seen.nodes:
-            if (index := call_of(node.meta.get("stack_trace"))) in known:
-                self.nodes.setdefault(known[index], []).append(node)
 
     def begin(self) -> None:
         self.calls, self.on = Counter(), True
@@ -85,7 +80,7 @@ class _Hiding(TorchFunctionMode):
         if not is_recorded(func):
             return func(*args, **kwargs)
         where = caller(self.packages)
-        made = self.nodes.get((where, self.calls[where]), [])
+        made = self.interpreter.seen.made_at.get((where, self.calls[where]), [])
         self.calls[where] += 1
         todo = [node for node in made if self.interpreter.living(node)]
         return self.hidden(made, where, args, kwargs) if todo else func(*args, **kwargs)
