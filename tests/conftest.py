@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,6 +54,18 @@ def nobody_extends_lightning() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def what_never_changes_is_made_once() -> Iterator[None]:
+    """The command line, which typer builds anew for each call, and the digits, which scikit-learn unpacks anew."""
+    import typer.testing
+    from sklearn import datasets
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", cache(typer.testing._get_command))
+        patch.setattr(datasets, "load_digits", cache(datasets.load_digits))
+        yield
+
+
 @pytest.fixture
 def trainers_collect_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """That of transformers looks for garbage before each training, among all that a worker holds."""
@@ -62,9 +74,10 @@ def trainers_collect_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
+    """That of the CPU alone: `torch.manual_seed` writes a stack down for every kind of device that is not there."""
     import torch
 
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")

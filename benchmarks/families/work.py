@@ -38,7 +38,7 @@ TESTED, TEACH, CHOOSE = (0, 1), (0, 1, 2), (3,)
 SHARPNESS = (0.0, 1.0, 3.0, math.inf)
 """How much more lessons count that were measured better."""
 
-BRIEF = RUNGS[:2]
+BRIEF = (Rung(20, (0,)), Rung(3, (1,)))
 """How allocations are tried for lessons alone, where nobody asks how much there is to win."""
 
 
@@ -253,7 +253,8 @@ class Work:
         """One row: what a search teaches; what it tried is kept with the search."""
 
         def row() -> dict[str, Any]:
-            found = self.search(member, share, RUNGS if member.seed in TESTED else BRIEF)
+            asked = (self.home / "head_room" / f"{member.name}-{share:g}" / "row.json").exists()
+            found = self.search(member, share, RUNGS if asked else BRIEF)
             told = {
                 f"{sharpness:g}": [
                     {"kept": json.loads(lesson.plan.to_json()), "weight": lesson.weight}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["nothing_remembered"]
@@ -15,7 +17,9 @@ _NO_CODE_OF_NETWORKS = {"torch", "sympy", "mpmath", "networkx", *sys.stdlib_modu
 """PyTorch, what it computes its own sizes with, and Python: nine in ten of all functions that remember."""
 _INSTALLED = ("site-packages", "dist-packages")
 
-_libraries: dict[str, tuple[Any, dict[str, Any], int, list[str]] | None] = {}
+_Names = dict[str, Any]
+
+_libraries: dict[str, tuple[Any, _Names, int, list[str]] | None] = {}
 """Path of an installed module -> itself, its names, how many they were, and those of its functions that remember.
 
 None for what holds no code of networks.
@@ -39,31 +43,68 @@ def nothing_remembered(kind: type) -> Iterator[None]:
             names[name] = value
 
 
-def _remembering() -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """The functions that remember, with the dictionary and the name under which a module holds each.
+@dataclass(frozen=True)
+class _Look:
+    """What was found in all modules that were imported.
 
-    Of thousands of modules that are imported, those of installed libraries are looked through once, and again when
-    they have come to hold more names or fewer.
+    Attributes:
+        modules: They themselves, in order.
+        installed: What those of installed libraries hold by name.
+        counts: How many names each of these held.
+        remember: Those in which functions remember, with the names of these.
+        open: What the others hold, which may change at any time, as notebooks do.
     """
-    for path, module in list(sys.modules.items()):
-        known = _libraries.get(path, ())
-        if known is None:
-            continue
-        if known and known[0] is module and known[2] == len(known[1]):
-            _, names, _, here = known
-        elif path.partition(".")[0] in _NO_CODE_OF_NETWORKS:
-            _libraries[path] = None
-            continue
-        elif isinstance(held := getattr(module, "__dict__", None), dict):
-            names = held
-            here = [name for name, value in list(names.items()) if type(value) is _Cached]
-            if path.startswith("metaprune.") or any(folder in str(names.get("__file__")) for folder in _INSTALLED):
-                _libraries[path] = module, names, len(names), here
-        else:
-            continue
+
+    modules: list[Any]
+    installed: list[_Names]
+    counts: list[int]
+    remember: list[tuple[_Names, list[str]]]
+    open: list[_Names]
+
+    @property
+    def holds(self) -> bool:
+        """Whether no module came or went, and no library came to hold more names or fewer."""
+        now = list(sys.modules.values())
+        same = len(now) == len(self.modules) and all(map(operator.is_, now, self.modules))
+        return same and self.counts == list(map(len, self.installed))
+
+
+_look: _Look | None = None
+
+
+def _remembering() -> Iterator[tuple[_Names, str, Any]]:
+    """The functions that remember, with the dictionary and the name under which a module holds each."""
+    global _look
+    if _look is None or not _look.holds:
+        _look = _looked_through()
+    own = [(names, [name for name, value in list(names.items()) if type(value) is _Cached]) for names in _look.open]
+    for names, here in (*_look.remember, *own):
         for name in here:
             if type(value := names.get(name)) is _Cached:
                 yield names, name, value
+
+
+def _looked_through() -> _Look:
+    """All of thousands of modules; those of installed libraries only where they are new or hold more or less."""
+    modules = dict(sys.modules)
+    found = _Look(list(modules.values()), [], [], [], [])
+    for path, module in modules.items():
+        known = _libraries.get(path, ())
+        if known == () and path.partition(".")[0] in _NO_CODE_OF_NETWORKS:
+            known = _libraries[path] = None
+        if known is None or not isinstance(names := getattr(module, "__dict__", None), dict):
+            continue
+        if not known or known[0] is not module or known[2] != len(names):
+            if not path.startswith("metaprune.") and not any(part in str(names.get("__file__")) for part in _INSTALLED):
+                found.open.append(names)
+                continue
+            here = [name for name, value in list(names.items()) if type(value) is _Cached]
+            known = _libraries[path] = module, names, len(names), here
+        found.installed.append(names)
+        found.counts.append(known[2])
+        if known[3]:
+            found.remember.append((names, known[3]))
+    return found
 
 
 def _for(cached: Any, kind: type) -> Any:
