@@ -16,8 +16,8 @@ Points are percent of accuracy, and tenths of a decibel of PSNR.
 ROOM = """## Head room
 
 What an allocation of widths can win at most, as far as a search finds it: some thirty allocations, each cut, tuned for
-{epochs} epochs and measured on validation data, the best eight with two seeds more, and the best three with four seeds
-that have chosen nothing. The best of these and the best one-shot criterion, both chosen before those four seeds, are
+{epochs} epochs and measured on validation data, the best four with a second seed, and the best two with three seeds
+that have chosen nothing. The best of these and the best one-shot criterion, both chosen before those three seeds, are
 compared on test data (mean, and its standard error from the seeds). “Between” is the deviation of validation figures
 between allocations of one network, what seeds do taken out; “seeds”, the deviation that seeds make.
 """

@@ -21,7 +21,7 @@ from metaprune.cost.budget import Allocation
 from metaprune.methods.graph_metanetwork import Imitate, Lesson, Metanetwork, Subject, meta_train
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Scored
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel
-from metaprune.methods.graph_metanetwork.learning.lessons.halving import RUNGS, Rung, Searched, search
+from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched, search
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks
 from metaprune.methods.graph_metanetwork.reading.survey.survey import GROUPS
 from metaprune.methods.method import Found, Problem
@@ -37,6 +37,9 @@ TESTED, TEACH, CHOOSE = (0, 1), (0, 1, 2), (3,)
 
 SHARPNESS = (0.0, 1.0, 3.0, math.inf)
 """How much more lessons count that were measured better."""
+
+ROOM = (Rung(30, (0,)), Rung(4, (1,)), Rung(2, (2, 3, 4)))
+"""How allocations are tried where it is asked how much there is to win."""
 
 BRIEF = (Rung(20, (0,)), Rung(3, (1,)))
 """How allocations are tried for lessons alone, where nobody asks how much there is to win."""
@@ -186,7 +189,7 @@ class Work:
         recipe = tuned(FAMILIES[member.family].recipe, self.epochs)
         return Problem(model, graph, mp.Budget(macs=share, multiple_of=1), data.task, recipe, progress=False)
 
-    def search(self, member: Member, share: float, rungs: Sequence[Rung] = RUNGS) -> Searched:
+    def search(self, member: Member, share: float, rungs: Sequence[Rung] = ROOM) -> Searched:
         """Allocations of a network at a budget, tried, and what one-shot criteria say among them."""
         problem = self.problem(member, share)
         rivals = {name: make().find(problem) for name, make in RIVALS.items()}
@@ -254,7 +257,7 @@ class Work:
 
         def row() -> dict[str, Any]:
             asked = (self.home / "head_room" / f"{member.name}-{share:g}" / "row.json").exists()
-            found = self.search(member, share, RUNGS if asked else BRIEF)
+            found = self.search(member, share, ROOM if asked else BRIEF)
             told = {
                 f"{sharpness:g}": [
                     {"kept": json.loads(lesson.plan.to_json()), "weight": lesson.weight}
