@@ -2,12 +2,12 @@
 
 Run `python benchmarks/sweep.py`, with the libraries that `sweep_networks.py` names on the path (install them with
 `pip install --no-deps --target FOLDER`, so that PyTorch stays what it is, and put FOLDER on PYTHONPATH). Each network
-is a process of its own with one thread, a limit of processor time and of memory. It is traced; half of every free axis
-is cut, and then every free axis to a random width (of those that its operators take); what comes out is compared with
-the mask in float64, in every call that the graph knows. What was found is kept row by row under `runs/sweep`, so that a
-command that was stopped goes on, and rows hold for as long as graph and surgery are the same. `--only` names networks,
-libraries or verdicts; `--missing` takes rows of older code as they are. The exit code is 1 if any network is wrong or
-ends in an exception that is not ours.
+is a process of its own with one thread (or `--threads`), a limit of processor time and of memory. It is traced; half of
+every free axis is cut, and then every free axis to a random width (of those that its operators take); what comes out is
+compared with the mask in float64, in every call that the graph knows. What was found is kept row by row under
+`runs/sweep`, so that a command that was stopped goes on, and rows hold for as long as graph and surgery are the same.
+`--only` names networks, libraries or verdicts; `--missing` takes rows of older code as they are. The exit code is 1 if
+any network is wrong or ends in an exception that is not ours.
 """
 
 import argparse
@@ -81,8 +81,9 @@ class Row:
         name: Library and name.
         code: A digest of graph and surgery when it was measured.
         stage: How far it came: build, trace, slice, mask, compare, done.
-        trace_s: Processor seconds of the trace.
-        slice_s: Processor seconds of the slower of the two cuts.
+        trace_s: Seconds of the trace.
+        slice_s: Seconds of the slower of the two cuts.
+        threads: That computed.
         free: Its free axes.
         axes: All its axes.
         kept: Share of the parameters that stay at half of every free axis.
@@ -100,6 +101,7 @@ class Row:
     stage: str = "build"
     trace_s: float = 0.0
     slice_s: float = 0.0
+    threads: int = 1
     free: int = 0
     axes: int = 0
     kept: float = 1.0
@@ -197,6 +199,22 @@ def example(name: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     return model, args, kwargs
 
 
+class Stopwatch:
+    """What somebody waits on a machine that does nothing else: of processor and elapsed time, the lesser.
+
+    The one is more where several threads share the work, the other where other processes do.
+    """
+
+    def __init__(self) -> None:
+        self.started = time.process_time(), time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        processor, elapsed = self.started
+        return min(time.process_time() - processor, time.perf_counter() - elapsed)
+
+
 def measured(row: Row, quick: bool) -> Iterator[Row]:
     """Fill in a row, stage by stage; yields it as it stands at the end of each."""
     from tests.laws import oracle
@@ -204,18 +222,18 @@ def measured(row: Row, quick: bool) -> Iterator[Row]:
     model, args, kwargs = example(row.name)
     row.stage = "trace"
     yield row
-    start = time.process_time()
+    stopwatch = Stopwatch()
     graph = mp.trace(model, args, kwargs)
-    row.trace_s = time.process_time() - start
+    row.trace_s = stopwatch.seconds
     row.free, row.axes = len(graph.free), len(graph.axes)
     row.fixed, row.best = left_whole(graph)
     plans = {"half": taken(graph, oracle.half(graph)), "ragged": taken(graph, oracle.ragged(graph, 1))}
     for plan_name, plan in list(plans.items())[: 1 if quick else None]:
         row.stage = f"slice {plan_name}"
         yield row
-        start = time.process_time()
+        stopwatch = Stopwatch()
         cut = carve(model, graph, plan)
-        row.slice_s = max(row.slice_s, time.process_time() - start)
+        row.slice_s = max(row.slice_s, stopwatch.seconds)
         row.undone |= cut.undone
         row.unjudged = cut.unjudged
         if plan_name == "half":
@@ -305,7 +323,7 @@ def one(name: str, place: Path, quick: bool, limit: int, memory: int) -> None:
     log = os.open(place.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    row = Row(name, code())
+    row = Row(name, code(), threads=torch.get_num_threads())
     try:
         for _ in measured(row, quick):
             write_json(place, asdict(row))
@@ -315,10 +333,10 @@ def one(name: str, place: Path, quick: bool, limit: int, memory: int) -> None:
         write_json(place, asdict(row))
 
 
-def prepare() -> None:
+def prepare(threads: int = 1) -> None:
     """What all networks would pay anew: libraries, and what the first trace of a process takes."""
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     os.environ |= {"HF_HUB_OFFLINE": "1", "YOLO_CONFIG_DIR": tempfile.gettempdir(), "YOLO_VERBOSE": "False"}
     from sweep_networks import load
 
@@ -412,9 +430,9 @@ are sizes of inputs or outputs, rows of a vocabulary, or kernels.
 |:--|:--|--:|
 {verdicts}
 
-Seconds are processor time of a process with one thread, so that what else runs on the machine counts little. `kept` is
-the share of the parameters that stays at half of every free axis; a reason comes with the share of the parameters that
-lie on axes fixed for it.
+Seconds are the lesser of processor and elapsed time, so that what else runs on the machine counts little; of one
+thread, where a row says no other number. `kept` is the share of the parameters that stays at half of every free axis; a
+reason comes with the share of the parameters that lie on axes fixed for it.
 
 {chr(10).join(table)}
 """
@@ -427,6 +445,8 @@ def why(row: Row, most: int = 3) -> str:
     said += [f"undone, `{axis}`: {short(reason)}" for axis, reason in list(row.undone.items())[:most]]
     if not row.refusal and row.verdict != "full":
         said += [f"{share:.0%}: {short(reason)}" for reason, share in list(row.fixed.items())[:most]]
+    if row.threads > 1:
+        said.append(f"{row.threads} threads")
     if row.unjudged:
         said.append(f"outputs not compared: {row.unjudged}")
     if row.code != code():
@@ -453,6 +473,7 @@ def main() -> int:
     parser.add_argument("--missing", action="store_true", help="only what was never measured, with whichever code")
     parser.add_argument("--again", action="store_true", help="measure anew what was measured with the same code")
     parser.add_argument("--quick", action="store_true", help="only the cut to half of every axis")
+    parser.add_argument("--threads", type=int, default=1, help="that compute")
     parser.add_argument("--limit", type=int, default=400, help="processor seconds of one network")
     parser.add_argument("--memory", type=int, default=10, help="GiB of one network")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "sweep", help="where rows are kept")
@@ -461,7 +482,7 @@ def main() -> int:
     options.runs.mkdir(parents=True, exist_ok=True)
     from sweep_networks import NETWORKS
 
-    prepare()
+    prepare(options.threads)
     rows = []
     for name in NETWORKS:
         row = kept_row(options.runs, name)

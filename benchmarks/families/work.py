@@ -201,7 +201,6 @@ class Work:
         """One row: how far the best that was found is above the best of the rivals."""
 
         def row() -> dict[str, Any]:
-            started = time.process_time()
             found = self.search(member, share)
             data, problem = self.data(member.learns), self.problem(member, share)
             dense = evaluate(problem.model, data.task.test or data.task.val, data.task, problem.recipe)
@@ -213,7 +212,7 @@ class Work:
                 "points": data.points,
                 "axes": len(problem.graph.free),
                 "dense": dense,
-                "minutes": (time.process_time() - started) / 60,
+                "minutes": sum(trial.seconds for trial in found.trials.values()) / 60,
                 "tunings": sum(len(trial.metrics) for trial in found.trials.values()),
                 **standing(found),
             }
