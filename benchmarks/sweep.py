@@ -243,8 +243,10 @@ def measured(row: Row, quick: bool) -> Iterator[Row]:
             row.stage = f"compare {plan_name}, {call}"
             yield row
             if not judge.is_random(judge.seen[place]):
-                masked = answer(mp.mask(model, graph, cut.plan), call)
-                off = distance(masked, answer(copy.deepcopy(cut.model), call))
+                masked = mp.mask(model, graph, cut.plan)
+                masked.train(call.training)  # a way of calling it that is new is exported first, and draws numbers too
+                masked.programs.interpreter(cut.plan.kept, call.args, dict(call.kwargs), method=call.method)
+                off = distance(answer(masked, call), answer(copy.deepcopy(cut.model), call))
                 row.errors[f"{call}, {plan_name}"] = off / TOLERANCE[coarsest(graph)]
     row.stage = "done"
     yield row

@@ -12,6 +12,7 @@ import metaprune as mp
 from metaprune.graph.attributes import held, whole_numbers
 from metaprune.graph.term import Axis, Concat, Product
 from metaprune.surgery.numbers import set_numbers
+from tests.laws import oracle
 
 
 class Keeper(nn.Module):
@@ -51,6 +52,66 @@ def test_a_number_that_counts_from_the_end_follows_the_cut() -> None:
     small = mp.slice(model, graph, plan)
     assert (small.n, small.project.out_features, model.n) == (3, 5, 4)
     torch.testing.assert_close(small(*args), mp.mask(model, graph, plan)(*args), rtol=1e-10, atol=1e-12)
+
+
+class Depthwise(nn.Module):
+    """A convolution of its own, given as many groups as the code says."""
+
+    def __init__(self, code: str, per_group: int) -> None:
+        super().__init__()
+        self.code, self.channels, self.twice, self.four = code, 8, 16, 4
+        self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+        self.weight = nn.Parameter(torch.randn(8, per_group, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(eval(self.code, {"F": F, "torch": torch, "self": self, "w": self.weight, "y": self.stem(x)}))
+
+
+@pytest.mark.parametrize(
+    ("code", "per_group", "free"),
+    [
+        ("F.conv2d(y, w, groups=self.channels)", 1, [8]),
+        ("F.conv2d(y, w, None, 1, 0, 1, self.channels)", 1, [8]),
+        ("torch.conv2d(y, w, groups=self.twice // 2)", 1, [8]),
+        ("F.conv1d(y.flatten(2), w.flatten(2), groups=self.channels).unsqueeze(3)", 1, [8]),
+        ("F.conv3d(y[:, :, None], w[:, :, None], groups=self.channels)[:, :, 0]", 1, [8]),
+        ("F.conv_transpose2d(y, w, groups=self.channels)", 1, [8]),
+        ("F.conv_transpose1d(y.flatten(2), w.flatten(2), groups=self.channels).unsqueeze(3)", 1, [8]),
+        ("torch.convolution(y, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], self.channels)", 1, [8]),
+        ("F.conv2d(y, w, groups=self.four)", 2, [2, 2, 4]),
+    ],
+)
+def test_as_many_groups_as_a_module_says_follow_the_cut(code: str, per_group: int, free: list[int]) -> None:
+    model, args = Depthwise(code, per_group).double().eval(), (torch.randn(2, 3, 6, 6, dtype=torch.float64),)
+    graph = mp.trace(model, args)
+    assert sorted(axis.size for axis in graph.free.values()) == free
+    plan = oracle.half(graph)
+    small = mp.slice(model, graph, plan)
+    assert small.stem.out_channels == (4 if per_group == 1 else 2)
+    torch.testing.assert_close(small(*args), mp.mask(model, graph, plan)(*args), rtol=1e-10, atol=1e-12)
+
+
+class Twofold(nn.Module):
+    """Holds one number for two layers' widths: makes a view of the one with it, and compares it with the other."""
+
+    def __init__(self, comparison: str) -> None:
+        super().__init__()
+        self.comparison, self.width = comparison, 6
+        self.one, self.two = nn.Linear(4, 6), nn.Linear(4, 6)
+        self.heads = nn.ModuleList(nn.Linear(6, 2) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two = self.one(x).view(-1, self.width), self.two(x)
+        if not eval(self.comparison, {"self": self, "two": two}):
+            raise ValueError(f"expected {self.width}, got {two.shape[1]}")
+        return self.heads[0](one) + self.heads[1](two)
+
+
+@pytest.mark.parametrize("comparison", ["two.shape[1] == self.width", "not (self.width != two.size(-1))"])
+def test_a_number_that_is_used_as_one_size_and_compared_with_another_ties_them(comparison: str) -> None:
+    graph = mp.trace(Twofold(comparison).eval(), (torch.randn(3, 4),))
+    assert list(graph.free) == ["one"]
+    assert graph.tensors["one.weight"][0] == graph.tensors["two.weight"][0] == graph.numbers["", "width"]
 
 
 def test_set_numbers() -> None:

@@ -210,9 +210,30 @@ class SpatialAttention(nn.Module):
         return self.fc(F.relu(self.conv(x)).mean((2, 3)))
 
 
+class Blurred(nn.Module):
+    """Down and up by a fixed kernel for each channel, whose number goes by a name of its own (Zhang 2019)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        line = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("kernel", (line[:, None] * line).expand(channels, 1, 3, 3).clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The picture at half its size beside itself made smaller and larger again."""
+        small = F.conv2d(F.pad(x, [1] * 4, mode="reflect"), self.kernel, stride=2, groups=self.channels)
+        return x + F.conv_transpose2d(small, self.kernel, None, 2, 1, 1, self.channels)
+
+
+def blur_pool() -> nn.Module:
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), Blurred(8), nn.Conv2d(8, 12, 1), nn.BatchNorm2d(12), nn.ReLU()]
+    return nn.Sequential(*layers, Blurred(12), *pool_and_classify(12))
+
+
 ENTRIES = (
     Entry("mobilenet_v1", "depthwise", mobilenet_v1, pictures(), (8, 12, 16), cnn=True),
     Entry("mobilenet_v2", "depthwise", mobilenet_v2, pictures(), (8, 16, 20, 12), cnn=True),
+    Entry("blur_pool", "depthwise", blur_pool, pictures(), (8, 12)),
     Entry("efficientnet", "squeeze-excite", efficientnet, pictures(), (8, 16, 4, 20, 5, 12), cnn=True),
     Entry("squeeze_excite_linear", "squeeze-excite", squeeze_excite_linear, pictures(), (12, 5), cnn=True),
     Entry("resnext", "grouped", ResNeXt, pictures(), (12, 4, 2, 5, 4, 2, 5), cnn=True),

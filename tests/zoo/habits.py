@@ -321,11 +321,14 @@ class Radix(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """A picture pooled by attention through PyTorch's function, its layers' weights handed over one by one (CLIP)."""
+    """A picture pooled by attention through PyTorch's function, its layers' weights handed over one by one (CLIP).
 
-    def __init__(self, dim: int = 18, heads: int = 3) -> None:
+    The width is that of what comes in, or one that the module holds (WavLM), which the function compares with it.
+    """
+
+    def __init__(self, dim: int = 18, heads: int = 3, held: bool = False) -> None:
         super().__init__()
-        self.num_heads = heads
+        self.num_heads, self.width, self.held = heads, dim, held
         self.stem, self.positions = nn.Conv2d(3, dim, 3), nn.Parameter(torch.zeros(17, dim))
         self.q, self.k, self.v, self.c = (
             nn.Linear(dim, dim),
@@ -339,7 +342,7 @@ class AttentionPool(nn.Module):
         x = self.stem(x).flatten(2).permute(2, 0, 1)
         x = torch.cat([x.mean(0, keepdim=True), x]) + self.positions[:, None]
         y, _ = F.multi_head_attention_forward(
-            x[:1], x, x, x.shape[-1], self.num_heads, None,
+            x[:1], x, x, self.width if self.held else x.shape[-1], self.num_heads, None,
             torch.cat([self.q.bias, self.k.bias, self.v.bias]), None, None, False, 0.0, self.c.weight, self.c.bias,
             training=self.training, need_weights=False, use_separate_proj_weight=True,
             q_proj_weight=self.q.weight, k_proj_weight=self.k.weight, v_proj_weight=self.v.weight,
@@ -406,5 +409,6 @@ ENTRIES = (
     Entry("made_table", "habits", MadeTable, floats((2, 6)), (12,), {14: "habits.py"}),
     Entry("radix", "habits", Radix, pictures(), (8, 12, 6), {2: "aten.mean instead of aten.sum"}, statistics=(2,)),
     Entry("attention_pool", "habits", AttentionPool, pictures(3, 6), (3, 6, 10)),
+    Entry("attention_pool_held", "habits", lambda: AttentionPool(held=True), pictures(3, 6), (3, 6, 10)),
     Entry("transposed", "habits", Transposed, floats((2, 4, 7)), (18, 3, 6)),
 )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -149,9 +150,9 @@ class Tagged(int):
         return int, (int(self),)
 
     def compared(self, sign: str, other: int) -> None:
-        """Write down that the code of the network compares it."""
+        """Write down that the code of the network, or a function of PyTorch's that it calls, compares it."""
         code = sys._getframe(2).f_code
-        if self.records is not None and is_network(code):
+        if self.records is not None and (is_network(code) or code.co_filename.startswith(_MODULES)):
             where = f"{code.co_filename}:{sys._getframe(2).f_lineno}"
             self.records.append(Comparison(where, (self, other), sign))
 
@@ -255,6 +256,18 @@ _SUSPECT: dict[Any, str] = {
 }
 """What an export does not follow, and does not say the line of."""
 
+
+def _opened(function: Any) -> Any:
+    """The same function of PyTorch's, which does not ask whether somebody wants to be told of the call."""
+    names = {**function.__globals__, "has_torch_function": lambda _: False}
+    opened = types.FunctionType(function.__code__, names, argdefs=function.__defaults__)
+    opened.__kwdefaults__ = function.__kwdefaults__
+    return opened
+
+
+_OPEN = {F.multi_head_attention_forward: _opened(F.multi_head_attention_forward)}
+"""Functions that compute and compare sizes as the code of a network does: what they call is written down, not they."""
+
 _GLOBALS: dict[str, Any] = {"__builtins__": builtins}
 
 
@@ -315,6 +328,9 @@ class Recorder(TorchFunctionMode):
             return math.prod(self.sizes(args[0], args[0].shape), start=1)
         if getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
+        if func in _OPEN:
+            with self:
+                return _OPEN[func](*args, **kwargs)
         if func in _SUSPECT:
             self.suspects.append((caller(self.packages), _SUSPECT[func]))
         numbers = tuple(_whole((args, kwargs)))

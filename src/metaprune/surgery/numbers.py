@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -134,17 +134,21 @@ def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
             pieces += _same_pieces(equation, reading, graph)
             for axis in (axis for term in equation.terms(reading) for axis in axes_of(term)):
                 solution.fixed.setdefault(axis.name, f"{equation.where} holds a size that would not follow a cut")
-    compared = _compared(values, graph, solution.followed)
-    solution.numbers |= compared
-    solution.followed |= compared.keys()
+    compared = _compared(values, graph)
+    for key, terms in compared.items():
+        first, *others = terms
+        if not (others or key in solution.followed or key in graph.numbers) and _is_free(first, graph):
+            solution.numbers[key] = first
+    solution.followed |= solution.numbers.keys()
+    solution.ties += _both(compared, {**graph.numbers, **solution.numbers}, graph)
     solution.ties = solution.ties or pieces  # what is simple may explain the rest
     solution.fixed = {name: reason for name, reason in solution.fixed.items() if name in graph.free}
     return solution
 
 
-def _compared(values: Mapping[Attribute, int], graph: ChannelGraph, followed: Set[tuple[str, str]]) -> Numbers:
-    """Attributes that the code computes no size from, but finds to be one (`assert x.shape[1] == self.channels`)."""
-    found: dict[tuple[str, str], set[Term]] = {}
+def _compared(values: Mapping[Attribute, int], graph: ChannelGraph) -> dict[tuple[str, str], dict[Term, str]]:
+    """Attributes that the code finds to be a size (`assert x.shape[1] == self.channels`), with where it does."""
+    found: dict[tuple[str, str], dict[Term, str]] = {}
     for branch in dict.fromkeys(branch for one in graph.passes if one.like is None for branch in one.branches):
         for extent, held in ((branch.left, branch.right), (branch.right, branch.left)):
             if (
@@ -154,13 +158,27 @@ def _compared(values: Mapping[Attribute, int], graph: ChannelGraph, followed: Se
                 and extent.term is not None
                 and values.get(held) == extent.size
             ):
-                found.setdefault((held.path, held.name), set()).add(extent.term)
-    return {
-        key: next(iter(terms))
-        for key, terms in found.items()
-        if len(terms) == 1 and key not in followed and key not in graph.numbers
-        if any(graph.is_free(axis) for term in terms for axis in axes_of(term))
-    }
+                found.setdefault((held.path, held.name), {}).setdefault(extent.term, branch.where)
+    return found
+
+
+def _both(
+    compared: Mapping[tuple[str, str], Mapping[Term, str]], numbers: Mapping[tuple[str, str], Term], graph: ChannelGraph
+) -> list[Tie]:
+    """What an attribute is the size of, with what else the code finds it to be the size of."""
+    return [
+        Tie(numbers[key], term, where)
+        for key, terms in compared.items()
+        if key in numbers
+        for term, where in terms.items()
+        if term != numbers[key] and size(term) == size(numbers[key])
+        if _is_free(term, graph) or _is_free(numbers[key], graph)
+    ]
+
+
+def _is_free(term: Term, graph: ChannelGraph) -> bool:
+    """Whether a part of it can be cut."""
+    return any(map(graph.is_free, axes_of(term)))
 
 
 def _components(equations: Sequence[Equation]) -> list[list[Equation]]:

@@ -52,6 +52,7 @@ def convolution(call: Call) -> Dims:
         of_output, _ = split_right(outer, measure(outer) // groups)
         unify(shared, of_output)
         call.number(_holder(call), groups=shared)
+        call.size(shared, "groups")
     return _convolved(call, batch, inner, outer, space)
 
 
@@ -71,6 +72,7 @@ def transposed(call: Call) -> Dims:
         shared, summed = split_right(rows, measure(rows) // groups)
         outer = resolve(Factors((shared, columns)))
         call.number(_holder(call), groups=shared)
+        call.size(shared, "groups")
     call.sums = {"input": {1: summed}, "weight": {0: summed}}
     return _convolved(call, batch, inner, outer, space)
 
