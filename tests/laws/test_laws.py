@@ -294,6 +294,15 @@ def test_tracing_twice_gives_the_same_axes(name: str) -> None:
 
 
 @every
+def test_an_axis_has_one_name_and_a_name_one_axis(name: str) -> None:
+    """But for what is nobody's channel and has none, such as a kernel's extent."""
+    graph = case(name).graph
+    held = {axis for terms in graph.tensors.values() for term in terms for axis in axes_of(term) if axis.name}
+    assert sorted(axis.name for axis in held) == sorted({axis.name for axis in held})
+    assert {axis.name: axis.size for axis in held} == {axis.name: graph.axes[axis.name].size for axis in held}
+
+
+@every
 def test_free_axes_hold_parameters(name: str) -> None:
     """What only a buffer or a constant holds is nobody's channel: positions, masks, tables."""
     graph = case(name).graph

@@ -1,5 +1,7 @@
 """Habits of code that hide what a size is of: statistics of weights, empty slices, two names of one module …"""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -350,6 +352,56 @@ class AttentionPool(nn.Module):
         return self.head(F.relu(y[0]))
 
 
+class SplitHeads(nn.Module):
+    """Lays out heads as it was told, and is built anew from what it was told where it is copied (einops)."""
+
+    def __init__(self, **lengths: int) -> None:
+        super().__init__()
+        self.lengths = lengths
+        self._lengths = tuple(lengths.items())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"lengths": self.lengths}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state["lengths"])  # type: ignore[misc]
+
+    def forward(self, x: Tensor) -> Tensor:
+        [(_, heads)] = self._lengths
+        return x.view(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2)
+
+
+class MadeAnew(nn.Module):
+    """Attention with such a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.out = nn.Linear(7, 18), nn.Linear(18, 5)
+        self.split = SplitHeads(heads=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.split(self.query(x))
+        y = (q @ q.transpose(2, 3)).softmax(-1) @ q
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class Patched(nn.Module):
+    """Patches of a picture become channels, twice, by views (Twins): weights hold parts of its sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in (27, 40))
+        self.layers = nn.ModuleList([nn.Linear(27, 10), nn.Linear(40, 12)])
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for side, norm, layer in zip((3, 2), self.norms, self.layers, strict=True):
+            b, c, h, w = x.shape
+            x = x.view(b, c, h // side, side, w // side, side).permute(0, 2, 4, 1, 3, 5).flatten(3)
+            x = F.relu(layer(norm(x))).permute(0, 3, 1, 2)
+        return self.head(x.mean((2, 3)))
+
+
 class Transposed(nn.Module):
     """Attention whose one weight is (in, out), as GPT-2 holds it, and whose scale is the operator's own."""
 
@@ -408,6 +460,8 @@ ENTRIES = (
     Entry("tables", "habits", Tables, floats((2, 5, 6)), (14, 10, 12)),
     Entry("made_table", "habits", MadeTable, floats((2, 6)), (12,), {14: "habits.py"}),
     Entry("radix", "habits", Radix, pictures(), (8, 12, 6), {2: "aten.mean instead of aten.sum"}, statistics=(2,)),
+    Entry("made_anew", "habits", MadeAnew, floats((2, 4, 7)), (3, 6), statistics=(6,)),
+    Entry("patched", "habits", Patched, pictures(3, 12), (10, 12), statistics=(10,)),
     Entry("attention_pool", "habits", AttentionPool, pictures(3, 6), (3, 6, 10)),
     Entry("attention_pool_held", "habits", lambda: AttentionPool(held=True), pictures(3, 6), (3, 6, 10)),
     Entry("transposed", "habits", Transposed, floats((2, 4, 7)), (18, 3, 6)),

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from metaprune.graph.reach import children, reached
 
-__all__ = ["clone", "in_one_memory", "overlapping"]
+__all__ = ["clone", "copies_its_own_way", "in_one_memory", "overlapping"]
 
 _CONTAINERS = (dict, OrderedDict, list, set)
+_WAYS = ("__deepcopy__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__")
 
 
 @torch.inference_mode(False)
@@ -51,7 +52,16 @@ def clone(model: nn.Module, memo: Mapping[int, object] | None = None) -> nn.Modu
     for function in functions:
         for ours, theirs in zip(known[id(function)].__closure__, function.__closure__ or (), strict=True):
             ours.cell_contents = _in_place_of(theirs.cell_contents, known)
+    for module in objects:
+        if isinstance(module, nn.Module) and copies_its_own_way(type(module)) and id(module) in known:
+            known[id(module)].training = module.training
     return result
+
+
+def copies_its_own_way(cls: type[nn.Module]) -> bool:
+    """Whether a copy may hold what its code makes of the state: layers of einops are built anew, in training mode."""
+    own = (getattr(cls, way, None) is not getattr(nn.Module, way, None) for way in _WAYS)
+    return not cls.__module__.startswith("torch.") and any(own)
 
 
 def _nothing_in(objects: Sequence[Any]) -> dict[int, Any]:

@@ -542,11 +542,12 @@ class _Reading:
         for place, walk in enumerate(self.walks):
             for given, dims in walk.given.items():
                 for position, dim in enumerate(dims):
-                    for variable in (members.keys() & set(variables(dim))) - axes.keys():
-                        known = {axis.name for axis in axes.values()} if place else ()
-                        name = f"{given}:{position}"
-                        name = f"{name} (call {place + 1})" if name in known else name
-                        axes[variable] = Axis(name, variable.size, variable.fixed, tuple(members[variable]))
+                    known = [variable for variable in dict.fromkeys(variables(dim)) if variable in members]
+                    taken = {axis.name for axis in axes.values()}
+                    for index, variable in enumerate(known):
+                        name = f"{given}:{position}" if len(known) == 1 else f"{given}:{position}[{index}]"
+                        name = f"{name} (call {place + 1})" if name in taken else name
+                        axes.setdefault(variable, Axis(name, variable.size, variable.fixed, tuple(members[variable])))
         for tensor in order | dict.fromkeys(self.shapes):
             held = dict.fromkeys(v for dim in self.shapes[tensor] for v in variables(dim) if v.fixed != KERNEL)
             unnamed = [variable for variable in held if variable not in axes]

@@ -19,6 +19,7 @@ from metaprune.graph.graph import ChannelGraph, Tie
 from metaprune.graph.provenance import Attribute, Extent, Number, evaluate, leaves
 from metaprune.graph.term import Axis, Concat, Term, axes_of, inside, size, width
 from metaprune.surgery.inverse import WRITTEN, Known, made_of, wanted
+from metaprune.surgery.remade import remade
 
 __all__ = ["Solution", "set_numbers", "solve"]
 
@@ -139,6 +140,7 @@ def solve(model: nn.Module, graph: ChannelGraph) -> Solution:
         first, *others = terms
         if not (others or key in solution.followed or key in graph.numbers) and _is_free(first, graph):
             solution.numbers[key] = first
+    solution.numbers |= remade(model, solution.numbers)
     solution.followed |= solution.numbers.keys()
     solution.ties += _both(compared, {**graph.numbers, **solution.numbers}, graph)
     solution.ties = solution.ties or pieces  # what is simple may explain the rest
