@@ -1,7 +1,8 @@
 """Numbers that modules keep about themselves."""
 
+from collections import OrderedDict, defaultdict
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -114,6 +115,42 @@ def test_a_number_that_is_used_as_one_size_and_compared_with_another_ties_them(c
     assert graph.tensors["one.weight"][0] == graph.tensors["two.weight"][0] == graph.numbers["", "width"]
 
 
+class Sizes(NamedTuple):
+    heads: int
+    width: int
+
+
+@pytest.mark.parametrize(
+    ("sizes", "width"),
+    [
+        (torch.Size([3, 6]), lambda sizes: sizes[1]),
+        (Sizes(3, 6), lambda sizes: sizes.width),
+        ({0: 3, 1: 6}, lambda sizes: sizes[1]),
+        (OrderedDict(width=6), lambda sizes: sizes["width"]),
+    ],
+)
+def test_a_number_in_a_container_of_any_kind_follows_a_cut(sizes: Any, width: Any) -> None:
+    model: Any = Held(sizes, width)
+    graph = mp.trace(model, (torch.zeros(2, 4),))
+    [axis] = graph.free
+    small: Any = mp.slice(model, graph, mp.Plan({axis: [0, 2, 3, 5]}))
+    assert (width(small.sizes), width(model.sizes)) == (4, 6)
+    assert type(small.sizes) is type(sizes)
+    assert small(torch.zeros(2, 4)).shape == (2, 2)
+
+
+class Held(nn.Module):
+    """Finds the width that it lays its channels out by in what it was given."""
+
+    def __init__(self, sizes: Any, width: Any) -> None:
+        super().__init__()
+        self.sizes, self.width_of = sizes, width
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).view(-1, self.width_of(self.sizes)))
+
+
 def test_set_numbers() -> None:
     a, b = Axis("a", 4), Axis("b", 6)
     model = nn.Sequential(Keeper(), nn.Linear(3, 3))
@@ -137,6 +174,13 @@ def test_set_numbers() -> None:
         ("parts.width", {"width": 24}),
         ("parts.inner.width", SimpleNamespace(inner=SimpleNamespace(width=24))),
         ("parts.widths.1", SimpleNamespace(widths=(3, 24))),
+        ("parts.0", torch.Size([24, 3])),
+        ("parts.1", Sizes(3, 24)),
+        ("parts.sizes.1", {"sizes": Sizes(3, 24)}),
+        ("parts.7", {7: 24}),
+        ("parts.7.0", {7: [24]}),
+        ("parts.width", OrderedDict(width=24)),
+        ("parts.width", defaultdict(int, width=24)),
     ],
 )
 def test_numbers_inside_containers_are_set(attribute: str, value: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["Slot", "held", "is_pytorchs", "modules_by_name", "slots", "whole_numbers", "write_numbers"]
@@ -13,6 +15,7 @@ __all__ = ["Slot", "held", "is_pytorchs", "modules_by_name", "slots", "whole_num
 _OWN = frozenset(vars(nn.Module()))
 _MOST_DEEP = 4
 _LIBRARIES = ("torch", "builtins", "collections", "numpy")
+_DICTIONARIES = (dict, OrderedDict, defaultdict)
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Slot:
 
     path: str
     name: str
-    place: dict[str, Any]
-    key: str
+    place: dict[Any, Any]
+    key: Any
     value: Any
 
     def numbers(self) -> Iterator[tuple[str, int]]:
@@ -44,7 +47,7 @@ class Slot:
 
         def inner(name: str, value: Any) -> Any:
             if isinstance(value, list | tuple):
-                return type(value)([inner(f"{name}.{index}", entry) for index, entry in enumerate(value)])
+                return _like(value, [inner(f"{name}.{index}", entry) for index, entry in enumerate(value)])
             return function(name, value) if _is_number(value) else value
 
         return inner(self.name, self.value)
@@ -72,16 +75,16 @@ def _of_the_class(cls: type) -> dict[str, Any]:
     return found
 
 
-def _inside(path: str, name: str, place: dict[str, Any], key: str, value: Any, seen: set[int]) -> Iterator[Slot]:
+def _inside(path: str, name: str, place: dict[Any, Any], key: Any, value: Any, seen: set[int]) -> Iterator[Slot]:
     if _is_number(value) or _is_list(value):
         yield Slot(path, name, place, key, value)
         return
-    inner = value if type(value) is dict else _fields(value)
+    inner = value if type(value) in _DICTIONARIES else _fields(value)
     if inner is None or id(inner) in seen or name.count(".") >= _MOST_DEEP:
         return
     seen.add(id(inner))
     for field, entry in list(inner.items()):
-        if isinstance(field, str) and "." not in field:
+        if (isinstance(field, str) and "." not in field) or (type(field) is int and str(field) not in inner):
             yield from _inside(path, f"{name}.{field}", inner, field, entry, seen)
 
 
@@ -93,11 +96,18 @@ _NUMBERS = ("builtins", "metaprune.graph.provenance")
 
 
 def _is_list(value: Any) -> bool:
-    """Whether it is a plain list or tuple, at any depth, with a whole number in it."""
-    return type(value) in (list, tuple) and any(_is_number(entry) or _is_list(entry) for entry in value)
+    """Whether it is a plain list or tuple (with named fields, or a shape), at any depth, with a whole number in it."""
+    plain = type(value) in (list, tuple, torch.Size) or (isinstance(value, tuple) and hasattr(value, "_make"))
+    return plain and any(_is_number(entry) or _is_list(entry) for entry in value)
 
 
-def _fields(value: Any) -> dict[str, Any] | None:
+def _like(value: list[Any] | tuple[Any, ...], entries: list[Any]) -> Any:
+    """Other entries in a list or tuple of the same kind."""
+    make = getattr(type(value), "_make", type(value))
+    return make(entries)
+
+
+def _fields(value: Any) -> dict[Any, Any] | None:
     """The attributes of an object that only holds values, such as a configuration."""
     if isinstance(value, Tensor | nn.Module | type) or type(value).__module__.partition(".")[0] in _LIBRARIES:
         return None
@@ -132,7 +142,12 @@ def held(modules: Mapping[str, nn.Module], path: str, attribute: str) -> Any:
 
 
 def _get(value: Any, name: str) -> Any:
-    return value[name] if isinstance(value, dict) else getattr(value, name)
+    return value[_key(value, name)] if isinstance(value, dict) else getattr(value, name)
+
+
+def _key(value: dict[Any, Any], name: str) -> Any:
+    """The key of a dictionary that is called so; keys may be whole numbers."""
+    return name if name in value else int(name)
 
 
 def write_numbers(model: nn.Module, values: Mapping[tuple[str, str], int]) -> None:
@@ -152,10 +167,11 @@ def _put(value: Any, names: list[str], number: int) -> Any:
         entries = list(value)
         entries[int(name)] = _put(entries[int(name)], rest, number)
         if isinstance(value, tuple):
-            return type(value)(entries)
+            return _like(value, entries)
         value[:] = entries
     elif isinstance(value, dict):
-        value[name] = _put(value[name], rest, number)
+        key = _key(value, name)
+        value[key] = _put(value[key], rest, number)
     elif rest:
         inner = getattr(value, name)
         if (changed := _put(inner, rest, number)) is not inner:
