@@ -88,7 +88,8 @@ def main() -> None:
     if "apart" in parts:
         apart(work, args.shares)
     rows = rows_in(args.out / "runs")
-    PAGE.write_text("\n".join([HEAD, head_room(rows_in(args.out / "head_room"), EPOCHS), table(rows)]))
+    parts_of_page = [HEAD, head_room(rows_in(args.out / "head_room"), EPOCHS), table(rows)]
+    PAGE.write_text("\n".join(parts_of_page).rstrip() + "\n")
     print(PAGE.read_text())  # noqa: T201
 
 
