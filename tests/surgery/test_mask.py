@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 import metaprune as mp
 from metaprune.surgery import mask as masking
+from tests.laws import oracle
+from tests.zoo import ZOO
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -88,3 +90,13 @@ def test_what_is_hidden_is_nought_whatever_stood_there() -> None:
     hidden = mp.mask(model, graph, plan)(x)
     assert expected.isfinite().all()
     torch.testing.assert_close(hidden, expected)
+
+
+def test_a_training_call_whose_weights_hold_several_parts_of_one_size_of_the_input() -> None:
+    """Had the parts one name, a part of the one call would be taken for another of the other."""
+    model, args, _ = ZOO["patched"].example()
+    graph = mp.trace(model, args)
+    assert {name for name in graph.axes if name.startswith("x:2")} == {"x:2[0]", "x:2[1]"}
+    masked = mp.mask(model, graph, oracle.half(graph)).train()
+    small = mp.slice(model, graph, oracle.half(graph)).train()
+    torch.testing.assert_close(masked(*args), small(*args), rtol=1e-10, atol=1e-12)

@@ -14,6 +14,7 @@ from metaprune.graph.attributes import held, whole_numbers
 from metaprune.graph.term import Axis, Concat, Product
 from metaprune.surgery.numbers import set_numbers
 from tests.laws import oracle
+from tests.zoo import ZOO
 
 
 class Keeper(nn.Module):
@@ -113,6 +114,18 @@ def test_a_number_that_is_used_as_one_size_and_compared_with_another_ties_them(c
     graph = mp.trace(Twofold(comparison).eval(), (torch.randn(3, 4),))
     assert list(graph.free) == ["one"]
     assert graph.tensors["one.weight"][0] == graph.tensors["two.weight"][0] == graph.numbers["", "width"]
+
+
+@pytest.mark.parametrize("name", ["attention_pool", "attention_pool_held"])
+def test_what_a_function_of_pytorchs_computes_and_compares_is_followed(name: str) -> None:
+    """Heads and head sizes, which make the width that `F.multi_head_attention_forward` is told and compares."""
+    model, args, _ = ZOO[name].example()
+    graph = mp.trace(model, args)
+    assert sorted(axis.size for axis in graph.free.values()) == [3, 6, 10]
+    small = mp.slice(model, graph, oracle.half(graph))
+    assert (small.num_heads, small.stem.out_channels) == (2, 6)
+    assert small.width == (6 if model.held else 18)
+    torch.testing.assert_close(small(*args), mp.mask(model, graph, oracle.half(graph))(*args), rtol=1e-10, atol=1e-12)
 
 
 class Sizes(NamedTuple):
