@@ -318,14 +318,15 @@ def product(terms: tuple[Term, ...], widths: Mapping[str, int]) -> int:
     return entries
 
 
-def one(name: str, place: Path, quick: bool, limit: int, memory: int) -> None:
+def one(name: str, place: Path, quick: bool, limit: int, memory: int, threads: int) -> None:
     """Measure one network in this process, within bounds, and write its row after each stage."""
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     resource.setrlimit(resource.RLIMIT_DATA, (memory << 30, memory << 30))
     log = os.open(place.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    row = Row(name, code(), threads=torch.get_num_threads())
+    torch.set_num_threads(threads)
+    row = Row(name, code(), threads=threads)
     try:
         for _ in measured(row, quick):
             write_json(place, asdict(row))
@@ -335,10 +336,10 @@ def one(name: str, place: Path, quick: bool, limit: int, memory: int) -> None:
         write_json(place, asdict(row))
 
 
-def prepare(threads: int = 1) -> None:
+def prepare() -> None:
     """What all networks would pay anew: libraries, and what the first trace of a process takes."""
     warnings.simplefilter("ignore")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # more threads than one do not survive a fork
     os.environ |= {"HF_HUB_OFFLINE": "1", "YOLO_CONFIG_DIR": tempfile.gettempdir(), "YOLO_VERBOSE": "False"}
     from sweep_networks import load
 
@@ -372,11 +373,11 @@ def kept_row(folder: Path, name: str) -> Row | None:
     return row if row is not None and (row.stage == "done" or row.refusal) else None
 
 
-def measure(folder: Path, name: str, limit: int, memory: int, quick: bool) -> Row:
+def measure(folder: Path, name: str, limit: int, memory: int, quick: bool, threads: int = 1) -> Row:
     """Measure one network in a process of its own, which finds the libraries loaded already."""
     place = place_of(folder, name)
     place.unlink(missing_ok=True)
-    child = multiprocessing.get_context("fork").Process(target=one, args=(name, place, quick, limit, memory))
+    child = multiprocessing.get_context("fork").Process(target=one, args=(name, place, quick, limit, memory, threads))
     child.start()
     child.join(limit * 4)
     if child.is_alive():
@@ -484,7 +485,7 @@ def main() -> int:
     options.runs.mkdir(parents=True, exist_ok=True)
     from sweep_networks import NETWORKS
 
-    prepare(options.threads)
+    prepare()
     rows = []
     for name in NETWORKS:
         row = kept_row(options.runs, name)
@@ -492,7 +493,7 @@ def main() -> int:
         chosen = not options.only or any(word in words or word in name for word in options.only)
         stale = row is None or (row.code != code() and not options.missing)
         if chosen and (stale or options.again):
-            row = measure(options.runs, name, options.limit, options.memory, options.quick)
+            row = measure(options.runs, name, options.limit, options.memory, options.quick, options.threads)
             times = f"trace {row.trace_s:6.1f} s, cut {row.slice_s:6.1f} s"
             say(f"{name:<44} {row.verdict:<8} kept {row.kept:4.0%}  {times}  {why(row, 1)[:300]}")
         if row is not None:
