@@ -192,6 +192,7 @@ def test_set_numbers() -> None:
         ("parts.sizes.1", {"sizes": Sizes(3, 24)}),
         ("parts.7", {7: 24}),
         ("parts.7.0", {7: [24]}),
+        ("parts.inner.7", {"inner": {7: 24}}),
         ("parts.width", OrderedDict(width=24)),
         ("parts.width", defaultdict(int, width=24)),
     ],
@@ -203,6 +204,13 @@ def test_numbers_inside_containers_are_set(attribute: str, value: Any) -> None:
     set_numbers(model, {("", attribute): Axis("a", 24)}, {"a": 7})
     assert held(dict(model.named_modules()), "", attribute) == 7
     assert type(model.parts) is type(value)
+
+
+def test_objects_under_whole_number_keys_are_nobodys_sizes() -> None:
+    """Tables that a library makes once for all of its layers, as einops does, are not this network's to write to."""
+    model = Keeper()
+    model.parts = {3: SimpleNamespace(width=24)}  # type: ignore[assignment]
+    assert not [name for _, name in whole_numbers(model) if name.startswith("parts")]
 
 
 def test_numbers_follow_a_cut() -> None:

@@ -2,6 +2,9 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -25,6 +28,21 @@ def test_a_number_that_becomes_nothing_is_left_alone() -> None:
     module[0].other = 3
     assert set(remade(module, {("0", "_lengths.0.1"): Axis("heads", 3)})) == {("0", "lengths.heads")}
     assert remade(module, {}) == {}
+
+
+def test_what_copies_share_is_put_back() -> None:
+    """Such as a table that is made once for all layers of one kind."""
+    module = torch.nn.Sequential(SplitHeads(heads=3))
+    module[0].table = SimpleNamespace(width=3)
+    shared, first = module[0].table, module[0].__class__.__setstate__
+
+    def sharing(self: SplitHeads, state: dict[str, Any]) -> None:
+        first(self, state)
+        self.table = shared
+
+    with patch.object(SplitHeads, "__setstate__", sharing):
+        assert set(remade(module, {("0", "_lengths.0.1"): Axis("heads", 3)})) == {("0", "lengths.heads")}
+    assert shared.width == 3
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

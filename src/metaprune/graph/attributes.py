@@ -84,7 +84,9 @@ def _inside(path: str, name: str, place: dict[Any, Any], key: Any, value: Any, s
         return
     seen.add(id(inner))
     for field, entry in list(inner.items()):
-        if (isinstance(field, str) and "." not in field) or (type(field) is int and str(field) not in inner):
+        if type(field) is int and str(field) not in inner and (_is_number(entry) or _is_list(entry)):
+            yield Slot(path, f"{name}.{field}", inner, field, entry)
+        elif isinstance(field, str) and "." not in field:
             yield from _inside(path, f"{name}.{field}", inner, field, entry, seen)
 
 

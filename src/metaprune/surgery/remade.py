@@ -45,10 +45,14 @@ def _sources(module: nn.Module, read: Mapping[str, Term]) -> dict[str, Term]:
 
 
 def _becomes(module: nn.Module, name: str, other: str, value: int) -> bool:
-    """Whether a copy holds under one name what was held under another."""
+    """Whether a copy holds under one name what was held under another; what copies share is put back."""
     try:
         changed = clone(module)
-        write_numbers(changed, {("", name): value})
-        return bool(held({"": clone(changed)}, "", other) == value)
+        before = held({"": changed}, "", name)
+        try:
+            write_numbers(changed, {("", name): value})
+            return bool(held({"": clone(changed)}, "", other) == value)
+        finally:
+            write_numbers(changed, {("", name): before})
     except Exception:  # whatever the code of a module raises where a size does not suit it
         return False
