@@ -27,8 +27,10 @@ def remade(model: nn.Module, numbers: Mapping[tuple[str, str], Term]) -> dict[tu
     """
     found: dict[tuple[str, str], Term] = {}
     for path, module in model.named_modules():
+        if not copies_its_own_way(type(module)):
+            continue
         read = {name: term for (place, name), term in numbers.items() if place == path}
-        if read and copies_its_own_way(type(module)):
+        if read:
             found |= {(path, name): term for name, term in _sources(module, read).items()}
     return found
 
@@ -36,12 +38,13 @@ def remade(model: nn.Module, numbers: Mapping[tuple[str, str], Term]) -> dict[tu
 def _sources(module: nn.Module, read: Mapping[str, Term]) -> dict[str, Term]:
     """Of one module: each is changed, and what becomes of the others in a copy is looked at."""
     values = {name: value for (path, name), value in whole_numbers(module).items() if not path}
-    found: dict[str, Term] = {}
-    for name in values.keys() - read.keys():
-        for other in [other for other in read if values.get(other) == values[name]]:
-            if _becomes(module, name, other, values[name] + 1):
-                found[name] = read[other]
-    return found
+    return {
+        name: term
+        for name, value in values.items()
+        if name not in read
+        for other, term in read.items()
+        if values.get(other) == value and _becomes(module, name, other, value + 1)
+    }
 
 
 def _becomes(module: nn.Module, name: str, other: str, value: int) -> bool:
