@@ -64,7 +64,7 @@ class Scaled(Body):
 
 
 class Dropped(Body):
-    """Blocks are left out by Python's, NumPy's or PyTorch's numbers."""
+    """Blocks are left out by Python's, NumPy's or PyTorch's numbers, of which an export draws none for the dropout."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Dropped(Body):
         return bool(torch.rand([]) < 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x) + self.mask
+        x = nn.functional.dropout(self.stem(x) + self.mask, 0.1, self.training)
         for block in self.blocks:
             if not (self.training and self.skips()):
                 x = x + block(x)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import metaprune as mp
 from metaprune.graph import trail
+from metaprune.graph import valueless as where
 from metaprune.graph.capture import capture
 from metaprune.graph.trail import followed
 from metaprune.graph.valueless import valueless
@@ -58,7 +59,7 @@ class Reading(nn.Module):
 def test_what_reads_values_is_followed_with_them(
     x: Tensor, ends: str, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trail, "_SMALL", small)
+    monkeypatch.setattr(where, "_SMALL", small)
     steps, drew = followed(Reading(), mp.Call((x,)))
     assert steps[-1].name == ends
     assert not drew

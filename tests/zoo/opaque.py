@@ -116,7 +116,7 @@ def opaque(name: str, build: type[Opaque], reason: str) -> Entry:
 
 
 ENTRIES = (
-    opaque("fourier", Fourier, "fft"),
+    opaque("fourier", Fourier, "Fourier"),
     opaque("sorted", Sorted, "sort"),
     opaque("topk", TopK, "topk"),
     opaque("cumulative", Cumulative, "cumsum"),

@@ -27,7 +27,7 @@ from metaprune.graph.surroundings import drawn_so_far
 from metaprune.graph.tensors import named_tensors
 from metaprune.graph.values import values_followed
 
-__all__ = ["Captured", "capture", "check_inputs", "inference_mode_of", "mode_of"]
+__all__ = ["Captured", "capture", "check_inputs", "inference_mode_of", "mode_of", "raised"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _captured(model: nn.Module, call: Call, recorded: bool, mode: bool | None, s
             reason = error
     if depends_on_values(reason) and (captured := _as_the_example_goes(model, call, mode, seed)) is not None:
         return captured
-    failure = _failure(model, call, mode)
+    failure = raised(model, call, mode)
     if failure is None:
         further = _as_if_called(model, call, mode, seed, recorded)
         if isinstance(further, Captured):
@@ -170,10 +170,10 @@ def _as_the_example_goes(
     )
 
 
-def _failure(model: nn.Module, call: Call, mode: bool | None) -> Exception | None:
-    """What a network raises when it is simply called."""
+def raised(model: nn.Module, call: Call, mode: bool | None) -> Exception | None:
+    """What a network raises when it is simply called; see `rehearsal` for the mode."""
     try:
-        with rehearsal(model, mode) as actor, quiet(), torch.no_grad():
+        with rehearsal(model, mode) as actor, quiet(), torch.no_grad(), open_to_trees(call.args, call.kwargs):
             replace(call, args=fresh(call.args), kwargs=fresh(call.kwargs)).of(actor)
     except Exception as error:
         return error

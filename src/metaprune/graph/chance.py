@@ -16,6 +16,7 @@ from torch.export.graph_signature import InputKind
 
 from metaprune.graph.calling import Call
 from metaprune.graph.capture import Captured, capture
+from metaprune.graph.draws import checks_a_draw
 from metaprune.graph.errors import TraceError
 from metaprune.graph.literals import digests
 from metaprune.graph.tensors import named_tensors
@@ -24,7 +25,6 @@ from metaprune.graph.trail import Step, followed
 __all__ = ["is_by_chance", "other_ways", "with_its_chance"]
 
 _SEEDS = range(1, 5)  # of draws that are tried besides those of seed 0
-_ASSERTIONS = ("aten._assert_scalar", "aten._assert_async")
 
 
 def with_its_chance(model: nn.Module, captured: Captured) -> Captured:
@@ -34,7 +34,7 @@ def with_its_chance(model: nn.Module, captured: Captured) -> Captured:
     """
     if not captured.call.training or captured.seed is not None:
         return captured
-    if _decides_by_draws(captured.program) or (captured.drew and _is_another(model, captured)):
+    if any(map(checks_a_draw, captured.program.graph.nodes)) or (captured.drew and _is_another(model, captured)):
         return replace(captured, seed=0)
     return captured
 
@@ -115,20 +115,3 @@ def _said(program: torch.export.ExportedProgram) -> list[Any]:
     lines = [(str(node.target), node.args, node.kwargs) for graph in graphs for node in graph.nodes]
     constants = [digest for _, digest in digests(program, frozenset(), lambda node: "")]
     return [*map(str, lines), constants]
-
-
-def _decides_by_draws(program: torch.export.ExportedProgram) -> bool:
-    """Whether a decision of the code, which stays in its program as an assertion, hangs on what an operator drew."""
-    waiting = [node for node in program.graph.nodes if str(node.target).startswith(_ASSERTIONS)]
-    seen: set[fx.Node] = set()
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        name = str(node.target)
-        drawn = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        if drawn and "dropout" not in name and "attention" not in name:
-            return True
-        waiting += node.all_input_nodes
-    return False

@@ -22,7 +22,7 @@ from metaprune.graph.quiet import quiet
 from metaprune.graph.rehearsal import rehearsal
 from metaprune.graph.surroundings import drawn_so_far
 from metaprune.graph.tensors import named_tensors
-from metaprune.graph.valueless import valueless
+from metaprune.graph.valueless import is_small, valueless
 
 __all__ = ["Step", "followed", "switches"]
 
@@ -35,7 +35,6 @@ _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _SWITCHED = {*_DROPPING, *_NORMS, *_RECURRENT, "scaled_dot_product_attention", "multi_head_attention_forward"}
 """Functions with an argument that says in which mode the network is, or how much to drop."""
 _MOST_HELD = 10_000  # entries of a tensor that are compared one by one
-_SMALL = 10**8  # entries of tensors times entries of inputs
 _FLAGS = {"training", "train", "use_input_stats", "inplace", "dropout_p", "dropout", "p", "momentum"}
 
 
@@ -80,20 +79,11 @@ def followed(model: nn.Module, call: Call, seed: int = 0) -> tuple[list[Step], b
         call: How to call it.
         seed: Where the random numbers that its code draws start.
     """
-    ways = (_with_values, _without_values) if _is_small(model, call) else (_without_values, _with_values)
+    ways = (_with_values, _without_values) if is_small(model, call) else (_without_values, _with_values)
     try:
         return ways[0](model, call, seed)
     except Exception:  # it is run once more, and says then what is wrong
         return ways[1](model, call, seed)
-
-
-def _is_small(model: nn.Module, call: Call) -> bool:
-    """Whether a call takes no longer than to work out its shapes, as far as that can be told from outside."""
-    held = list(named_tensors(model).values())
-    with open_to_trees(call.args, call.kwargs):
-        given = [leaf for leaf in pytree.tree_leaves((call.args, dict(call.kwargs))) if isinstance(leaf, Tensor)]
-    work = sum(tensor.numel() for tensor in held) * sum(tensor.numel() for tensor in given)
-    return work <= _SMALL and not any(tensor.is_meta for tensor in [*held, *given])
 
 
 def _without_values(model: nn.Module, call: Call, seed: int) -> tuple[list[Step], bool]:

@@ -17,8 +17,11 @@ from torch.utils import _pytree as pytree
 from metaprune.graph.calling import Call
 from metaprune.graph.objects import open_to_trees
 from metaprune.graph.rehearsal import rehearsal
+from metaprune.graph.tensors import named_tensors
 
-__all__ = ["valueless"]
+__all__ = ["is_small", "valueless"]
+
+_SMALL = 10**8  # entries of tensors times entries of inputs
 
 
 @contextmanager
@@ -35,6 +38,18 @@ def valueless(model: nn.Module, call: Call, seed: int = 0) -> Iterator[tuple[nn.
         with open_to_trees(call.args, call.kwargs):
             args, kwargs = pytree.tree_map_only(Tensor, _emptied, (call.args, dict(call.kwargs)))
         yield actor, replace(call, args=args, kwargs=kwargs)
+
+
+def is_small(model: nn.Module, call: Call) -> bool:
+    """Whether a call takes no longer than to work out its shapes, as far as that can be told from outside.
+
+    Shapes are worked out in Python, one operator after another. False for what holds no values.
+    """
+    held = list(named_tensors(model).values())
+    with open_to_trees(call.args, call.kwargs):
+        given = [leaf for leaf in pytree.tree_leaves((call.args, dict(call.kwargs))) if isinstance(leaf, Tensor)]
+    work = sum(tensor.numel() for tensor in held) * sum(tensor.numel() for tensor in given)
+    return work <= _SMALL and not any(tensor.is_meta for tensor in [*held, *given])
 
 
 def _emptied(tensor: Tensor) -> Tensor:

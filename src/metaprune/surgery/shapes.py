@@ -1,4 +1,7 @@
-"""Shapes: a network run without values, to see in a fraction of the time of an export whether its code runs at all."""
+"""Shapes: whether a network's code runs at all, seen in a fraction of the time of an export.
+
+A small network is simply called. Any other runs without values.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from metaprune.graph.calling import Call
+from metaprune.graph.capture import raised
 from metaprune.graph.objects import open_to_trees
 from metaprune.graph.quiet import quiet
 from metaprune.graph.rehearsal import rehearsal
-from metaprune.graph.valueless import valueless
+from metaprune.graph.valueless import is_small, valueless
 
 __all__ = ["failure"]
 
@@ -20,10 +24,14 @@ __all__ = ["failure"]
 def failure(model: nn.Module, calls: Iterable[Call]) -> Exception | None:
     """What a network's code raises in the first of some calls that it cannot answer; None where it answers all.
 
-    Code that asks a tensor for a value raises too: what fails says something only of a network of which another form
+    Code that asks a tensor for a value may raise too: what fails says something only of a network of which another form
     does not.
     """
     for call in calls:
+        if is_small(model, call):
+            if (error := raised(model, call, call.training)) is not None:
+                return error
+            continue
         try:
             with valueless(model, call) as (actor, empty), quiet():
                 empty.of(actor)
