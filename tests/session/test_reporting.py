@@ -10,6 +10,7 @@ from torch import nn
 
 import metaprune as mp
 from metaprune.cost.latency import Latency
+from metaprune.graph import valueless
 from metaprune.methods.method import Found
 from metaprune.methods.saliency import group_norms
 from metaprune.report.report import Figures
@@ -25,6 +26,7 @@ from tests.surgery.test_shapes import CALL, Asking
 def test_it_is_verified_only_where_its_code_may_not_run(
     model: nn.Module, args: tuple[torch.Tensor, ...], verified: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(valueless, "_SMALL", 0)  # a small network is simply called
     graph = mp.trace(model, args)
     cuts: list[mp.Plan] = []
     carve = reporting.carve

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import metaprune as mp
+from metaprune.graph import valueless
 from metaprune.graph.attributes import whole_numbers
 from metaprune.graph.infer import infer
 from metaprune.surgery import slice as slicing
@@ -67,8 +68,14 @@ class Fussy(nn.Module):
         return self.last(x)
 
 
+def test_code_that_fails_when_it_is_called_with_values_is_not_cut_where_that_takes_no_time() -> None:
+    graph = mp.trace(Fussy(), (torch.rand(2, 6),))
+    assert "dozens, please" in str(graph.axes["first"].fixed)
+
+
 @pytest.mark.parametrize("width", [12, 5])
-def test_code_that_fails_while_a_cut_is_judged_is_a_cut_undone(width: int) -> None:
+def test_code_that_fails_while_a_cut_is_judged_is_a_cut_undone(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(valueless, "_SMALL", 0)  # nothing is called before, as larger networks are not
     model, x = Fussy(), torch.rand(2, 6)
     graph = mp.trace(model, (x,))
     with warnings.catch_warnings(record=True) as caught:
