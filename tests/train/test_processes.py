@@ -1,7 +1,7 @@
 """Several processes come to what one comes to; `tests.train.together` says what each does.
 
-Two are started once for all quick tests: one by Python itself, which has another order of sets, and one that need not
-import everything anew.
+Two are started once for all quick tests, and need not import everything anew. Those of the slow ones are started by
+Python itself, each with another order of sets.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def free_port() -> int:
 def run(
     size: int, folder: Path, *checks: str, forks: Forks | None = None
 ) -> tuple[dict[str, Any], list[int], list[str]]:
-    """What the first process wrote, how each ended, and what each said; the first may be a fork."""
+    """What the first process wrote, how each ended, and what each said; they may be forks."""
     file, port = folder / "found.json", free_port()
     file.unlink(missing_ok=True)
     module, words = "tests.train.together", [str(file), *checks]
@@ -57,7 +57,7 @@ def run(
     for rank, log in enumerate(logs):
         around = environment(size, rank, port)
         with log.open("w") as said:
-            if rank == 0 and forks is not None:
+            if forks is not None:
                 streams = (0, said.fileno(), said.fileno())
                 processes.append(forks.start(module, *words, folder=ROOT, environment=around, streams=streams))
             else:
