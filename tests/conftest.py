@@ -139,10 +139,14 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
+def forks() -> Forks:
     """Starts processes that need not import anything."""
-    yield _FORKS[0]
-    _FORKS.pop().end()
+    return _FORKS[0]
+
+
+def pytest_sessionfinish() -> None:
+    while _FORKS:
+        _FORKS.pop().end()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -171,12 +171,12 @@ def test_every_file_is_tried(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("count", [pytest.param(50, id="50"), pytest.param(200, id="200", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [pytest.param(25, id="25"), pytest.param(200, id="200", marks=pytest.mark.slow)])
 def test_bits_turned_over(name: str, count: int, run: Run) -> None:
     survives(run, name, flips((run.folder / name).stat().st_size, count, seed=count))
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("count", [pytest.param(50, id="50"), pytest.param(200, id="200", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [pytest.param(25, id="25"), pytest.param(200, id="200", marks=pytest.mark.slow)])
 def test_ends_cut_off(name: str, count: int, run: Run) -> None:
     survives(run, name, cuts((run.folder / name).stat().st_size, count, seed=count + 1))

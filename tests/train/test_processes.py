@@ -98,44 +98,51 @@ TOLD = ("other_weights", "stopped", "not_divisible", "metapruning", "a_folder_of
 
 
 @pytest.fixture(scope="module")
-def two(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    folder = tmp_path_factory.mktemp("two")
-    found, ended, said = run(2, folder, *ALIKE, *TOLD, forks=forks)
+def two(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    found, ended, said = run(2, tmp_path_factory.mktemp("two"), *ALIKE, forks=forks)
+    assert ended == [0, 0], said
+    return found
+
+
+@pytest.fixture(scope="module")
+def told(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("told")
+    found, ended, said = run(2, folder, *TOLD, forks=forks)
     assert ended == [0, 0], said
     return found, folder
 
 
 @pytest.mark.parametrize("check", ALIKE)
-def test_two_processes_come_to_what_one_comes_to(check: str, two: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
-    assert same(two[0][check], alone(check, tmp_path), ROUNDING.get(check, 1e-11))
+def test_two_processes_come_to_what_one_comes_to(check: str, two: dict[str, Any], tmp_path: Path) -> None:
+    assert same(two[check], alone(check, tmp_path), ROUNDING.get(check, 1e-11))
 
 
-def test_a_run_of_two_goes_on_in_one(two: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
-    assert two[0]["stopped"] == ["checkpoint.safetensors"]
-    assert same(alone("gone_on", two[1]), alone("uninterrupted", tmp_path))
+def test_a_run_of_two_goes_on_in_one(told: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    assert told[0]["stopped"] == ["checkpoint.safetensors"]
+    assert same(alone("gone_on", told[1]), alone("uninterrupted", tmp_path))
 
 
-def test_networks_that_differ_are_refused_in_all(two: tuple[dict[str, Any], Path]) -> None:
-    assert "differ between the 2 processes" in two[0]["other_weights"]
+def test_networks_that_differ_are_refused_in_all(told: tuple[dict[str, Any], Path]) -> None:
+    assert "differ between the 2 processes" in told[0]["other_weights"]
 
 
-def test_a_method_that_cannot_be_divided_is_refused(two: tuple[dict[str, Any], Path]) -> None:
-    assert "MetaPruning: expected one process" in two[0]["metapruning"]
+def test_a_method_that_cannot_be_divided_is_refused(told: tuple[dict[str, Any], Path]) -> None:
+    assert "MetaPruning: expected one process" in told[0]["metapruning"]
 
 
-def test_a_task_that_cannot_be_divided_is_refused_with_the_reason(two: tuple[dict[str, Any], Path]) -> None:
-    assert "cannot train this task together: it is one" in two[0]["not_divisible"]
+def test_a_task_that_cannot_be_divided_is_refused_with_the_reason(told: tuple[dict[str, Any], Path]) -> None:
+    assert "cannot train this task together: it is one" in told[0]["not_divisible"]
 
 
-def test_a_folder_of_others_is_refused_in_all(two: tuple[dict[str, Any], Path]) -> None:
-    assert "others" in two[0]["a_folder_of_others"]
-    assert (two[1] / "others" / "run.json").read_text() == "{}"
+def test_a_folder_of_others_is_refused_in_all(told: tuple[dict[str, Any], Path]) -> None:
+    assert "others" in told[0]["a_folder_of_others"]
+    assert (told[1] / "others" / "run.json").read_text() == "{}"
 
 
-def test_a_fault_in_one_ends_the_other_and_says_why(two: tuple[dict[str, Any], Path]) -> None:
+def test_a_fault_in_one_ends_the_other_and_says_why(told: tuple[dict[str, Any], Path]) -> None:
     """That they end at all, `run` sees: it waits no longer than it says."""
-    assert "process 1 of 2" in two[0]["fault"]
-    assert "the disk is gone" in two[0]["fault"]
+    assert "process 1 of 2" in told[0]["fault"]
+    assert "the disk is gone" in told[0]["fault"]
 
 
 # Long ones.
