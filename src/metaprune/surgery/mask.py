@@ -19,6 +19,7 @@ from metaprune.graph.arguments import wanted_cut
 from metaprune.graph.call import named_arguments, where
 from metaprune.graph.calling import Call
 from metaprune.graph.capture import Captured, capture, mode_of
+from metaprune.graph.draws import checks_a_draw
 from metaprune.graph.errors import TraceError
 from metaprune.graph.flow import wrapped
 from metaprune.graph.graph import ChannelGraph
@@ -311,10 +312,12 @@ class HidingInterpreter(fx.Interpreter):
         return _scatter(result, args[0], first) if "softm" in name or name in _NORMALISING else result
 
     def decided(self, n: fx.Node) -> Any:
-        """Check a decision of the code by values."""
+        """Check a decision of the code by values; what was decided by a draw is repeated, whatever is drawn here."""
         try:
             return super().run_node(n)
         except RuntimeError as error:
+            if checks_a_draw(n):
+                return None
             self.extra_traceback = False
             raise AnotherWay(
                 f"mask: the code decides by values of a tensor at {where(n, None)}, and goes another way here than on "
