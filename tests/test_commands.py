@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from metaprune.cli import app
-from metaprune.models import MODELS
+from metaprune.models import DENOISING, MODELS, SUPER_RESOLUTION, TRANSLATION
 from tests.test_docs import PAGES, ROOT, name_of
 
 COMMAND = re.compile(r"(metaprune |python benchmarks/|make |pip install|git clone|hf upload)")
@@ -139,7 +139,7 @@ SHORT = {
 }
 """What makes them short: an option that is given again counts."""
 
-RESTORING = ["--patch", "16", "--patches-per-epoch", "4", "--batch-size", "2", "--val-images", "1", "--input", "3x8x8"]
+RESTORING = ["--patch", "16", "--patches-per-epoch", "4", "--batch-size", "2", "--val-images", "1"]
 RUN = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 
 
@@ -168,8 +168,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ViTForImageClassification(config).save_pretrained(tmp_path / "path" / "to" / "network")
     for large, small in (("resnet20", "resnet8"), ("resnet56", "resnet8")):
         monkeypatch.setitem(MODELS, large, MODELS[small])
-    for name, few in (("edsr", {"blocks": 1, "width": 8}), ("dncnn", {"blocks": 3, "width": 8})):
-        monkeypatch.setitem(MODELS, name, _smaller(MODELS[name], few))
+    for name, few in (
+        ("edsr", {"blocks": 1, "width": 32}),
+        ("dncnn", {"blocks": 3, "width": 16}),
+        ("residual_generator", {"blocks": 1, "width": 16}),
+        ("cyclegan", {"blocks": 1, "width": 16}),
+    ):
+        where = next(kind for kind in (SUPER_RESOLUTION, DENOISING, TRANSLATION) if name in kind)
+        monkeypatch.setitem(where, name, _smaller(where[name], few))
+    for folder in ("maps/A", "maps/B", "horses/A", "horses/B"):
+        pictures(tmp_path / folder, 6, 64)
     return tmp_path
 
 
@@ -194,6 +202,7 @@ def test_the_commands_of_a_page_run(page: Path, place: Path) -> None:
             for part in ("train", "val", "test"):
                 for kind in ("cat", "dog"):
                     pictures(photos / part / kind, 4)
-        more = SHORT.get(words[1], []) + (RESTORING if restoring else [])
+        small = ["--input", f"{1 if 'dncnn' in words else 3}x8x8"]
+        more = SHORT.get(words[1], []) + (RESTORING + small if restoring else [])
         shown = CliRunner().invoke(app, [*words[1:], *more])
         assert shown.exit_code == 0, f"{' '.join(words)}\n{shown.output}"

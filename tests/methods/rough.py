@@ -17,7 +17,7 @@ def is_cut_whole(name: str) -> bool:
 
 
 def rough_cut(model: nn.Module, graph: ChannelGraph, plan: mp.Plan) -> nn.Module:
-    """What `mp.slice` gives, unverified; sliced all the same where an operator's scale hangs on a size that is cut."""
-    if any(operator.scale is not None for operator in graph.every_operator):
+    """What `mp.slice` gives, unverified; sliced all the same where what is computed may hang on a size that is cut."""
+    if any(one.scale is not None or one.computed or one.literal for one in graph.every_operator):
         return mp.slice(model, graph, plan)
     return cropped(written_out(model, graph.written_out), graph, plan.kept)

@@ -61,6 +61,11 @@ def generated(c: Case, form: Any) -> Generated:
     return mp.DHP(form=form).generate(c.model, c.graph).double()
 
 
+def divides_by_what_is_silent(name: str) -> None:
+    if name == "standardised_by_layer_norm":
+        pytest.xfail("the network divides each filter by its own largest entry: of a filter of zeros, zero by zero")
+
+
 def in_float32(c: Case) -> Case:
     """The same network and inputs, with the graph as it was traced: its programs are those of float64."""
 
@@ -204,6 +209,7 @@ def test_a_zero_latent_is_a_cut(name: str, dtype: torch.dtype) -> None:
 
     The distance of outputs is relative to the largest entry of each output.
     """
+    divides_by_what_is_silent(name)
     c = case(name, dtype)
     if not c.graph.free:
         with pytest.raises(MetapruneError, match="no free axis"):
@@ -293,8 +299,9 @@ def test_norms_count_the_living_with_affine_weights_and_without(norm: Any, affin
     assert oracle.distance(*gradients) < 1e-10
 
 
-@pytest.mark.parametrize("name", [*networks(families=5), "attention_einsum", "bilinear"])
+@pytest.mark.parametrize("name", [*networks(families=5), "attention_einsum", "bilinear", "einsum_transformer"])
 def test_a_zero_latent_is_a_cut_of_hypernetworks_too(name: str) -> None:
+    divides_by_what_is_silent(name)
     c = case(name)
     if c.graph.free:
         hyper = generated(c, "hypernetwork")

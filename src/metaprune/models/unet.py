@@ -71,7 +71,7 @@ class UNet(nn.Module):
         self.tail = nn.Conv2d(width, channels, 1)
         he_normal(self)
 
-    def forward(self, x: Float[Tensor, " n c h w"]) -> Float[Tensor, " n c h w"]:
+    def forward(self, x: Float[Tensor, " n c h w"]) -> Float[Tensor, " n c2 h w"]:
         """The clean pictures."""
         height, width = x.shape[-2:]
         multiple = 2 ** len(self.up)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 
 from torch import Tensor, nn
@@ -24,11 +25,12 @@ from metaprune.surgery.culprits import Culprits
 from metaprune.surgery.rescale import factors, rescale
 from metaprune.surgery.resized import cropped
 from metaprune.surgery.shapes import failure
+from metaprune.surgery.training import trains_alike
 from metaprune.surgery.unsaid import warning_when_saved
 from metaprune.surgery.values import Judge, moved, with_states_cut
 from metaprune.surgery.verify import distinct, mismatch, scale_changes
 
-__all__ = ["Cut", "CutWarning", "carve", "crashes", "make_up", "slice"]
+__all__ = ["Cut", "CutWarning", "Fate", "carve", "fate", "make_up", "slice"]
 
 
 class CutWarning(UserWarning):
@@ -105,10 +107,23 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan, by_values: bool = T
     return Cut(warning_when_saved(result), plan, undone, carving.judge.silent)
 
 
-def crashes(model: nn.Module, graph: ChannelGraph, plan: Plan) -> bool:
-    """Whether the code of the network cut to `plan` fails, as far as that shows without values."""
+class Fate(Enum):
+    """What becomes of a network that is cut, as far as its code shows in a small part of the time of an export."""
+
+    RUNS = "it runs, and in training what it runs in evaluation, if the whole one does"
+    CRASHES = "its code fails"
+    TRAINS_OTHERWISE = "in training it runs other operators, where the whole one runs the same"
+
+
+def fate(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Fate:
+    """What becomes of the network cut to `plan`."""
     carving = _Carving(written_out(model, graph.written_out), graph)
-    return carving.crash(plan.kept, carving.cut(plan.kept)) is not None
+    small = carving.cut(plan.kept)
+    twins = [one for one in carving.judge.seen if graph.passes[one.place].like is not None]
+    alike = all(trains_alike(small, with_states_cut(moved(small, one.call), one, plan.kept)) for one in twins)
+    if carving.crash(plan.kept, small, ran=len(twins) if alike else 0) is not None:
+        return Fate.CRASHES
+    return Fate.RUNS if alike else Fate.TRAINS_OTHERWISE
 
 
 class _Carving:
@@ -131,9 +146,12 @@ class _Carving:
         distinct = [s for s in self.judge.seen if passes[s.place].like is None and passes[s.place].seed is None]
         return [with_states_cut(moved(small, one.call), one, kept) for one in distinct]
 
-    def crash(self, kept: Mapping[str, tuple[int, ...]], small: nn.Module) -> Failure | None:
-        """What the code of a cut network raises; None where it runs, or where that cannot be told without values."""
-        error = failure(small, self.calls(small, kept))
+    def crash(self, kept: Mapping[str, tuple[int, ...]], small: nn.Module, ran: int = 0) -> Failure | None:
+        """What the code of a cut network raises; None where it runs, or where that cannot be told without values.
+
+        So many calls, the first, are known to run.
+        """
+        error = failure(small, self.calls(small, kept)[ran:])
         return None if error is None or not self.runs_without_values else blame(error, small)
 
     def cut(self, kept: Mapping[str, tuple[int, ...]]) -> nn.Module:

@@ -22,7 +22,7 @@ from metaprune.surgery.attention import observe, written_out
 from metaprune.surgery.culprits import with_alike
 from metaprune.surgery.numbers import Solution, solve
 from metaprune.surgery.rescale import Way, way_to_weights
-from metaprune.surgery.slice import carve, crashes
+from metaprune.surgery.slice import Fate, carve, fate
 from metaprune.surgery.training import Training, as_in_evaluation, training_of
 from metaprune.surgery.trial import may_hold_a_size, ragged, takes_another_way, trial, turning
 from metaprune.surgery.unfollowed import unfollowed
@@ -67,14 +67,19 @@ def trace(
         TraceError: `torch.export` cannot read the network with these inputs, or the outputs are not there.
     """
     check_inputs(model, args, kwargs)
-    first = Call(args, kwargs or {})
-    wanted = [first, *calls]
+    wanted = [Call(args, kwargs or {}), *calls]
     learn([(call.args, dict(call.kwargs)) for call in wanted])
+    return _traced(model, wanted, outputs)
+
+
+def _traced(model: nn.Module, wanted: Sequence[Call], outputs: Outputs, export: bool = False) -> ChannelGraph:
+    """See `trace`; `export` says that the training forward is exported in any case."""
+    first, *calls = wanted
     alone = not any(call.training for call in calls)
     written = observe(model, [*wanted, replace(first, training=True)] if alone else wanted)
-    model = written_out(model, written)
+    dense, model = model, written_out(model, written)
     captured = [with_its_chance(model, capture(model, call)) for call in wanted]
-    training = training_of(model, first) if alone else Training()
+    training = training_of(model, first, export) if alone else Training()
     captured += training.captured
     ways = [call for call in wanted if call.training] if not alone else [replace(first, training=True)]
     captured += [one for call in ways if training.uncaptured is None for one in other_ways(model, call, captured)]
@@ -107,8 +112,14 @@ def trace(
         graph = graph.fixing(carve(model, graph, trial(graph), by_values).undone)
     if (least := turning(graph, numbers)).kept:
         graph = graph.fixing(carve(model, graph, least).undone)
-    if (other := ragged(graph)).kept and crashes(model, graph, other):
+    other = ragged(graph)
+    found = fate(model, graph, other) if other.kept else Fate.RUNS
+    if found == Fate.CRASHES:
         graph = graph.fixing(with_alike(graph, carve(model, graph, other).undone))
+        other = ragged(graph)
+        found = fate(model, graph, other) if other.kept else Fate.RUNS
+    if found == Fate.TRAINS_OTHERWISE:
+        return _traced(dense, wanted, outputs, export=True)
     return replace(graph, unfollowed=unfollowed(model, graph, solution.followed))
 
 

@@ -17,7 +17,7 @@ from metaprune.graph.infer import Inference
 from metaprune.graph.term import axes_of
 from metaprune.graph.trail import followed, switches
 
-__all__ = ["Training", "as_in_evaluation", "training_of"]
+__all__ = ["Training", "as_in_evaluation", "training_of", "trains_alike"]
 
 _FLAGS = {"aten.batch_norm": "training", "aten.instance_norm": "use_input_stats"}
 
@@ -66,6 +66,15 @@ def training_of(model: nn.Module, evaluation: Call, export: bool = False) -> Tra
         cause = error.__cause__ or error
         reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         return Training(uncaptured=f"{type(cause).__name__}: {reason}")
+
+
+def trains_alike(model: nn.Module, evaluation: Call) -> bool:
+    """Whether the training forward of a call runs the operators of its evaluation, but for what a mode switches."""
+    try:
+        steps, trained = (followed(model, replace(evaluation, training=mode))[0] for mode in (False, True))
+    except Exception:
+        return False
+    return switches(steps, trained) is not None
 
 
 def as_in_evaluation(inference: Inference, norms: Sequence[bool]) -> Mapping[fx.Node, Mapping[str, Any]] | None:

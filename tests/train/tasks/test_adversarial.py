@@ -218,7 +218,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("after", "ema"),
-    [pytest.param(4, None, marks=pytest.mark.slow), (5, 0.9), pytest.param(9, 0.9, marks=pytest.mark.slow)],
+    [pytest.param(5, None, marks=pytest.mark.slow), (5, 0.9), pytest.param(9, 0.9, marks=pytest.mark.slow)],
     ids=["plain", "averaged", "tuned"],
 )
 def test_killed_it_goes_on_to_the_same_bits(after: int, ema: float | None, tmp_path: Any) -> None:

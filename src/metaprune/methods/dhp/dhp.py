@@ -32,7 +32,7 @@ from metaprune.graph.arguments import is_number, is_whole
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import clone
-from metaprune.graph.term import size
+from metaprune.graph.term import axes_of, size
 from metaprune.methods.dhp.hypernet import HyperNetwork
 from metaprune.methods.dhp.search import Search
 from metaprune.methods.following import searched
@@ -201,8 +201,9 @@ class DHP:
             latents = Latents(start).to(device)
 
             def hypernetwork(tensor: Tensor, terms: Terms) -> HyperNetwork | None:
-                """That of a parameter with two channel dimensions."""
-                if self.form == "gate" or tensor.ndim < 2 or not all(size(term) > 1 for term in terms[:2]):
+                """That of a parameter with two channel dimensions; those with more have gates in either form."""
+                further = any(axis.name in graph.free for term in terms[2:] for axis in axes_of(term))
+                if self.form == "gate" or tensor.ndim < 2 or further or not all(size(term) > 1 for term in terms[:2]):
                     return None
                 hyper = HyperNetwork(tensor.shape, self.embedding, self.offsets)
                 hyper.to(tensor.device, torch.promote_types(tensor.dtype, torch.float32))
