@@ -177,7 +177,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         where = next(kind for kind in (SUPER_RESOLUTION, DENOISING, TRANSLATION) if name in kind)
         monkeypatch.setitem(where, name, _smaller(where[name], few))
     for folder in ("maps/A", "maps/B", "horses/A", "horses/B"):
-        pictures(tmp_path / folder, 6, 64)
+        pictures(tmp_path / folder, 24, 64)
     return tmp_path
 
 

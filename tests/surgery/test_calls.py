@@ -50,6 +50,43 @@ def test_another_method_is_a_call() -> None:
     assert mp.macs(graph) == mp.macs(alone), "costs are those of the first call"
 
 
+class Divided(nn.Module):
+    """Training lays heads out by a number of its own, or by one that stands in the code."""
+
+    def __init__(self, written: bool) -> None:
+        super().__init__()
+        self.heads, self.train_heads, self.written = 4, 4, written
+        self.stem, self.head = nn.Linear(6, 12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x).unflatten(-1, (self.divided(), -1))
+        return self.head((y * y.softmax(1)).flatten(1))
+
+    def divided(self) -> int:
+        if self.training:
+            return 4 if self.written else self.train_heads
+        return self.heads
+
+
+def test_a_number_that_only_training_uses_follows_the_cut() -> None:
+    """Both forwards of the whole network run the same operators on the same shapes: only a cut one tells them apart."""
+    model = Divided(written=False).double().eval()
+    graph = mp.trace(model, (X,))
+    assert {axis.size for axis in graph.free.values()} == {4, 3}
+    small = mp.slice(model, graph, half(graph))
+    assert (small.heads, small.train_heads) == (2, 2)
+    small.train()(X).sum().backward()
+    assert [one.like for one in graph.passes] == [None, None]
+
+
+def test_a_number_that_stands_in_the_code_of_training_keeps_its_axis_whole() -> None:
+    model = Divided(written=True).double().eval()
+    graph = mp.trace(model, (X,))
+    assert 4 not in {axis.size for axis in graph.free.values()}
+    small = mp.slice(model, graph, half(graph))
+    assert small.train()(X).shape == (2, 5)
+
+
 class Stepping(nn.Module):
     """A recurrent layer of one step, whose state its user hands back."""
 
