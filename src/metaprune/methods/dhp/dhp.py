@@ -58,7 +58,7 @@ class DHP:
 
     Attributes:
         search: Share of the recipe's epochs spent searching; the rest is fine-tuning.
-        form: "gate", or the paper's "hypernetwork".
+        form: "gate", or the paper's "hypernetwork", for weights of two channel axes; those of more have gates.
         embedding: m, the hypernetwork's embedding dimension.
         offsets: Whether the hypernetwork has the paper's biases; the cut then is not exact.
         scratch: Whether hypernetworks, latents and all modules that can be reset start at random, as in the paper.
