@@ -189,7 +189,7 @@ def _smaller(build: Any, sizes: dict[str, int]) -> Any:
 @pytest.mark.parametrize("page", [page for page in RUN if any(c[0] == "metaprune" for c in commands(page, False) if c)])
 def test_the_commands_of_a_page_run(page: Path, place: Path) -> None:
     for words in commands(page, inline=False):
-        if words[0] != "metaprune" or "few-shot" in words:  # which has characters of its own: tests/cli/test_few_shot.py
+        if words[0] != "metaprune" or "few-shot" in words:  # tests/cli/test_few_shot.py has characters
             continue
         restoring = "--task" in words
         photos = place / "photos"
