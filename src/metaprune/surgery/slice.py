@@ -117,6 +117,8 @@ class Fate(Enum):
 
 def fate(model: nn.Module, graph: ChannelGraph, plan: Plan) -> Fate:
     """What becomes of the network cut to `plan`."""
+    if not plan.kept:
+        return Fate.RUNS
     carving = _Carving(written_out(model, graph.written_out), graph)
     small = carving.cut(plan.kept)
     twins = [one for one in carving.judge.seen if graph.passes[one.place].like is not None]

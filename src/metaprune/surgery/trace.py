@@ -113,11 +113,10 @@ def _traced(model: nn.Module, wanted: Sequence[Call], outputs: Outputs, export: 
     if (least := turning(graph, numbers)).kept:
         graph = graph.fixing(carve(model, graph, least).undone)
     other = ragged(graph)
-    found = fate(model, graph, other) if other.kept else Fate.RUNS
+    found = fate(model, graph, other)
     if found == Fate.CRASHES:
         graph = graph.fixing(with_alike(graph, carve(model, graph, other).undone))
-        other = ragged(graph)
-        found = fate(model, graph, other) if other.kept else Fate.RUNS
+        found = fate(model, graph, ragged(graph))
     if found == Fate.TRAINS_OTHERWISE:
         return _traced(dense, wanted, outputs, export=True)
     return replace(graph, unfollowed=unfollowed(model, graph, solution.followed))

@@ -15,7 +15,7 @@ from metaprune.graph.chance import is_by_chance, with_its_chance
 from metaprune.graph.errors import TraceError
 from metaprune.graph.infer import Inference
 from metaprune.graph.term import axes_of
-from metaprune.graph.trail import followed, switches
+from metaprune.graph.trail import Step, followed, switches
 
 __all__ = ["Training", "as_in_evaluation", "training_of", "trains_alike"]
 
@@ -50,12 +50,10 @@ def training_of(model: nn.Module, evaluation: Call, export: bool = False) -> Tra
     by_chance = False
     if not export:
         try:
-            steps, _ = followed(model, evaluation)
-            trained, drew = followed(model, call)
+            norms, trained, drew = _in_both_modes(model, evaluation)
         except Exception:
             norms = None  # the export says what went wrong
         else:
-            norms = switches(steps, trained)
             by_chance = (drew or norms is None) and is_by_chance(model, call, trained, drew)
         if norms is not None and not by_chance:
             return Training(norms)
@@ -68,13 +66,19 @@ def training_of(model: nn.Module, evaluation: Call, export: bool = False) -> Tra
         return Training(uncaptured=f"{type(cause).__name__}: {reason}")
 
 
-def trains_alike(model: nn.Module, evaluation: Call) -> bool:
-    """Whether the training forward of a call runs the operators of its evaluation, but for what a mode switches."""
+def trains_alike(model: nn.Module, call: Call) -> bool:
+    """Whether a call in training runs the operators of the same in evaluation, but for what a mode switches."""
     try:
-        steps, trained = (followed(model, replace(evaluation, training=mode))[0] for mode in (False, True))
+        return _in_both_modes(model, call)[0] is not None
     except Exception:
         return False
-    return switches(steps, trained) is not None
+
+
+def _in_both_modes(model: nn.Module, call: Call) -> tuple[list[bool] | None, list[Step], bool]:
+    """See `switches`; what the training forward calls, and whether it draws numbers of Python's or NumPy's."""
+    steps, _ = followed(model, replace(call, training=False))
+    trained, drew = followed(model, replace(call, training=True))
+    return switches(steps, trained), trained, drew
 
 
 def as_in_evaluation(inference: Inference, norms: Sequence[bool]) -> Mapping[fx.Node, Mapping[str, Any]] | None:
