@@ -139,7 +139,9 @@ SHORT = {
 }
 """What makes them short: an option that is given again counts."""
 
-RESTORING = ["--patch", "16", "--patches-per-epoch", "4", "--batch-size", "2", "--val-images", "1"]
+FEW = ["--patches-per-epoch", "4", "--batch-size", "2"]
+RESTORING = ["--patch", "16", *FEW, "--val-images", "1"]
+TRANSLATING = ["--patch", "32", *FEW]
 RUN = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 
 
@@ -203,6 +205,7 @@ def test_the_commands_of_a_page_run(page: Path, place: Path) -> None:
                 for kind in ("cat", "dog"):
                     pictures(photos / part / kind, 4)
         small = ["--input", f"{1 if 'dncnn' in words else 3}x8x8"]
-        more = SHORT.get(words[1], []) + (RESTORING + small if restoring else [])
+        special = RESTORING + small if restoring else TRANSLATING if TRANSLATION.keys() & set(words) else []
+        more = SHORT.get(words[1], []) + special
         shown = CliRunner().invoke(app, [*words[1:], *more])
         assert shown.exit_code == 0, f"{' '.join(words)}\n{shown.output}"
