@@ -1,9 +1,10 @@
 """Sampled faults in the modules that decide, each judged by the tests that run its line. Run `make mutants`.
 
-Rows are kept under `runs/mutants`, so that a run that was stopped goes on; a row holds for as long as its file is the
-same. `--again` tries survivors anew, after tests have been written; `--count 800` goes on with the same sample. Faults
-that no test can see are named with the reason in `reasons.toml`. Tests of one fault take `--seconds` of processor time
-at most, cheapest and nearest first: what survives has survived those, not everything. One process, and one thread.
+Rows are kept beside this file, in `rows.jsonl`, so that a run that was stopped goes on, here or in another clone; a
+row holds for as long as its file is the same. `--again` tries survivors anew, after tests have been written;
+`--count 800` goes on with the same sample. Faults that no test can see are named with the reason in `reasons.toml`.
+Tests of one fault take `--seconds` of processor time at most, cheapest and nearest first: what survives has survived
+those, not everything. One thread, and as many processes as `--jobs` says.
 """
 
 import argparse
@@ -12,8 +13,9 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +31,7 @@ DECIDE = (
 )
 """Where a fault would be believed: what infers, cuts, prices, trains, keeps and says figures."""
 FOLDER = ROOT / "runs" / "mutants"
+ROWS = Path(__file__).parent / "rows.jsonl"
 
 
 def sampled(count: int, seed: int) -> list[Place]:
@@ -115,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tests", nargs="+", default=["tests"], help="files and folders of the tests to ask")
     parser.add_argument("--only", default="", help="files with this in their path")
     parser.add_argument("--again", action="store_true", help="try what survived once more")
+    parser.add_argument("--jobs", type=int, default=1, help="faults that are judged side by side")
     parser.add_argument("--page", type=Path, default=ROOT / "benchmarks" / "mutants.md")
     asked = parser.parse_args(arguments)
     os.chdir(ROOT)
@@ -125,21 +129,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
     missing = [place for place in places if rows.get(_key(place), {"outcome": "survived"})["outcome"] in again]
     missing += [place for place in places if _key(place) not in rows and place not in missing]
     if missing:
-        _judge(missing, asked.seconds, asked.tests)
+        cover = covered(asked.tests)
+        for name in ("torch.export", "numpy", "safetensors", "PIL", "transformers"):
+            __import__(name)
+        side_by_side(asked.jobs, lambda job: _judge(missing[job :: asked.jobs], asked.seconds, cover, job))
+        _forget_what_changed()
     rows = _read()
     asked.page.write_text(page([rows[_key(place)] for place in places if _key(place) in rows], asked.seed, len(places)))
 
 
-def _judge(places: Sequence[Place], most: float, asked: Sequence[str]) -> None:
-    cover = covered(asked)
-    for name in ("torch.export", "numpy", "safetensors", "PIL", "transformers"):
-        __import__(name)
+def side_by_side(jobs: int, work: Callable[[int], None]) -> None:
+    """Do parts of the work in processes of their own, which share what has been imported.
+
+    Raises:
+        RuntimeError: A process failed.
+    """
+    children = []
+    for job in range(jobs):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                work(job)
+                code = 0
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(child)
+    ended = [os.waitpid(child, 0)[1] for child in children]
+    if any(ended):
+        raise RuntimeError("a process that judged faults failed; what it said stands above")
+
+
+def _judge(places: Sequence[Place], most: float, cover: Cover, job: int) -> None:
+    files = FOLDER / f"tmp-{job}"
 
     def tests(place: Place) -> list[str]:
         return ranked(place, cover, most)
 
     inside = [place for place in places if place.fault.scope and tests(place)]
-    warm = Warm(inside, tests, cover.seconds, _write)
+    warm = Warm(inside, tests, cover.seconds, _write, files)
 
     if inside:
         warm.serve()
@@ -149,7 +179,7 @@ def _judge(places: Sequence[Place], most: float, asked: Sequence[str]) -> None:
         if not tests(place):
             _write(place, Verdict("survived", "", 0, 0.0))
         elif not place.fault.scope or (row and row["outcome"] == "unplaced"):
-            _write(place, imported(place, tests(place), cover.seconds))
+            _write(place, imported(place, tests(place), cover.seconds, files))
 
 
 def _key(place: Place) -> str:
@@ -157,16 +187,21 @@ def _key(place: Place) -> str:
 
 
 def _read() -> dict[str, dict[str, object]]:
-    file = FOLDER / "rows.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
     return {row["key"]: row for row in rows}
 
 
+def _forget_what_changed() -> None:
+    """Rows of files as they no longer are; of a fault that was tried again, the last stays."""
+    now = {_key(place) for place in sampled(sys.maxsize, seed=0)}
+    rows = [json.dumps(row) + "\n" for key, row in _read().items() if key in now]
+    ROWS.write_text("".join(sorted(rows)))
+
+
 def _write(place: Place, verdict: Verdict) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
     row = {"key": _key(place), "file": place.file} | asdict(place.fault) | asdict(verdict)
-    with (FOLDER / "rows.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    with ROWS.open("a") as file:
+        file.write(json.dumps(row) + "\n")  # in one piece: others write to it, too
     print(
         f"{verdict.outcome:9} {verdict.seconds:6.1f} s  {place.file}:{place.fault.line}  {place.fault.old} → "
         f"{place.fault.new}  {verdict.by}",

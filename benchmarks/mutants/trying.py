@@ -30,10 +30,13 @@ from benchmarks.mutants.faults import Fault, code_of, faulty
 ROOT = Path(__file__).parents[2]
 MEMORY = 6 << 30  # bytes that a fault may ask for
 PATIENCE = 300.0  # seconds of wall for one fault: what waits for something that never comes
-ARGUMENTS = (
-    *("-n0", "-p", "no:cacheprovider", "--basetemp", str(ROOT / "runs" / "mutants" / "tmp")),
-    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # what was imported early is not looked into
-)
+FILES = ROOT / "runs" / "mutants" / "tmp"
+
+
+def arguments(files: Path) -> tuple[str, ...]:
+    """Of pytest, with the folder for what tests write, which is emptied first."""
+    early = "ignore::pytest.PytestAssertRewriteWarning"  # what was imported early is not looked into
+    return ("-n0", "-p", "no:cacheprovider", "--basetemp", str(files), "-W", early)
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,9 @@ class Warm:
         tests: Callable[[Place], list[str]],
         seconds: dict[str, float],
         say: Callable[[Place, Verdict], None],
+        files: Path = FILES,
     ) -> None:
-        self.places, self.tests, self.seconds, self.say = places, tests, seconds, say
+        self.places, self.tests, self.seconds, self.say, self.files = places, tests, seconds, say, files
         self.sound: dict[str, bool] = {}
 
     def serve(self) -> None:
@@ -155,7 +159,7 @@ class Warm:
         if child == 0:
             code = 1
             try:
-                code = int(pytest.main([*ARGUMENTS, "-p", "no:terminal"], plugins=[self]))
+                code = int(pytest.main([*arguments(self.files), "-p", "no:terminal"], plugins=[self]))
             finally:
                 os._exit(code)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -248,13 +252,13 @@ class Importing(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoad
         return (yield)
 
 
-def imported(place: Place, tests: Sequence[str], seconds: dict[str, float]) -> Verdict:
+def imported(place: Place, tests: Sequence[str], seconds: dict[str, float], files: Path = FILES) -> Verdict:
     """The verdict on a fault that runs at import, from a process that has not imported metaprune."""
-    files = list(dict.fromkeys(test.split("::")[0] for test in tests))
+    where = list(dict.fromkeys(test.split("::")[0] for test in tests))
 
     def run(say: Callable[[str], None]) -> str:
         os.chdir(ROOT)
-        code = pytest.main([*ARGUMENTS, "-x", *files], plugins=[Importing(place, tests, seconds, say)])
+        code = pytest.main([*arguments(files), "-x", *where], plugins=[Importing(place, tests, seconds, say)])
         if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             return "survived"
         return "caught" if code in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED) else "broken"

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from benchmarks.mutants import __main__ as main
+from benchmarks.mutants import trying
 from benchmarks.mutants.__main__ import _distance, ranked
 from benchmarks.mutants.asked import own_name
 from benchmarks.mutants.faults import code_of, faults, faulty
@@ -162,6 +163,32 @@ def test_tests_that_are_not_there_are_not_passed_over() -> None:
     warm.items = {}
     with pytest.raises(RuntimeError, match="test_gone"):
         warm.judged(cast(Any, None), Place("src/metaprune/graph/unify.py", fault), [])
+
+
+def test_work_is_done_side_by_side_and_a_failure_is_not_passed_over(tmp_path: Path) -> None:
+    main.side_by_side(2, lambda job: (tmp_path / str(job)).touch())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    with pytest.raises(RuntimeError, match="a process that judged faults failed"):
+        main.side_by_side(2, lambda job: [][job])
+
+
+def test_rows_hold_for_as_long_as_their_file_is_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "src" / "metaprune" / "cost"
+    folder.mkdir(parents=True)
+    for module in (main, trying):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(main, "DECIDE", ("cost",))
+    monkeypatch.setattr(main, "ROWS", tmp_path / "rows.jsonl")
+    for name in ("a.py", "b.py"):
+        (folder / name).write_text(SOURCE)
+    places = main.sampled(1000, 0)
+    for outcome in ("survived", "caught"):
+        for place in places:
+            main._write(place, Verdict(outcome, "", 1, 1.0))
+    (folder / "a.py").write_text(SOURCE + "\n")
+    main._forget_what_changed()
+    assert len(main.ROWS.read_text().splitlines()) == len(places) / 2
+    assert {(row["file"], row["outcome"]) for row in main._read().values()} == {("src/metaprune/cost/b.py", "caught")}
 
 
 def test_the_page_counts_and_names_what_survived() -> None:

@@ -19,6 +19,7 @@ from metaprune.cost.table import Table
 from metaprune.cost.table_sum import TableSum
 from metaprune.graph.errors import BudgetError
 from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.term import axes_of
 from tests.laws.case import case
 
 CPU = torch.device("cpu")
@@ -93,6 +94,25 @@ def test_what_is_put_behind_a_tensor_of_nothing_is_timed_as_it_is() -> None:
     [joined] = [piece for piece in pieces_of(graph) if piece.operator.name == "aten.cat"]
     assert sorted(graph.axes[name].size for name in graph.free) == [12, 16]
     assert joined.signature.call([8, 6], CPU)().shape == (2, 8, 6, 8, 8)
+
+
+def test_what_hangs_on_the_data_takes_nobody_knows_how_long(capfd: pytest.CaptureFixture[str]) -> None:
+    """Rows that the data pick: their number is not known, and no operator of that size is made."""
+
+    class Picking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.inner, self.leave = nn.Linear(3, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            return self.leave(self.inner(x[x.sum(1) > 0]).sum(0))
+
+    graph = mp.trace(Picking(), (torch.randn(9, 3),))
+    products = [piece.terms for piece in pieces_of(graph) if piece.operator.macs]
+    names = [axis.name for terms in products for term in terms for axis in axes_of(term)]
+    assert names == ["stem", "inner"]  # of the layers `stem` and `leave`
+    assert capfd.readouterr().err == ""
 
 
 def test_types_and_layouts_are_those_of_the_stated_conditions() -> None:

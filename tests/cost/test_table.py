@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from metaprune.cost.signature import Operand, Signature
-from metaprune.cost.table import CLASSES, Table, class_of, ladder, straight
+from metaprune.cost.table import CLASSES, Entry, Table, class_of, ladder, straight
 from metaprune.cost.table_sum import TableSum
 from metaprune.graph.term import Axis
 
@@ -86,6 +86,17 @@ def test_widths_that_a_machine_dislikes_take_longer() -> None:
     assert [round(read(one, width) / width, 1) for width in (192, 128, 131, 97, 100)] == [1, 1, 1.5, 1.5, 1.5]
     assert class_of(48) == len(CLASSES)
     assert [CLASSES[class_of(width)] for width in (31, 30, 28, 24)] == [1, 2, 4, 8]
+
+
+def test_what_classes_take_more_is_kept_to_the_last_digit() -> None:
+    """Also as the mean of two operators over the same dimension, by their times at full size."""
+    odd = [((4.0, 8.0), (1.1, 1.0, 1.0, 1.0)), ((1.0, 3.0), (1.7, 1.0, 1.0, 1.0))]
+    entries = [Entry(((4, 8),), ((4, 8),), times, (times,), (slower,)) for times, slower in odd]
+    axis = Axis("a", 8)
+    whole = TableSum([(f"{place}", f"{place}", (axis,), entry) for place, entry in enumerate(entries)])
+    assert float(whole.at(torch.tensor([[5.0]], dtype=torch.float64))[0]) == pytest.approx(
+        (5.0 + 1.5) * (8.0 * 1.1 + 3.0 * 1.7) / 11.0, rel=1e-14
+    )
 
 
 def test_open_sizes_keep_their_multiples() -> None:

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from metaprune.graph.call import named_arguments
+from metaprune.graph.draws import decides
 from metaprune.graph.flow import wrapped
 from metaprune.graph.graph import ChannelGraph, Operator
 from metaprune.graph.infer import Inference
@@ -213,6 +214,8 @@ class _Rehearsal:
                 self.values[node] = self.fresh(held) if isinstance(held, Tensor) else held
             elif node.op == "output":
                 return fx.map_arg(node.args[0], lambda inner: self.values.get(inner))
+            elif decides(node):  # by values, which there are none of
+                self.values[node] = None
             elif (body := wrapped(node)) is not None:
                 given = node.args[node.args.index(body) + 1 :]
                 inner = fx.map_arg(given, lambda inner: self.values.get(inner))

@@ -19,7 +19,7 @@ from metaprune.graph.arguments import wanted_cut
 from metaprune.graph.call import named_arguments, where
 from metaprune.graph.calling import Call
 from metaprune.graph.capture import Captured, capture, mode_of
-from metaprune.graph.draws import checks_a_draw
+from metaprune.graph.draws import checks_a_draw, decides
 from metaprune.graph.errors import TraceError
 from metaprune.graph.flow import wrapped
 from metaprune.graph.graph import ChannelGraph
@@ -36,8 +36,6 @@ __all__ = ["AnotherWay", "HidingInterpreter", "Masked", "Programs", "mask"]
 
 _NORMALISING = {"aten.batch_norm", "aten.instance_norm", "aten.renorm", "aten.fused_moving_avg_obs_fake_quant"}
 """Operators that read across dimensions which their result has, too."""
-_DECIDING = {"aten._assert_scalar", "aten._assert_async"}
-"""What a decision of the code by values became in its program."""
 
 
 class AnotherWay(TraceError):
@@ -283,7 +281,7 @@ class HidingInterpreter(fx.Interpreter):
         if n.target is torch.ops.aten.view.default:  # hidden channels may lie elsewhere in memory
             return torch.reshape(*args)
         if not living:
-            return self.decided(n) if _name(n) in _DECIDING else super().run_node(n)
+            return self.decided(n) if decides(n) else super().run_node(n)
         name = _name(n)
         if self.silent and name in {"aten.layer_norm", "aten.rms_norm"} and len(args[1]) == 1:
             [stays] = living["input"].values()
