@@ -91,9 +91,11 @@ def same(found: Any, expected: Any, rounding: float = 1e-11) -> bool:
     return bool(found == expected)
 
 
-ALIKE = ("fit", "fit_from_a_loader_of_ones_own", "evaluate", "split", "split_dhp")
-ROUNDING = {"split": 1e-8}
-"""AdamW divides by the size of a gradient and 1e-8; of a bias before a batch norm it is rounding alone, near 1e-16."""
+ALIKE = ("fit", "fit_from_a_loader_of_ones_own", "evaluate", "split", "split_dhp", "lessons")
+ROUNDING = {"split": 1e-8, "meta_training": 1e-5, "meta_training_on_the_way": 1e-5, "lessons": 1e-5}
+"""AdamW divides by the size of a gradient and 1e-8; of a bias before a batch norm it is rounding alone, near 1e-16.
+
+Metanetworks compute in float32."""
 TOLD = ("other_weights", "stopped", "not_divisible", "metapruning", "a_folder_of_others", "fault")
 
 
@@ -147,7 +149,10 @@ def test_a_fault_in_one_ends_the_other_and_says_why(told: tuple[dict[str, Any], 
 
 # Long ones.
 
-EVERY = ("dhp", "taylor", "split_taylor", "magnitude", "metanetwork", "transportation", "fit", "evaluate")
+EVERY = (
+    *("dhp", "taylor", "split_taylor", "magnitude", "metanetwork", "transportation", "fit", "evaluate"),
+    *("meta_training", "meta_training_on_the_way", "lessons"),
+)
 
 
 @pytest.mark.slow
@@ -225,6 +230,31 @@ def test_the_command_line_starts_the_others_and_one_speaks(tmp_path: Path) -> No
     assert done.stdout.count("data: ") == 1
     assert (tmp_path / "out" / "report.html").is_file()
     assert '"processes": "2, auto"' in (tmp_path / "out" / "report.json").read_text()
+
+
+@pytest.mark.slow
+def test_a_zoo_and_a_metanetwork_of_two_processes(tmp_path: Path) -> None:
+    """Networks and lessons are made once each, by one of them; one speaks."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
+    common = ["--data", "digits", "--batch-size", "64", "--device", "cpu", "--devices", "2"]
+    grown = ["zoo", "resnet8", *common, "--count", "3", "--epochs", "1", "--widths", "0.25", "--cuts", "1"]
+    taught = ["--teacher", "magnitude", "--teacher-epochs", "1"]
+    learned = ["meta-train", "zoo", *common, "--epochs", "1", "--hidden", "4", "--layers", "1", *taught]
+    for command, out in ((grown, "zoo"), (learned, "learned")):
+        done = subprocess.run(
+            [sys.executable, "-m", "metaprune", *command, "--out", out],
+            cwd=tmp_path,
+            env={**clean, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+            timeout=PATIENCE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("; next:") == 1
+    assert len(list((tmp_path / "zoo").glob("*/model.safetensors"))) == 3
+    assert len(list((tmp_path / "learned" / "lessons").glob("*/lesson.json"))) == 6
+    assert (tmp_path / "learned" / "metanetwork.safetensors").is_file()
 
 
 # Without other processes.

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassF1Score
 
 import metaprune as mp
+from metaprune.methods.graph_metanetwork import Direct, Imitate, Metanetwork, Paper, meta_train, teach
 from metaprune.session import measuring
 from metaprune.train import Task, processes
 
@@ -180,6 +181,69 @@ def metanetwork(folder: Path) -> Any:
 @check
 def transportation(folder: Path) -> Any:
     return pruned(mp.Transportation(), recipe(2))
+
+
+def narrow(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+def simple() -> Task:
+    """In float32, as metanetworks compute."""
+    x, labels = examples(48, 1).tensors
+    batches = DataLoader(TensorDataset(x.float(), labels), batch_size=12, shuffle=True)
+    return mp.Classification(batches, DataLoader(TensorDataset(x.float()[:9], labels[:9]), batch_size=9))
+
+
+def meta_trained(goal: Any, folder: Path, **fields: Any) -> Any:
+    torch.manual_seed(0)
+    metanetwork = Metanetwork(hidden=4, layers=1, step=0.3)
+    curve = meta_train(
+        metanetwork,
+        {"a": narrow(1), "b": narrow(2)},
+        (examples(2, 3).tensors[0].float(),),
+        simple(),
+        held_out={"c": narrow(3), "d": narrow(4), "e": narrow(5)},
+        goal=goal,
+        recipe=recipe(2, precision="32-true", lr=0.01, optimizer="adamw"),
+        batches=3,
+        every=2,
+        progress=False,
+        out=folder,
+        **fields,
+    )
+    assert (folder / "metanetwork.safetensors").is_file()
+    checks = [[check.step, check.area, dict(check.metrics)] for check in curve.checks]
+    return weights(metanetwork), curve.chosen, [dict(step.parts) for step in curve.steps], checks
+
+
+@check
+def meta_training(folder: Path) -> Any:
+    """Batches of a step and held-out networks are taken in turns; there are more of these than processes."""
+    return meta_trained(Paper(), folder / "paper")
+
+
+@check
+def meta_training_on_the_way(folder: Path) -> Any:
+    """Each batch goes on from the one before it, so all take all."""
+    return meta_trained(Direct(), folder / "direct")
+
+
+@check
+def lessons(folder: Path) -> Any:
+    """Each process searches for lessons of its own; all learn from all."""
+    found = teach(
+        {name: narrow(seed) for seed, name in enumerate("abcde", 1)},
+        (examples(2, 3).tensors[0].float(),),
+        simple(),
+        mp.Magnitude(),
+        out=folder / "lessons",
+        shares=(0.4, 0.6),
+        recipe=recipe(1),
+        progress=False,
+    )
+    plans = {name: [json.loads(lesson.plan.to_json()) for lesson in told] for name, told in found.items()}
+    return plans, meta_trained(Imitate(), folder / "imitating", lessons=found, choose_by="lessons")
 
 
 @check

@@ -125,14 +125,14 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def together(recipe: Any) -> None:
+def together(recipe: Any, who: str) -> None:
     """Until the command ends all processes that the recipe asks for do the same; the first one speaks."""
     from metaprune.train.several.launching import fabric_of, group_of, is_alone
 
     if is_alone(recipe):
         return
     group = group_of(fabric_of(recipe))
-    _ending.get().enter_context(group.together("prune"))
+    _ending.get().enter_context(group.together(who))
     if not group.leads:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from metaprune.cli.app import app, set_threads, writable
-from metaprune.cli.options import BatchSize, Config, Device, Threads
+from metaprune.cli.app import app, set_threads, together, writable
+from metaprune.cli.options import BatchSize, Config, Device, Devices, Nodes, Threads, several
 from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, TaskName
 
 __all__ = ["GoalName"]
@@ -49,13 +49,16 @@ def zoo(
     seed: Annotated[int, typer.Option(help="Of the choice, and the first network's; the others count up.")] = 0,
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed …")] = "auto",
     device: Device = "auto",
+    devices: Devices = "1",
+    nodes: Nodes = 1,
     threads: Threads = None,
     config: Config = None,
 ) -> None:
     """Train a family of small networks for `metaprune meta-train`; finished ones are kept, a killed run goes on.
 
     All combinations of network, --vary, --widths and --cuts, shuffled by the seed, are trained one after the other,
-    each with a seed of its own; where --count is larger than their number, they come again.
+    each with a seed of its own; where --count is larger than their number, they come again. Several processes, started
+    by --devices or by hand, each train networks of their own.
     """
     from dataclasses import replace
 
@@ -75,9 +78,11 @@ def zoo(
     )
     epochs_stored = [int(number) for number in _numbers(snapshots, "--snapshots")]
     after = max(1, round(0.4 * epochs)) if tuning is None else tuning
-    dense, tuned = purpose.recipes(after, epochs, optimizer, None, precision=precision, device=device)
+    common = {"precision": precision, "device": device, **several(devices, None, nodes)}
+    dense, tuned = purpose.recipes(after, epochs, optimizer, None, **common)
     dense = dense if lr is None else replace(dense, lr=lr)
     tuned = replace(tuned, lr=dense.lr / 10)
+    together(dense, "zoo")
     writable(out, shared=True)
     ready = purpose.load(data, batch_size, None, Cut(), Look())
     builders = {name: partial(_build, name, ready.builds) for name in models}
@@ -132,6 +137,8 @@ def meta_train(
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
     device: Device = "auto",
+    devices: Devices = "1",
+    nodes: Nodes = 1,
     threads: Threads = None,
     config: Config = None,
 ) -> None:
@@ -140,6 +147,7 @@ def meta_train(
     The networks held out are the last ones by name, with their snapshots; which parameters are taken is decided by how
     accurate those are, on the validation data, when they are edited, cut to several budgets, and tuned for some steps.
     By default the other networks are searched first, which takes most of the time; what is found goes into OUT/lessons.
+    With --devices, processes each search for lessons of their own, and learn from all together.
     """
     import torch
 
@@ -160,7 +168,8 @@ def meta_train(
         GoalName.imitate: Imitate(),
     }
     searcher, searched_for = chosen_method(teacher, []), _numbers(shares, "--shares")
-    recipe = Recipe(epochs, lr=lr, optimizer="adamw", seed=seed, precision="32-true", device=device)
+    where = {"device": device, **several(devices, None, nodes)}
+    recipe = Recipe(epochs, lr=lr, optimizer="adamw", seed=seed, precision="32-true", **where)
     about, found = known(folder), entries(folder)
     if not 1 <= held_out < len(found):
         raise UsageError(f"--held-out: expected 1 to {len(found) - 1}, fewer than the zoo's networks, got {held_out}")
@@ -170,9 +179,10 @@ def meta_train(
     words = sorted({entry.variant.network for entry in found})
     torch.manual_seed(seed)
     metanetwork = Metanetwork(hidden, layers, step)
+    together(recipe, "meta-train")
     writable(out)
     purpose = _classifying(words)
-    _, searching = purpose.recipes(teacher_epochs, 1, None, None, device=device, seed=seed)
+    _, searching = purpose.recipes(teacher_epochs, 1, None, None, seed=seed, **where)
     ready = purpose.load(data, batch_size, None, Cut(), Look())
     if ready.label != about["data"] or ready.builds != about["facts"].get("builds"):
         raise UsageError(f"--data: the networks of {folder} are of {about['data']}, got {ready.label}; give the same")

@@ -196,7 +196,7 @@ def prune(
     common = {"seed": seed, "precision": precision, "device": device, "compile": compile}
     common |= several(devices, strategy, nodes)
     dense, recipe = purpose.recipes(epochs, dense_epochs, optimizer, lr, weight_decay, after=after, **common)
-    together(recipe)
+    together(recipe, "prune")
     check_teacher(teacher, teacher_weights, teacher_share)
     loggers_of(log, out)
     find(model)

@@ -85,16 +85,21 @@ class Group:
 
     def average(self, parameters: list[Tensor]) -> None:
         """The means over processes of gradients; one that none has stays none, and split ones are means already."""
-        plain = [p for p in parameters if not hasattr(p, "full_tensor")]
-        known = self.total(torch.tensor([float(p.grad is not None) for p in plain])).tolist()
-        asked = [p for p, count in zip(plain, known, strict=True) if count]
+        gradients = self.add_gradients([p for p in parameters if not hasattr(p, "full_tensor")])
+        if gradients:
+            torch._foreach_div_(gradients, self.size)
+
+    def add_gradients(self, parameters: list[Tensor]) -> list[Tensor]:
+        """The sums over processes of gradients, which are returned; one that none has stays none."""
+        known = self.total(torch.tensor([float(p.grad is not None) for p in parameters])).tolist()
+        asked = [p for p, count in zip(parameters, known, strict=True) if count]
         for parameter in asked:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in asked if p.grad is not None]
-        if gradients:
+        if self.size > 1 and gradients:
             self.add(gradients)
-            torch._foreach_div_(gradients, self.size)
+        return gradients
 
     def total(self, numbers: Tensor) -> Tensor:
         """The sum of a tensor over all processes; the tensor itself where there is one."""

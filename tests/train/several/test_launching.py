@@ -8,7 +8,7 @@ import torch
 
 import metaprune as mp
 from metaprune.train.processes import apart
-from metaprune.train.several.launching import OURS, _nodes, _size, _told_by_us, alone_only, is_alone
+from metaprune.train.several.launching import OURS, _nodes, _own_place, _size, _told_by_us, alone_only, is_alone
 
 
 @pytest.fixture
@@ -54,6 +54,21 @@ def test_somebody_started_them(there: Any) -> None:
         assert _size(recipe(devices=2), "cpu") == 1
     there(1)
     assert is_alone(recipe())
+
+
+def test_each_of_several_that_work_alone_for_now_has_a_device_of_its_own(
+    there: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    there(4)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert _own_place("auto") == ""  # Lightning gives them out
+    with apart():
+        assert [_own_place(kind) for kind in ("auto", "cuda", "cpu")] == ["1", "1", ""]
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        assert _own_place("auto") == ""
+        monkeypatch.delenv("LOCAL_RANK")
+        assert _own_place("cuda") == ""
 
 
 def test_on_how_many_machines(there: Any) -> None:

@@ -34,6 +34,7 @@ def fabric_of(recipe: Recipe) -> Any:
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # no news, no words
     logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
     accelerator, _, index = recipe.device.partition(":")
+    index = index or _own_place(accelerator)
     size = _size(recipe, accelerator)
     precision: Any = recipe.precision
     try:
@@ -86,6 +87,14 @@ def alone_only(recipe: Recipe, who: str) -> None:
     """
     if not is_alone(recipe):
         raise TrainError(f"{who}: expected one process, and several were started or asked for; leave devices out")
+
+
+def _own_place(accelerator: str) -> str:
+    """Of a process that works alone for now beside others on its machine: which of its devices is its own."""
+    if not is_apart() or "LOCAL_RANK" not in os.environ or accelerator not in ("auto", "cuda", "gpu"):
+        return ""
+    count = torch.cuda.device_count()
+    return f"{int(os.environ['LOCAL_RANK']) % count}" if count > 1 else ""
 
 
 def _size(recipe: Recipe, accelerator: str) -> int:

@@ -136,6 +136,11 @@ class Goal(Protocol):
         """Whether batch norms take the statistics of batches, as where they are measured anew after a cut."""
         ...
 
+    @property
+    def apart(self) -> bool:
+        """Whether no objective of a step hangs on the others, so that several processes may take turns with them."""
+        ...
+
     def share(self, data: DataModel, drawn: torch.Generator) -> float:
         """The share of the MACs that the edit of a step is aimed at."""
         ...
@@ -175,6 +180,7 @@ class Paper:
     high: float = 0.7
 
     batch_statistics: ClassVar[bool] = False
+    apart: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self, "strength", "spread")
@@ -216,6 +222,7 @@ class Direct:
     tuning: float = 0.05
 
     batch_statistics: ClassVar[bool] = True
+    apart: ClassVar[bool] = False  # each batch goes on from where the one before it has led
 
     def __post_init__(self) -> None:
         _check(self, "dense", "tuning")
@@ -254,6 +261,11 @@ class Imitate:
     def batch_statistics(self) -> bool:
         """As for the weights."""
         return self.weights is not None and self.weights.batch_statistics
+
+    @property
+    def apart(self) -> bool:
+        """As for the weights."""
+        return self.weights is None or self.weights.apart
 
     def share(self, data: DataModel, drawn: torch.Generator) -> float:
         """That of any of its lessons."""

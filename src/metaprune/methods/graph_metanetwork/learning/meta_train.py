@@ -8,6 +8,7 @@ how well held-out networks can be pruned with it (`area`), not by eye.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import defaultdict
@@ -35,17 +36,18 @@ from metaprune.methods.graph_metanetwork.learning.subject import Subject, subjec
 from metaprune.surgery.trace import trace
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
-from metaprune.train.engine import device_of
+from metaprune.train.engine import device_of, in_processes
 from metaprune.train.folder import one_at_a_time
+from metaprune.train.processes import ALONE, apart, now
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import TrainError
-from metaprune.train.several.launching import alone_only
 from metaprune.train.task import Batch, Loader, Task, on
 
 __all__ = ["meta_train"]
 
 
+@in_processes
 @one_at_a_time
 def meta_train(
     metanetwork: Metanetwork,
@@ -70,6 +72,9 @@ def meta_train(
 
     Memory is that of one training step of a data model and of one pass through the metanetwork, whatever the number of
     batches. Computation is in float32.
+
+    Several processes (`Recipe.devices`) take turns with the batches of a step, where none hangs on the one before it
+    (`Goal.apart`), and with the held-out networks; all have the same metanetwork, but for rounding that of one process.
 
     Args:
         metanetwork: What is trained.
@@ -101,7 +106,6 @@ def meta_train(
             objective that is not finite; a folder that holds another training.
     """
     recipe = recipe or Recipe(epochs=20, lr=1e-3, optimizer="adamw")
-    alone_only(recipe, "meta_train")
     check(criterion, "meta_train")
     for name, value in (("batches", batches), ("every", every)):
         if value < 1:
@@ -113,14 +117,20 @@ def meta_train(
         raise TrainError(f"meta_train: expected held_out to share no network with models, got {shared[0]!r} in both")
     if recipe.precision not in ("auto", "32-true"):
         raise TrainError(f"meta_train: expected precision 'auto' or '32-true', got {recipe.precision!r}")
+    if recipe.strategy == "fsdp":
+        raise TrainError("meta_train: expected strategy 'auto' or 'ddp', got 'fsdp'; it splits no weights")
     folder = Path(out) if out is not None else None
     if folder is not None and checkpoint is None:
         checkpoint = Checkpoint(folder / "checkpoints")
+    group = now()
     if folder is not None:
-        _see_that_it_is_ours(folder)
+        group.told(lambda: _see_that_it_is_ours(folder))
     if checkpoint is not None:
-        checkpoint.prepare()
+        group.told(checkpoint.prepare)
     given = subjects({**models, **held_out}, args, task, kwargs)
+    alike = [("the metanetwork", metanetwork), *((f"network {name!r}", one.model) for name, one in given.items())]
+    for what, module in alike if group.size > 1 else ():
+        group.same(_digest(module), f"meta_train: the weights of {what}")
     training = _Training(metanetwork, goal or Paper(), recipe, batches, every, criterion, choose_by, folder)
     home = next(metanetwork.parameters()).device
     with randomness.isolated():
@@ -173,7 +183,8 @@ class _Training:
     ) -> None:
         self.metanetwork, self.goal, self.recipe, self.choose_by = metanetwork, goal, recipe, choose_by
         self.batches, self.every, self.criterion, self.folder = batches, every, criterion, folder
-        self.device = _device(recipe)
+        self.group = now()
+        self.device = self.group.device if self.group.size > 1 else _device(recipe)
         self.models, self.held_out = list[DataModel](), list[DataModel]()
         self.points: dict[str, float] = {}
         self.streams: list[tuple[Task, _Stream]] = []
@@ -193,7 +204,7 @@ class _Training:
         steps, saved = self.recipe.epochs * epoch, time.monotonic()
         if checkpoint is not None:
             self.resume(checkpoint)
-        with Bar("meta-training", steps, shown=progress) as bar:
+        with Bar("meta-training", steps, shown=progress and self.group.leads) as bar:
             if not self.curve.checks:
                 self.choose(bar)
             while self.step < steps:
@@ -202,11 +213,16 @@ class _Training:
                 if self.step == steps or self.step % (self.every * epoch) == 0:
                     self.choose(bar)
                 ended = self.step == steps or self.step % epoch == 0
-                if checkpoint is not None and (ended or time.monotonic() - saved >= checkpoint.seconds):
+                due = ended or (checkpoint is not None and time.monotonic() - saved >= checkpoint.seconds)
+                if checkpoint is not None and due and self.group.leads:
                     self.save(checkpoint)
                     saved = time.monotonic()
         self.metanetwork.load_state_dict(self.best)
         self.metanetwork.zero_grad()
+        self.group.told(self.write)
+
+    def write(self) -> None:
+        """What was found, where a folder was named."""
         if self.folder is not None:
             save(self.metanetwork, self.folder / "metanetwork.safetensors")
             self.curve.write(self.folder)
@@ -225,8 +241,8 @@ class _Training:
         order = torch.randperm(len(self.models), generator=_generator(self.recipe.seed, 0, epoch))
         data = self.models[int(order[place])]
         lr = self.recipe.lr_at((self.step + 0.5) / len(self.models))
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for options in self.optimizer.param_groups:
+            options["lr"] = lr
         [stream] = [stream for task, stream in self.streams if task is data.task]
         batches = [on(self.device, batch) for batch in stream.take(self.batches)]
         parts: dict[str, float] = defaultdict(float)
@@ -235,7 +251,9 @@ class _Training:
         share = self.goal.share(data, drawn)
         with _statistics(data.model, self.goal.batch_statistics):
             objectives = self.goal.objectives(data, data.task, batches, share)
-            total = add_gradients(self.metanetwork, data.read.aimed(share), _noted(objectives, parts))
+            group = self.group if self.goal.apart else ALONE
+            ours = itertools.islice(objectives, group.rank, None, group.size)
+            total = add_gradients(self.metanetwork, data.read.aimed(share), _noted(ours, parts), group)
         if not math.isfinite(total):
             raise TrainError(
                 f"meta_train: the objective of {data.name!r} is {total} at step {self.step + 1}, lr {lr:.3g}; "
@@ -245,12 +263,12 @@ class _Training:
             nn.utils.clip_grad_norm_(self.metanetwork.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.step += 1
-        self.curve.steps.append(Step(self.step, data.name, lr, dict(parts)))
+        self.curve.steps.append(Step(self.step, data.name, lr, _added(group.gathered(dict(parts)))))
 
     def choose(self, bar: Bar) -> None:
         """Look at the held-out networks; keep the parameters if they are the best so far."""
         if self.choose_by == "area":
-            found = {data.name: metrics(self.metanetwork, data, data.task, self.recipe) for data in self.held_out}
+            found = self.measured()
             signs = {1 if data.task.higher_is_better else -1 for data in self.held_out}
             sign = signs.pop() if len(signs) == 1 else 1  # as they are where all go one way, else more is better
             worths = [
@@ -266,8 +284,16 @@ class _Training:
             self.curve.chosen = self.step
         self.curve.checks.append(Check(self.step, mean, {name: tuple(values) for name, values in found.items()}))
         bar.line(f"meta-training: step {self.step}, {self.curve.note}")
-        if self.folder is not None:
+        if self.folder is not None and self.group.leads:
             self.curve.write(self.folder)
+
+    def measured(self) -> dict[str, list[float]]:
+        """For each held-out network its metrics at the shares; several processes take turns with them."""
+        ours = self.held_out[self.group.rank :: self.group.size]
+        with apart():  # each process asks networks of its own
+            found = {data.name: metrics(self.metanetwork, data, data.task, self.recipe) for data in ours}
+        every = {name: values for one in self.group.gathered(found) for name, values in one.items()}
+        return {data.name: every[data.name] for data in self.held_out}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -306,7 +332,7 @@ class _Training:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on where the checkpoint was written, if there is one."""
-        tree = checkpoint.load()
+        tree = self.group.told(checkpoint.load)
         if tree is None:
             return
         if not isinstance(tree, dict) or not isinstance(tree.get("identity"), dict) or "curve" not in tree:
@@ -381,6 +407,12 @@ class _Stream:
         randomness.seed(self.seed, self.passes)
         self._batches, self.given = iter(self.loader), 0
         self._random = randomness.capture()
+
+
+def _added(every: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The sums of what processes saw, by name."""
+    names = dict.fromkeys(name for parts in every for name in parts)
+    return {name: sum(parts.get(name, 0.0) for parts in every) for name in names}
 
 
 def _noted(objectives: Iterator[tuple[str, Objective]], parts: dict[str, float]) -> Iterator[Objective]:

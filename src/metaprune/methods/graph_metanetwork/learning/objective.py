@@ -16,6 +16,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork.criterion import Weights, importance
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited, Metanetwork
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph
+from metaprune.train.processes import ALONE, Group
 from metaprune.train.stepping import asker
 from metaprune.train.task import Batch, Task
 
@@ -29,7 +30,9 @@ __all__ = [
 Objective = Callable[[Edited], Tensor]
 
 
-def add_gradients(metanetwork: Metanetwork, graph: NetworkGraph, objectives: Iterable[Objective]) -> float:
+def add_gradients(
+    metanetwork: Metanetwork, graph: NetworkGraph, objectives: Iterable[Objective], group: Group = ALONE
+) -> float:
     """Add the gradient of a sum of objectives to the metanetwork's `grad`, with one backward pass through it.
 
     The edited weights are made without a tape and serve as leaves, on which the gradients of all objectives (batches)
@@ -40,9 +43,10 @@ def add_gradients(metanetwork: Metanetwork, graph: NetworkGraph, objectives: Ite
         metanetwork: What is trained.
         graph: Of the network it edits.
         objectives: May be a generator: each is done with before the next is asked for.
+        group: Processes whose objectives are others each; the gradients of all add up.
 
     Returns:
-        The sum of the objectives' values.
+        The sum of the objectives' values, over all processes.
     """
     with torch.no_grad():
         edited = metanetwork(graph)
@@ -54,11 +58,12 @@ def add_gradients(metanetwork: Metanetwork, graph: NetworkGraph, objectives: Ite
         value = objective(edited)
         value.backward()  # type: ignore[no-untyped-call]
         total += value.item()
+    group.add_gradients(leaves)
     weights, scores = metanetwork(graph)
     pairs = zip((*weights.values(), scores), leaves, strict=True)
     reached = [(again, leaf.grad) for again, leaf in pairs if leaf.grad is not None]
     torch.autograd.backward([again for again, _ in reached], [gradient for _, gradient in reached])
-    return total
+    return group.total(torch.tensor(total, dtype=torch.float64)).item()
 
 
 def task_loss(model: nn.Module, task: Task, batch: Batch) -> Callable[[Weights], Tensor]:

@@ -18,22 +18,22 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from metaprune.cost.budget import Allocation, Budget
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
+from metaprune.methods.graph_metanetwork.learning.turns import shared
 from metaprune.methods.saliency import group_norms
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import carve
 from metaprune.surgery.trace import trace
 from metaprune.train.atomic import FileError, read_json, read_tensors, write_json, write_weights
 from metaprune.train.callbacks import Callback, Moment
-from metaprune.train.engine import evaluate, fit
+from metaprune.train.engine import evaluate, fit, in_processes
 from metaprune.train.folder import sweep
-from metaprune.train.processes import apart
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.recipe import Recipe
 from metaprune.train.task import Task
@@ -132,6 +132,7 @@ def variants(
     return [Variant(name, built, seed + i, width, cut) for i, (name, built, width, cut) in enumerate(chosen)]
 
 
+@in_processes
 def grow(
     folder: str | Path,
     builders: Builders,
@@ -148,6 +149,8 @@ def grow(
     progress: bool = True,
 ) -> list[Entry]:
     """Train variants into a folder; those that are finished there are kept.
+
+    Several processes, those of `Recipe.devices` or others, each train variants of their own.
 
     Args:
         folder: The zoo; a new one, or one of the same task, recipe and snapshots.
@@ -186,25 +189,15 @@ def grow(
     }
     _claim(folder, json.loads(json.dumps(index)))
 
-    def finish(variant: Variant, patience: float) -> None:
+    def finish(variant: Variant) -> Entry:
         home = folder / variant.name
-        home.mkdir(exist_ok=True)
-        with FileLock(home / LOCK, timeout=patience):
-            sweep(home)
-            if not (home / ENTRY).exists():
-                with apart():  # each process trains networks of its own
-                    _train(home, variant, builders, args, kwargs, task, recipe, tuning, snapshots, progress)
-            shutil.rmtree(home / WORKING, ignore_errors=True)
+        sweep(home)
+        if not (home / ENTRY).exists():
+            _train(home, variant, builders, args, kwargs, task, recipe, tuning, snapshots, progress)
+        shutil.rmtree(home / WORKING, ignore_errors=True)
+        return _entry(home / ENTRY)
 
-    busy = list[Variant]()
-    for variant in chosen:
-        try:
-            finish(variant, patience=0)
-        except Timeout:  # another process trains it
-            busy.append(variant)
-    for variant in busy:
-        finish(variant, patience=-1)
-    return [_entry(folder / variant.name / ENTRY) for variant in chosen]
+    return shared(chosen, lambda variant: folder / variant.name / LOCK, finish)
 
 
 def known(folder: str | Path) -> dict[str, Any]:

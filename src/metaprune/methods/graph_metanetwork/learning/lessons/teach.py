@@ -21,23 +21,26 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import digest, named_tensors
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
+from metaprune.methods.graph_metanetwork.learning.turns import shared
 from metaprune.methods.method import Method, Problem
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
 from metaprune.train.atomic import read_json, write_json
-from metaprune.train.folder import one_at_a_time, sweep
+from metaprune.train.engine import in_processes
+from metaprune.train.folder import sweep
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
-from metaprune.train.several.launching import alone_only
 from metaprune.train.task import Task
 
 __all__ = ["LESSONS", "teach"]
+
+LOCK = "lesson.lock"
 
 LESSONS = (0.25, 0.35, 0.5)
 """Shares of the MACs that are searched for."""
 
 
-@one_at_a_time
+@in_processes
 def teach(
     models: Mapping[str, nn.Module],
     args: tuple[Any, ...],
@@ -51,6 +54,8 @@ def teach(
     progress: bool = True,
 ) -> dict[str, tuple[Lesson, ...]]:
     """Search for plans of networks at some budgets; those that are found are kept, and a killed run goes on.
+
+    Several processes, those of `Recipe.devices` or others, each search for lessons of their own.
 
     Args:
         models: Name -> network; left untouched. All take the same inputs.
@@ -67,12 +72,11 @@ def teach(
         Name -> what was found, a lesson for each share.
 
     Raises:
-        MetapruneError: The folder holds lessons of another network, method or recipe, or another process works in it.
+        MetapruneError: The folder holds lessons of another network, method or recipe.
         BudgetError: A network cannot be cut to a share.
     """
     folder, recipe = Path(out), recipe or Recipe()
-    alone_only(recipe, "teach")
-    problems: list[tuple[str, Path, Problem]] = []
+    problems: list[tuple[int, str, Path, Problem]] = []
     for name, model in models.items():
         graph = trace(model, args, kwargs)
         plain = written_out(model, graph.written_out)
@@ -80,19 +84,24 @@ def teach(
             budget = Budget(macs=share, multiple_of=1)
             Allocation(graph, budget)  # an error had better come before the first search
             home = folder / f"{re.sub(r'[^A-Za-z0-9@]+', '-', name)}-{share:g}"
-            problems.append((name, home, Problem(plain, graph, budget, task, recipe, home / "checkpoints", progress)))
-    folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[Lesson]] = {name: [] for name in models}
+            problem = Problem(plain, graph, budget, task, recipe, home / "checkpoints", progress)
+            problems.append((len(problems) + 1, name, home, problem))
     bar = Bar("lessons", len(problems), shown=progress)  # lines only: a search shows a bar of its own
-    for number, (name, home, problem) in enumerate(problems, 1):
+
+    def learned(one: tuple[int, str, Path, Problem]) -> Lesson:
+        number, name, home, problem = one
         bar.line(f"lesson {number} of {len(problems)}: {name}, {problem.budget}")
-        found[name].append(_lesson(method, problem, home))
+        return _lesson(method, problem, home)
+
+    lessons = shared(problems, lambda one: one[2] / LOCK, learned)
+    found: dict[str, list[Lesson]] = {name: [] for name in models}
+    for (_, name, _, _), lesson in zip(problems, lessons, strict=True):
+        found[name].append(lesson)
     return {name: tuple(lessons) for name, lessons in found.items()}
 
 
 def _lesson(method: Method, problem: Problem, home: Path) -> Lesson:
     """What lies in a folder, after a search where nothing does."""
-    home.mkdir(exist_ok=True)
     sweep(home)
     path = home / "lesson.json"
     asked = {

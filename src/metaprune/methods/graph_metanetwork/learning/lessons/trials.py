@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
+from metaprune.methods.graph_metanetwork.learning.turns import shared
 from metaprune.methods.method import Problem
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import carve
@@ -89,28 +90,22 @@ def measured(
     """
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    wanted = [(name, plan, number) for number in seeds for name, plan in plans.items()]
 
-    def row(name: str, plan: Plan, number: int, patience: float) -> dict[str, Any]:
-        path = folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{number}.json"
+    def kept_in(name: str, number: int) -> Path:
+        return folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{number}.json"
+
+    def row(one: tuple[str, int]) -> dict[str, Any]:
+        plan, path = plans[one[0]], kept_in(*one)
+        kept = json.loads(plan.to_json())
         if not path.exists():
-            with FileLock(path.with_suffix(".lock"), timeout=patience):
-                if not path.exists():
-                    write_json(path, {"kept": json.loads(plan.to_json()), **_tuned(problem, plan, number, tested)})
-            path.with_suffix(".lock").unlink(missing_ok=True)
+            write_json(path, {"kept": kept, **_tuned(problem, plan, one[1], tested)})
         found = read_json(path)
-        if found.get("kept") != json.loads(plan.to_json()):
+        if found.get("kept") != kept:
             raise MetapruneError(f"search: {path} holds another plan; name another folder, or delete this one")
         return found
 
-    rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for patience in (0, -1):
-        for name, plan, number in wanted:
-            if (name, number) not in rows:
-                try:
-                    rows[name, number] = row(name, plan, number, patience)
-                except Timeout:  # another process tries it
-                    continue
+    wanted = [(name, number) for number in seeds for name in plans]
+    rows = dict(zip(wanted, shared(wanted, lambda one: kept_in(*one).with_suffix(".lock"), row), strict=True))
     return {
         name: Trial(
             name,
