@@ -100,6 +100,7 @@ BAD = {
     f"prune resnet8 {PRUNE} --schedule steps --milestones 2,1": "milestones",
     f"prune resnet8 {PRUNE} --warmup 1": "warmup",
     f"prune resnet8 {PRUNE} --warmup -1": "warmup",
+    f"prune resnet8 {PRUNE} --ema 1": "--ema: expected a decay between 0 and 1",
     f"prune resnet8 {PRUNE} --optimizer adam": "--optimizer",
     f"prune resnet8 {PRUNE} --teacher resnt8": "not built in",
     f"prune resnet8 {PRUNE} --teacher resnet20": "knows nothing yet",

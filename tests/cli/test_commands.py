@@ -37,7 +37,8 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uniform(pruned: Path) -> Path:
     """What a control made of the same network."""
     out, weights = pruned.with_name("uniform"), pruned / "dense" / "model.safetensors"
-    trained = ["--accumulate", "2", "--max-steps", "12", "--keep-best", "--schedule", "linear", "--log", "csv"]
+    trained = ["--accumulate", "2", "--max-steps", "12", "--keep-best", "--schedule", "linear"]
+    trained += ["--log", "csv", "--ema", "0.9"]
     metaprune("prune", "resnet8", *RUN.split(), *trained, "--method", "uniform", "--weights", weights, "--out", out)
     return out
 
@@ -119,6 +120,7 @@ def test_prune_trains_and_logs_as_it_was_told(uniform: Path) -> None:
     settings = json.loads((uniform / "report.json").read_text())["settings"]
     given = {"accumulate": "2", "max_steps": "12", "keep": "best", "schedule": "linear"}
     assert {name: settings[f"recipe.{name}"] for name in given} == given
+    assert settings["average"] == "0.9"
     [log] = (uniform / "logs").rglob("metrics.csv")
     first, *rows = log.read_text().splitlines()
     assert {"step", "lr", "fine-tuning/loss", "fine-tuning/accuracy (%)"} < set(first.split(","))

@@ -101,6 +101,10 @@ def prune(
     keep_best: Annotated[
         bool, typer.Option("--keep-best", help="End with the best epoch of the fine-tuning on the validation data.")
     ] = False,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Decay of a moving average of the weights, as 0.999: what is measured and kept."),
+    ] = None,
     log: Log = None,
     teacher: Annotated[
         str | None, typer.Option(help="Learn from this network too: dense (as it was before), or named as MODEL.")
@@ -165,9 +169,9 @@ def prune(
     from metaprune.run_folder import RunFolder, check
     from metaprune.saving import read_weights
     from metaprune.session.pruning import prune as run
+    from metaprune.session.reporting import of_data
     from metaprune.surgery.trace import trace
     from metaprune.train.engine import evaluate as measure
-    from metaprune.train.task import settings_of
     from metaprune.train.tasks.distillation import distil
 
     # what is asked: refused here is what can be, before anything is loaded or written
@@ -175,6 +179,8 @@ def prune(
     purpose = Purpose.of(model, task, scale, sigma, {}, unpaired, ways, shots)
     if sizes is not None and not purpose.restores:
         raise UsageError("--input: the data have the sizes of examples; leave it out")
+    if ema is not None and not 0 < ema < 1:
+        raise UsageError(f"--ema: expected a decay between 0 and 1, such as 0.999, got {ema:g}")
     chosen = chosen_method(method, settings or [], {"metanetwork": metanetwork})
     budget = Budget(
         macs=_amount("--macs", macs),
@@ -206,6 +212,8 @@ def prune(
     # the data and the network, and whether the budget can be met
     look = Look(size, mean, std, augment, val_share, workers)
     ready = purpose.load(data, batch_size, channels, Cut(patch, patches, val_images, test), look)
+    if ema is not None:
+        ready = replace(ready, task=replace(ready.task, average=ema))
     console().print(f"data: {ready.said}", soft_wrap=True)
     torch.manual_seed(seed)
     net = network(model, **ready.builds)
@@ -237,9 +245,8 @@ def prune(
     if teacher is not None:
         goal = distil(goal, other or net, share=teacher_share)
     if warning is not None:
-        known = settings_of(goal.train) | dict(goal.settings)
         graph = limited(trace(net, args, calls=calls), limits)
-        RunFolder.claim(out, net, graph, chosen, budget, recipe, ready.label, known, only_look=True)
+        RunFolder.claim(out, net, graph, chosen, budget, recipe, ready.label, of_data(goal), only_look=True)
         say(f"warning: {warning}")
     result = run(
         net,

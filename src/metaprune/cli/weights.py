@@ -16,7 +16,7 @@ from metaprune.train.atomic import FileError, read_tensors, write_weights
 from metaprune.train.engine import fit
 from metaprune.train.processes import now
 from metaprune.train.recipe import Recipe
-from metaprune.train.task import Task, settings_of
+from metaprune.train.task import Task, averaged, settings_of
 
 __all__ = ["give", "train_dense"]
 
@@ -50,7 +50,7 @@ def train_dense(net: nn.Module, task: Task, recipe: Recipe, folder: Path, data: 
     path = folder / "model.safetensors"
     trained = {
         "data": data,
-        "preprocessing": dict(settings_of(task.train)),
+        "preprocessing": settings_of(task.train) | averaged(task),
         "network": digest({name: tensor for name, tensor in net.state_dict().items() if isinstance(tensor, Tensor)}),
         **json.loads(json.dumps(recipe.what | {"device": None})),
     }

@@ -30,7 +30,7 @@ from metaprune.surgery.slice import carve
 from metaprune.timing import Timed
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import Row
-from metaprune.train.task import Task, settings_of
+from metaprune.train.task import Task, averaged, settings_of
 
 __all__ = ["Asked", "Compared", "of_data", "report_of", "unaligned"]
 
@@ -74,13 +74,16 @@ class Asked:
 
 
 def of_data(task: Task) -> dict[str, str]:
-    """What the loader and the task say of themselves, and with what weights partners begin."""
+    """What the loader and the task say of themselves, and with what weights partners begin.
+
+    It is part of what a run is: with another the folder of a run is refused.
+    """
     beside = {
         f"partner.{name}": f"weights {digest(partner.module.state_dict())[:12]}"
         + ("" if partner.lr is None else f", lr {partner.lr:g}")
         for name, partner in task.partners.items()
     }
-    return settings_of(task.train) | dict(task.settings) | beside
+    return settings_of(task.train) | dict(task.settings) | beside | averaged(task)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ __all__ = [
     "Pictures",
     "Task",
     "TaskError",
+    "averaged",
     "check_temperature",
     "class_weights",
     "kind_of",
@@ -73,6 +74,11 @@ def settings_of(loader: Loader) -> dict[str, str]:
     """What a loader says it does to its data, in `settings`; nothing where it does not say."""
     said = getattr(loader, "settings", {})
     return {str(name): str(value) for name, value in said.items()} if isinstance(said, Mapping) else {}
+
+
+def averaged(task: Task) -> dict[str, str]:
+    """What a task says of a moving average of the weights, in `settings`; nothing where it asks for none."""
+    return {} if task.average is None else {"average": f"{task.average:g}"}
 
 
 @dataclass(frozen=True)
