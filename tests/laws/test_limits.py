@@ -26,7 +26,6 @@ from tests.zoo import ZOO, networks
 AT_ONCE = [method() for method in METHODS.values() if decides_by(method) == "weights"]
 REFUSED = {
     "frozen": ("graph_metanetwork", "metapruning", "transportation"),  # it has nothing that trains
-    "hf_wav2vec2": ("dhp", "transportation"),  # its training forward cannot be captured
     "lstm_projected": ("metapruning",),  # a projection as wide as the state is another operator
 }
 """Methods that refuse a network, with and without limits."""
