@@ -71,6 +71,40 @@ def rows_in(out: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(out.glob("*/row.json"))]
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Rows that lie beside a page, in the repository, so that an experiment of hours goes on in another clone.
+
+    Attributes:
+        path: Of the file, a row a line.
+        subject: What rows must be of, such as a network by its digest; others do not count.
+        names: What makes a row this run and no other.
+    """
+
+    path: Path
+    subject: str | None
+    names: tuple[str, ...] = ("arm", "share", "seed")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Those of the subject, or all where there is none."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return [row for row in map(json.loads, lines) if self.subject in (None, row["subject"])]
+
+    def has(self, **run: Any) -> bool:
+        """Whether there is a row of a run."""
+        return any(self._run(row) == self._run(run) for row in self.rows())
+
+    def add(self, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """All rows, with those that were found in place of what was there; they are written."""
+        rows = {self._run(row): dict(row) for row in (*self.rows(), *found)}
+        every = [row for _, row in sorted(rows.items(), key=lambda each: f"{each[0]}")]
+        self.path.write_text("".join(f"{json.dumps(row, sort_keys=True)}\n" for row in every))
+        return every
+
+    def _run(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[name] for name in self.names)
+
+
 def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
     """In words: the mean, and ± the standard deviation where there are several."""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""

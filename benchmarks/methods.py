@@ -7,7 +7,9 @@ epochs beside its schedule gets as many fewer in it. Accuracies are of the test 
 chosen by them.
 
 Every finished run is a folder under `--out`; started again it goes on where it was, and several processes may share the
-folder. `--minutes 9` begins no run after so many minutes; `--table` only writes the page of what there is.
+folder. Rows are also kept beside the page, with the digest of the dense network: where training it gives the same one,
+another clone goes on from them. `--minutes 9` begins no run after so many minutes; `--table` only writes the page of
+what there is.
 """
 
 import argparse
@@ -23,12 +25,13 @@ from typing import Any
 
 import torch
 from cifar10 import GroupNorm
-from experiment import Run, Setting, carry_out, dense_network, mark, mean_and_spread, means, pyplot, rows_in
+from experiment import Beside, Run, Setting, carry_out, dense_network, mark, mean_and_spread, means, pyplot, rows_in
 from torch import nn
 
 import metaprune as mp
 from metaprune.cli.choosing import chosen_method
 from metaprune.data import load
+from metaprune.graph.tensors import digest, named_tensors
 from metaprune.methods.registry import METHODS
 from metaprune.models import MODELS
 
@@ -89,6 +92,11 @@ def subject(data: str, name: str, out: Path) -> tuple[nn.Module, mp.Classificati
     return network, task, torch.randn(2, *given.shape, generator=torch.Generator().manual_seed(0))
 
 
+def subject_of(network: nn.Module) -> str:
+    """What tells dense networks apart."""
+    return digest(named_tensors(network))[:12]
+
+
 def row_of(run: Run, network: nn.Module, setting: Setting, task: Any, example: torch.Tensor) -> dict[str, Any]:
     """Prune, fine-tune and measure; the row of the table."""
     method = method_of(run.arm, run.seed)
@@ -107,6 +115,7 @@ def row_of(run: Run, network: nn.Module, setting: Setting, task: Any, example: t
     if epochs > setting.pruned.epochs:
         raise SystemExit(f"{run.arm}: {epochs:g} epochs, more than the others' {setting.pruned.epochs}")
     return {
+        "subject": subject_of(network),
         "arm": run.arm,
         "share": run.share,
         "seed": run.seed,
@@ -202,15 +211,17 @@ def main() -> None:
         method_of(arm, 0)  # a name that is mistyped is better known now
     torch.backends.cuda.enable_flash_sdp(False)  # of the CPU too, where its backward pass takes most of a step
     started = time.monotonic()
+    path = PAGE if args.network == "resnet20" else PAGE.with_stem(f"methods_{args.network}")
+    beside = Beside(path.with_suffix(".jsonl"), None)
     if not args.table:
         network, task, example = subject(args.data, args.network, args.out)
+        beside = replace(beside, subject=subject_of(network))
         for seed, share, arm in itertools.product(args.seeds, args.shares, args.arms):
-            if time.monotonic() - started <= 60 * args.minutes:
-                run = Run(arm, share, seed)
+            run = Run(arm, share, seed)
+            if time.monotonic() - started <= 60 * args.minutes and not beside.has(arm=arm, share=share, seed=seed):
                 carry_out(args.out / run.folder, partial(row_of, run, network, setting, task, example))
-    rows = rows_in(args.out)
+    rows = beside.add([{name: row[name] for name in row if name != "kept"} for row in rows_in(args.out)])
     if rows:
-        path = PAGE if args.network == "resnet20" else PAGE.with_stem(f"methods_{args.network}")
         draw(rows, path.with_suffix(".svg"))
         page = table(rows, args.network, setting) + f"\n![Accuracy of each method]({path.stem}.svg)\n"
         path.write_text(page)

@@ -32,6 +32,22 @@ def test_a_piece_is_done_once_and_by_one_process(tmp_path: Path) -> None:
     assert experiment.Run("dhp", 0.50, 3).folder == "dhp-0.5-3"
 
 
+def test_rows_beside_a_page_are_those_of_the_subject(tmp_path: Path) -> None:
+    row = {"arm": "dhp", "share": 0.5, "seed": 0, "subject": "ab", "accuracy": 70.0}
+    ours = experiment.Beside(tmp_path / "rows.jsonl", "ab")
+    assert ours.rows() == []
+    assert not ours.has(arm="dhp", share=0.5, seed=0)
+    assert ours.add([row]) == [row]
+    assert ours.has(arm="dhp", share=0.5, seed=0)
+    assert not ours.has(arm="dhp", share=0.5, seed=1)
+    other = experiment.Beside(ours.path, "cd")
+    assert other.rows() == []
+    assert experiment.Beside(ours.path, None).rows() == [row]
+    assert ours.add([row | {"accuracy": 71.0}, row | {"seed": 1}]) == [row | {"accuracy": 71.0}, row | {"seed": 1}]
+    assert other.add([row | {"subject": "cd"}]) == [row | {"subject": "cd"}]
+    assert ours.rows() == []
+
+
 def test_figures_in_words() -> None:
     """The deviation is that of a sample; one value has none."""
     assert experiment.mean_and_spread([1.0, 2.0, 6.0]) == "3.00 ± 2.65"
