@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import metaprune as mp
-from metaprune.graph.surroundings import surroundings_kept
+from metaprune.graph.surroundings import random_numbers_kept, surroundings_kept
 
 
 class Net(nn.Module):
@@ -44,6 +44,17 @@ def default_type(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_random_numbers_of_gpus_go_on_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: ["of the first", "of the second"])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", given.append)
+    for started, expected in ((False, []), (True, [["of the first", "of the second"]])):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda started=started: started)
+        with random_numbers_kept():
+            pass
+        assert given == expected
 
 
 CALLS = {"n": 0}

@@ -74,6 +74,28 @@ def test_one_thing_changed_is_told(what: str) -> None:
     assert re.search(words, problem), problem
 
 
+def test_the_call_is_named_where_it_is_not_the_first() -> None:
+    """Of a network that is called in two ways, one of which runs another operator after the cut."""
+
+    class Two(Net):
+        def other(self, x: Tensor) -> Tensor:
+            return getattr(plain(self, x), second)()
+
+    def traced(does: Callable[[Net, Tensor], Any]) -> mp.ChannelGraph:
+        return mp.trace(Two(does).eval(), (X,), calls=[mp.Call((X,), method="other")])
+
+    second = "exp"
+    old, otherwise = traced(plain), traced(lambda net, x: net.c(net.a(x).tanh() - net.b(x)))
+    second = "tanh"
+    told = mismatch(old, traced(plain), {})
+    assert told is not None
+    assert told.endswith("calls aten.tanh instead of aten.exp after the cut (in the call other(2×6))")
+    told = mismatch(old, otherwise, {})
+    assert told is not None
+    assert "calls aten.tanh instead of aten.relu" in told
+    assert "in the call" not in told
+
+
 def test_the_number_of_constants_counts() -> None:
     """Though the operators are the same: each reads a tensor of the network's, or one that its code makes."""
     old = graph_of(lambda net, x: plain(net, x) + torch.tensor([1.0, 2.0, 3.0]))

@@ -374,6 +374,15 @@ def test_what_is_usual_for_pairs() -> None:
     assert set(task.further) == {"L1"}
 
 
+def test_what_is_given_to_the_network() -> None:
+    """The first of two kinds; both, where it leads both ways."""
+    a, b = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    kinds = [(a, b)] * 2
+    there = mp.Adversarial(kinds, kinds, discriminator=discriminator(3), back=generator(3), features=features())
+    both = mp.Adversarial(kinds, kinds, discriminator=discriminator(3), back="both", features=features())
+    assert [[id(x) for x in each.inputs((a, b))[0]] for each in (there, both)] == [[id(a)], [id(a), id(b)]]
+
+
 def test_what_pairs_are_measured_by() -> None:
     """Decibels of what a file of 8 bits would hold, where a picture without an error counts 100; and the mean error."""
     task, true = paired(), torch.full((2, 3, 16, 16), 0.4)

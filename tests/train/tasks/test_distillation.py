@@ -212,6 +212,30 @@ def test_what_cannot_be_taught(task: Task, recipe: Recipe, network: nn.Module) -
         fit(network, distil(task, teacher, features={"idle": "0"}), recipe, progress=False)
 
 
+def test_of_several_modules_of_a_name_the_outermost_is_heard(task: Task) -> None:
+    """While a method searches, the network lies inside another; a name may stand deeper once more."""
+
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.ModuleDict({"body": nn.Identity()})
+            self.body = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(self.first["body"](x))
+
+    batch = next(iter(task.train))
+    teacher, student = Nested(), Nested()
+    for each in (teacher, student):
+        each(batch[0])
+    heard = []
+    taught = distil(task, teacher, share=1.0, features=["body"], compare=lambda a, b: heard.append((a, b)) or a.sum())
+    assert taught.step is not None
+    taught.step(Training(student, student, {}, {}, task), batch)
+    [(ours, theirs)] = heard
+    torch.testing.assert_close((ours, theirs), (student(batch[0]), teacher(batch[0])))
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_what_is_learned_from_features_by_hand(own: bool, loader: DataLoader[Any]) -> None:
     """(1 - share) · loss + share · (mean over modules + distance of answers); a step may take the loss's place."""

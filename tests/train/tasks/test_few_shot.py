@@ -263,6 +263,8 @@ def test_the_parts_of_a_task() -> None:
     val, again, other = ([batch[0] for batch in part] for part in (to_do.val, task().val, task(seed=1).val))
     assert all(map(torch.equal, val, again))
     assert not any(map(torch.equal, val, other))
+    tested = Episodes(clouds().test, 3, 2, 9, 1, 8, seed=1)  # that of the validation data, and one
+    assert all(torch.equal(batch[0], again[0]) for batch, again in zip(to_do.test or (), tested, strict=True))
 
 
 def parts(to_do: mp.Task) -> tuple[Any, Any, Any]:
