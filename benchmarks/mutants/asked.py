@@ -17,10 +17,11 @@ class Cover:
     def __init__(self, folder: Path) -> None:
         self.seconds: dict[str, float] = {}
         self.lines: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
-        for file in sorted(folder.glob("*.json")):
-            part = json.loads(file.read_text())
-            names = [name for name, _, _ in part["tests"]]
+        parts = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+        for part in parts:
             self.seconds |= {name: seconds for name, seconds, passed in part["tests"] if passed}
+        for part in parts:
             for source, lines in part["lines"].items():
                 for line, tests in lines.items():
-                    self.lines[source][int(line)] += [names[test] for test in tests if names[test] in self.seconds]
+                    known = [part["names"][test] for test in tests]
+                    self.lines[source][int(line)] += [name for name in known if name in self.seconds]
