@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from metaprune.train import Classification, Recipe, Task, TaskError, TrainError, evaluate, fit
+from metaprune.train import Classification, Recipe, Task, TaskError, TrainError, engine, evaluate, fit
 from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.optimizers import as_moved, by_default, optimizer_of
+from metaprune.train.processes import ALONE
 from metaprune.train.recipe import pick_precision
 from metaprune.train.scores import scores, scores_of_outputs
 from metaprune.train.several.launching import fabric_of
@@ -265,6 +266,21 @@ def test_bad_numbers_are_never_saved(
     tree = checkpoint.load()
     assert (tree["epoch"], tree["batch"]) == (0, 3)
     assert all(value.isfinite().all() for value in tree["modules"]["network"].values())
+
+
+def test_the_recipe_says_how_many_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are started where it asks for several, and for nobody else."""
+    asked: list[Any] = []
+    monkeypatch.setattr(engine, "_fabric", asked.append)
+    monkeypatch.setattr(engine, "group_of", lambda _: ALONE)
+    what = engine.in_processes(lambda *args, **kwargs: (args, kwargs))
+    one, two = Recipe(1, device="cpu"), Recipe(1, device="cpu", devices=2)
+    for args, kwargs in (((one,), {}), ((), {"recipe": one}), ((), {}), (("a",), {"recipe": "no recipe"})):
+        assert what(*args, **kwargs) == (args, kwargs)
+    assert not asked
+    assert what("a", two) == (("a", two), {})
+    assert what("a", recipe=two) == (("a",), {"recipe": two})
+    assert asked == [two, two]
 
 
 def test_no_batches(network: nn.Module, task: Task, recipe: Recipe) -> None:

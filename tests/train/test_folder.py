@@ -1,5 +1,7 @@
 """Folders for one run at a time, and what killed runs left in them."""
 
+import errno
+import fcntl
 import os
 import signal
 import threading
@@ -32,6 +34,17 @@ def test_the_second_process_is_told(tmp_path: Path) -> None:
     with alone_in(tmp_path, "third"):  # the lock of a process that was killed is nobody's
         assert [path.name for path in tmp_path.iterdir()] == [".metaprune-lock"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_files_cannot_be_locked_a_run_begins_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    with alone_in(tmp_path / "out", "first"):
+        assert (tmp_path / "out").is_dir()
 
 
 def test_the_second_thread_is_told_and_the_same_one_may_ask_again(tmp_path: Path) -> None:

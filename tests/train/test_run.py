@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.breaking import Breaks
 from tests.forks import Forks
 from torch import Tensor, nn
 
 from metaprune.train import Checkpoint, CheckpointError, Recipe, Task, fit, randomness, run
+from metaprune.train.progress import Bar
 
 KILLS = [
     "sgd, after step 0",  # before there is a checkpoint
@@ -144,6 +146,21 @@ def test_within_an_epoch_it_is_written_as_often_as_was_asked(
         progress=False,
     )
     assert sum(batch > 0 for batch in written) == within, written
+
+
+def test_the_bar_goes_on_where_the_run_does(
+    tmp_path: Path, network: nn.Module, task: Task, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from inside an epoch: its batches and those of the epochs before are done."""
+    checkpoint = Checkpoint(tmp_path, seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network, replace(task, train=Breaks(task.train, 9)), recipe, checkpoint=checkpoint, progress=False)
+    shown: list[int] = []
+    monkeypatch.setattr(Bar, "at", lambda bar, step, *_: shown.append(step))
+    fit(network, task, recipe, checkpoint=checkpoint, progress=False)
+    assert len(task.train) == 6
+    assert shown[0] == 9
+    assert shown == sorted(shown)
 
 
 def test_seconds_go_on_after_a_kill(

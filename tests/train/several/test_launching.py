@@ -8,7 +8,16 @@ import torch
 
 import metaprune as mp
 from metaprune.train.processes import apart
-from metaprune.train.several.launching import OURS, _nodes, _own_place, _size, _told_by_us, alone_only, is_alone
+from metaprune.train.several.launching import (
+    OURS,
+    _environment,
+    _nodes,
+    _own_place,
+    _size,
+    _told_by_us,
+    alone_only,
+    is_alone,
+)
 
 
 @pytest.fixture
@@ -77,6 +86,20 @@ def test_on_how_many_machines(there: Any) -> None:
     assert [_nodes(recipe(nodes=n), 6) for n in (1, 2)] == [3, 2]
     there(6, here=8)
     assert _nodes(recipe(), 6) == 1
+
+
+def test_processes_that_somebody_joined_are_asked_who_they_are(there: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed as dist
+
+    assert _environment() is None
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    found = _environment()
+    assert (found.global_rank(), found.local_rank(), found.world_size()) == (1, 1, 3)
+    assert found.creates_processes_externally
+    there(3)
+    assert _environment() is None  # Lightning can tell by itself
 
 
 def test_what_a_launcher_said_is_said_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
