@@ -212,14 +212,12 @@ def test_ways_to_start(start: list[str], tmp_path: Path) -> None:
     assert same(found["fit"], alone("fit", tmp_path))
 
 
-@pytest.mark.slow
-def test_the_command_line_starts_the_others_and_one_speaks(tmp_path: Path) -> None:
+def typed(*words: str, folder: Path) -> str:
+    """What a command of metaprune says, which starts the other processes itself."""
     clean = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
-    command = ["prune", "resnet8", "--data", "digits", "--out", str(tmp_path / "out"), "--method", "magnitude"]
-    epochs = ["--macs", "0.5", "--epochs", "1", "--dense-epochs", "1", "--device", "cpu", "--devices", "2"]
     done = subprocess.run(
-        [sys.executable, "-m", "metaprune", *command, *epochs],
-        cwd=ROOT,
+        [sys.executable, "-m", "metaprune", *words, "--data", "digits", "--device", "cpu", "--devices", "2"],
+        cwd=folder,
         env={**clean, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         timeout=PATIENCE,
         capture_output=True,
@@ -227,7 +225,14 @@ def test_the_command_line_starts_the_others_and_one_speaks(tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("data: ") == 1
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_command_line_starts_the_others_and_one_speaks(tmp_path: Path) -> None:
+    command = ["prune", "resnet8", "--out", "out", "--method", "magnitude", "--macs", "0.5"]
+    said = typed(*command, "--epochs", "1", "--dense-epochs", "1", folder=tmp_path)
+    assert said.count("data: ") == 1
     assert (tmp_path / "out" / "report.html").is_file()
     assert '"processes": "2, auto"' in (tmp_path / "out" / "report.json").read_text()
 
@@ -235,23 +240,11 @@ def test_the_command_line_starts_the_others_and_one_speaks(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_zoo_and_a_metanetwork_of_two_processes(tmp_path: Path) -> None:
     """Networks and lessons are made once each, by one of them; one speaks."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
-    common = ["--data", "digits", "--batch-size", "64", "--device", "cpu", "--devices", "2"]
-    grown = ["zoo", "resnet8", *common, "--count", "3", "--epochs", "1", "--widths", "0.25", "--cuts", "1"]
-    taught = ["--teacher", "magnitude", "--teacher-epochs", "1"]
-    learned = ["meta-train", "zoo", *common, "--epochs", "1", "--hidden", "4", "--layers", "1", *taught]
-    for command, out in ((grown, "zoo"), (learned, "learned")):
-        done = subprocess.run(
-            [sys.executable, "-m", "metaprune", *command, "--out", out],
-            cwd=tmp_path,
-            env={**clean, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-            timeout=PATIENCE,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("; next:") == 1
+    short = ["--batch-size", "64", "--epochs", "1"]
+    grown = ["zoo", "resnet8", *short, "--count", "3", "--widths", "0.25", "--cuts", "1", "--out", "zoo"]
+    assert typed(*grown, folder=tmp_path).count("; next:") == 1
+    taught = ["--hidden", "4", "--layers", "1", "--teacher", "magnitude", "--teacher-epochs", "1", "--out", "learned"]
+    assert typed("meta-train", "zoo", *short, *taught, folder=tmp_path).count("; next:") == 1
     assert len(list((tmp_path / "zoo").glob("*/model.safetensors"))) == 3
     assert len(list((tmp_path / "learned" / "lessons").glob("*/lesson.json"))) == 6
     assert (tmp_path / "learned" / "metanetwork.safetensors").is_file()
