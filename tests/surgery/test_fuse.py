@@ -22,19 +22,32 @@ def normed(*further: nn.Module) -> nn.Sequential:
     return model
 
 
-@pytest.mark.parametrize("silent", [False, True])
-def test_rows_are_combined_as_the_norm_behind_them_shows_them(silent: bool) -> None:
-    """Behind the norm the channels that stay are the combinations of all, also where a norm's weight is near zero."""
+@pytest.mark.parametrize("least", [None, 1e-9, 0.0])
+def test_rows_are_combined_as_the_norm_behind_them_shows_them(least: float | None) -> None:
+    """Behind the norm the channels that stay are the combinations of all, also where the norm's weight is near zero."""
     model = normed()
-    if silent:
+    if least is not None:
         with torch.no_grad():
-            model[1].weight[2] = 1e-9
+            model[1].weight[2] = least
     x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
     graph = mp.trace(model, (x,))
     matrix = torch.randn(2, 6, dtype=torch.float64)
     small = mp.slice(fused(model, graph, {"0": Fusion((1, 2), writes=matrix)}), graph, mp.Plan({"0": (1, 2)}))
     wanted = torch.einsum("kn,bnhw->bkhw", matrix, model[:2](x))
     assert oracle.distance(wanted, small[:2](x)) < 1e-9
+
+
+def test_rows_are_combined_as_a_norm_without_weight_shows_them() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6, affine=False)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), norm, nn.Conv2d(6, 2, 1)).double().eval()
+    norm.running_var.copy_(torch.rand(6) + 0.5)  # type: ignore[union-attr]
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    graph = mp.trace(model, (x,))
+    matrix = torch.randn(2, 6, dtype=torch.float64)
+    small = mp.slice(fused(model, graph, {"0": Fusion((1, 2), writes=matrix)}), graph, mp.Plan({"0": (1, 2)}))
+    wanted = torch.einsum("kn,bnhw->bkhw", matrix, model[:2](x))
+    assert oracle.distance(wanted, small[:2](x)) < 1e-9  # type: ignore[index]
 
 
 def test_columns_are_added_up_and_the_rest_stays() -> None:
@@ -95,6 +108,13 @@ def test_what_cannot_be_absorbed_is_refused() -> None:
     with pytest.raises(PlanError, match="cannot be fused") as error:
         fused(one.model, one.graph, {axis: Fusion((0,))})
     assert why in str(error.value)
+
+
+def test_another_network_than_the_graph_is_of_is_refused() -> None:
+    graph = mp.trace(normed(), (torch.randn(2, 3, 5, 5, dtype=torch.float64),))
+    wider = nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.Conv2d(7, 2, 1)).double().eval()
+    with pytest.raises(PlanError, match="it is not of this Sequential"):
+        fused(wider, graph, {"0": Fusion((1, 2), reads=torch.ones(2, 6, dtype=torch.float64))})
 
 
 def test_the_model_is_left_alone() -> None:

@@ -53,6 +53,7 @@ def test_what_is_made_of_plain_numbers_has_their_size() -> None:
         (Combined("-", T, P), REST, {"part": PART}, (REST, PART), (T, Concat((REST, PART)))),
         (Combined("-", T, P), REST, {"trunk": Concat((PART, REST))}, (), (P, PART)),
         (Combined("*", H, D), Product((HEADS, SIZE)), {"heads": HEADS}, (), (D, SIZE)),
+        (Combined("*", H, D), Product((HEADS, SIZE)), {"size": SIZE}, (), (H, HEADS)),
         (Combined("+", P, R), Concat((PART, REST)), {"rest": REST}, (), (P, PART)),
     ],
 )

@@ -100,3 +100,19 @@ def test_a_training_call_whose_weights_hold_several_parts_of_one_size_of_the_inp
     masked = mp.mask(model, graph, oracle.half(graph)).train()
     small = mp.slice(model, graph, oracle.half(graph)).train()
     torch.testing.assert_close(masked(*args), small(*args), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "rms_norm"])
+def test_a_norm_in_place_works_where_its_input_lies(kind: str) -> None:
+    """The meta device stands for any other that a caller may have made the default."""
+    x, weight = X.clone(), torch.arange(1.0, 7.0, dtype=torch.float64)
+    stays = torch.tensor([0, 2, 3])
+    function = getattr(torch.nn.functional, kind)
+    given = {"input": x, "normalized_shape": [6], "weight": weight, "eps": 1e-5}
+    if kind == "layer_norm":
+        given["bias"] = weight.flip(0)
+    with torch.device("meta"):
+        found = masking._norm_in_place(function, given, stays)
+    living = {name: value[..., stays] for name, value in given.items() if isinstance(value, Tensor)}
+    expected = function(**living, normalized_shape=[3], eps=1e-5)
+    torch.testing.assert_close(found[:, stays], expected, rtol=1e-10, atol=1e-12)

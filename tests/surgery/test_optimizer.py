@@ -302,6 +302,8 @@ def test_refusals() -> None:
     square = Rows([model.frozen.weight], "total", 0)
     square.step()
     assert "'total' of frozen.weight in Rows" in refusal(square)
+    optimizer.state[model.head.weight]["history"] = [3, torch.zeros(2)]
+    assert "'history' of head.weight in Adam follows a cut cannot be told (a list of tensors)" in refusal(optimizer)
     flat = LBFGS([p for p in model.parameters() if p.requires_grad], max_iter=2)
 
     def closure() -> Tensor:

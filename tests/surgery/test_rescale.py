@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import metaprune as mp
+from metaprune.graph.infer import infer
+from metaprune.surgery.rescale import rescale
 from metaprune.surgery.slice import carve
 from tests.laws import oracle
 from tests.zoo import ZOO
@@ -183,3 +185,18 @@ def test_a_scale_beside_an_einsum_is_made_up_for(kind: str) -> None:
     plan = mp.Plan({name: range(1, axis.size) for name, axis in graph.free.items()})
     small, masked = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
     assert oracle.distance(masked(*EXAMPLE), small(*EXAMPLE)) < 1e-10
+
+
+def test_weights_that_another_call_reads_otherwise_stay_as_they_are() -> None:
+    """All calls that read a tensor must want the same of it; one that does not read it has no say."""
+    model = Attention()
+    inference = infer(model.double().eval(), EXAMPLE)
+    before = oracle.fingerprint(model)
+    half, third = ({"q.weight": torch.full((6, 1), share, dtype=torch.float64)} for share in (1 / 2, 1 / 3))
+    for otherwise in ({}, third):
+        why = rescale(model, [inference, inference], [half, otherwise])
+        assert why == "q.weight, which must make up for a scale, is read otherwise in another call"
+        assert oracle.fingerprint(model) == before
+    weight = model.q.weight.detach().clone()  # type: ignore[operator]
+    assert rescale(model, [inference, inference], [half, half]) is None
+    assert torch.equal(model.q.weight, weight / 2)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Direct, Metanetwork, Paper
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal
+from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal, _Tuned
 from metaprune.methods.graph_metanetwork.learning.objective import group_penalty, task_loss
 from metaprune.methods.graph_metanetwork.reading.masks import living, masked
 from tests.methods import small
@@ -110,6 +110,23 @@ def test_the_papers_objective_by_hand() -> None:
         assert [name for name, _ in found] == ["loss"] * 3 + ["penalty"]
         assert [objective(edited).item() for _, objective in found] == pytest.approx([*losses, expected], rel=1e-5)
     assert group_penalty(data.read, edited.weights, 4.0).item() != pytest.approx(penalty, rel=1e-2)
+
+
+def test_by_default_the_papers_regulariser_is_one_before_an_edit() -> None:
+    data, task = data_model(), small.task()
+    found = dict(Paper().objectives(data, task, list(task.train)[:1], 0.5))
+    assert found["penalty"](untrained(data)).item() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_a_loss_that_does_not_hang_on_a_weight_leaves_it_where_it_is() -> None:
+    data = data_model()
+    edited = untrained(data)
+    name, other = [name for name, weight in edited.weights.items() if weight.dim() > 1][-2:]
+    tuned = _Tuned(Direct(tuning=0.1), data, 0.5)
+    tuned.step(lambda weights: weights[name].square().sum(), 1.0)(edited).backward()
+    assert tuned.moved[name].any()
+    assert not tuned.moved[other].any()
+    assert edited.weights[other].grad is None
 
 
 @pytest.mark.parametrize("goal", [Paper(low=0.3, high=0.6), Direct(low=0.3, high=0.6)])

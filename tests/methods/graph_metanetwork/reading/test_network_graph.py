@@ -200,3 +200,13 @@ def test_errors_say_what_to_do() -> None:
         model.stem.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(MetapruneError, match=r"finite values.*stem\.weight"):
         graph_of(model, graph)
+
+
+def test_it_moves_to_another_device_as_a_whole_and_stays_where_it_lies() -> None:
+    read = case("resnet").read
+    assert read.to(torch.device("cpu")) is read
+    moved = read.to(torch.device("meta"))
+    told = (moved.axis, moved.axes, moved.identity, moved.evidence, moved.survey)
+    places = (moved.rows.position, moved.columns.position, moved.held.position)
+    assert all(tensor.is_meta for tensor in (*told, *places))
+    assert moved.names == read.names
