@@ -26,6 +26,7 @@ from metaprune.graph.errors import TraceError
 from metaprune.graph.extents import is_about_sizes, settled
 from metaprune.graph.flow import sources, wrapped
 from metaprune.graph.graph import Branch, ChannelGraph, Operator, Pass, Size, Tie
+from metaprune.graph.handing_back import Given, tie_states
 from metaprune.graph.literals import digests, single_values, tables
 from metaprune.graph.memory import over
 from metaprune.graph.provenance import Combined, Comparison, Extent, Number, Record, Tagged, call_of, calls_by_place
@@ -177,6 +178,9 @@ class _Walk:
     tables: dict[fx.Node, str] = field(default_factory=dict)
     singles: dict[fx.Node, float] = field(default_factory=dict)
     inside: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    examples: list[fx.Node] = field(default_factory=list)
+    states: list[fx.Node] = field(default_factory=list)
+    returned: list[Dims] = field(default_factory=list)
 
     @property
     def program(self) -> torch.export.ExportedProgram:
@@ -200,8 +204,10 @@ class _Walk:
                 self.owner[node] = str(spec.target)
                 result.append(self.shapes[str(spec.target)])
             elif spec.kind == InputKind.USER_INPUT and next(states, False):
+                self.states.append(node)
                 result.append(tuple(UNIT if size == 1 else Variable(int(size)) for size in sizes))
             elif spec.kind == InputKind.USER_INPUT:
+                self.examples.append(node)
                 self.given[node.name] = constants(sizes, f"it is a size of the input {node.name!r}")
                 result.append(self.given[node.name])
             elif node in self.tables:
@@ -231,6 +237,7 @@ class _Walk:
             elif node.op == "output":
                 result = pytree.tree_map(lambda value: self.dims.get(value), node.args[0])
                 if module is self.program.graph_module:
+                    self.returned = [dims for value in node.args[0] if isinstance(dims := self.dims.get(value), tuple)]
                     for value, counts in zip(node.args[0], self.counts, strict=True):
                         for dim in (self.dims.get(value) or ()) if counts == "yes" else ():
                             fix(dim, "it is a size of the output")
@@ -502,6 +509,17 @@ class _Reading:
                 for shape in (one, other):
                     fix(shape, f"{tie.where}: one number there is the size of dimensions that differ ({error})")
 
+    def hand_back(self) -> None:
+        """Tie states to what the network returns."""
+        given = [Given(walk.dims, walk.inside, walk.examples, walk.states, walk.returned) for walk in self.walks]
+        held = {
+            variable
+            for name, _ in self.model.named_parameters()
+            for dim in self.shapes[name]
+            for variable in variables(dim)
+        }
+        tie_states(given, held)
+
     def fix_unread(self) -> None:
         """What is only moved about, or held by buffers alone, was not read: cutting it could not be checked."""
         read: set[Variable] = set()
@@ -560,6 +578,7 @@ class _Reading:
 
     def freeze(self, ties: tuple[tuple[Tie, ...], ...]) -> tuple[Inference, ...]:
         """Turn what is left of the variables into named axes, and shapes into terms."""
+        self.hand_back()
         for walk in self.walks:
             walk.fix_beside_data()
         self.fix_unread()
