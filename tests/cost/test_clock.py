@@ -197,6 +197,12 @@ def test_the_least_time_of_a_call() -> None:
     assert stopwatch.least(lambda: None, torch.device("cpu"), lambda: next(times)) == pytest.approx(1.0)
 
 
+def test_a_call_that_takes_no_time_is_made_thirty_times() -> None:
+    calls: list[None] = []
+    assert stopwatch.least(lambda: calls.append(None), torch.device("cpu"), lambda: 1.0) > 0
+    assert len(calls) == 30
+
+
 def test_a_network_that_cannot_take_another_batch_is_said() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:

@@ -115,6 +115,27 @@ def test_what_hangs_on_the_data_takes_nobody_knows_how_long(capfd: pytest.Captur
     assert capfd.readouterr().err == ""
 
 
+def test_what_is_too_involved_is_a_copy_as_large_as_its_answer() -> None:
+    """A product over four dimensions that can be cut: as many numbers are moved as it has, however they are cut."""
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factors = nn.ModuleList(nn.Linear(3, width) for width in (6, 5, 4, 2))
+            self.leave = nn.Linear(2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            one, two, three, four = (factor(x) for factor in self.factors)
+            pairs = one[:, :, None, None, None] * two[:, None, :, None, None]
+            return self.leave((pairs * three[:, None, None, :, None] * four[:, None, None, None]).sum((1, 2, 3)))
+
+    graph = mp.trace(Outer(), (torch.randn(7, 3),))
+    assert sorted(axis.size for axis in graph.free.values()) == [2, 4, 5, 6]
+    found = [piece.signature for piece in pieces_of(graph) if piece.operator.name == "aten.mul"][-1]
+    assert found.full == (6 * 5 * 4 * 2,)
+    assert [found.call([size], CPU)().numel() for size in (6 * 5 * 4 * 2, 3 * 2 * 4 * 2)] == [7 * 240, 7 * 48]
+
+
 def test_types_and_layouts_are_those_of_the_stated_conditions() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 3))
     graph = mp.trace(model, (torch.randn(2, 3, 8, 8),))

@@ -16,6 +16,7 @@ import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.cost.latency_form import LatencyForm
 from metaprune.cost.signature import pieces
+from metaprune.cost.soft import Softness
 from metaprune.cost.table import Table
 from metaprune.cost.table_sum import TableSum
 from metaprune.graph.graph import ChannelGraph
@@ -256,6 +257,16 @@ def test_it_costs_the_budget_on_every_network(name: str) -> None:
             most = allocation.form.at({axis: lane.most for lane in allocation.lanes.values() for axis in lane.axes})
             found = max(shares(allocation, allocation.soft(drawn(graph), 4.0)))
             assert found == pytest.approx(min(1.0, most / limit), abs=1e-6)
+
+
+def test_they_are_made_on_the_cpu_whatever_the_default_device() -> None:
+    graph = traced()
+    allocation = Allocation(graph, mp.Budget(macs=0.5, multiple_of=1))
+    expected = Softness(allocation.lanes, allocation.bounds)
+    with torch.device("meta"):
+        found = Softness(allocation.lanes, allocation.bounds)
+    for name, value in vars(expected).items():
+        assert torch.equal(getattr(found, name), value) if isinstance(value, Tensor) else getattr(found, name) == value
 
 
 def test_it_takes_as_long_as_is_allowed() -> None:

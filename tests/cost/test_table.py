@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from metaprune.cost.signature import Operand, Signature
-from metaprune.cost.table import CLASSES, Entry, Table, class_of, ladder, straight
+from metaprune.cost.table import CLASSES, Entry, Table, class_of, few, ladder, straight
 from metaprune.cost.table_sum import TableSum
 from metaprune.graph.term import Axis
 
@@ -51,18 +51,25 @@ def test_a_ladder_goes_from_few_to_all(channels: int) -> None:
         assert set(range(8, channels + 1, 8)) <= set(found)
 
 
+@pytest.mark.parametrize(
+    ("most", "kept"), [(1, (8, 64)), (2, (8, 64)), (3, (8, 32, 64)), (4, (8, 16, 32, 64)), (5, (8, 16, 32, 64))]
+)
+def test_the_few_of_a_ladder_are_its_ends_the_half_and_the_quarter(most: int, kept: tuple[int, ...]) -> None:
+    assert few((8, 16, 24, 32, 40, 64), most) == kept
+
+
 def test_straight_lines_by_hand() -> None:
     found = straight((4, 8, 20), torch.tensor([2.0, 6.0, 8.0, 14.0, 20.0, 26.0], dtype=torch.float64))
     assert found.tolist() == [[1.5, -0.5, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1], [0, -0.5, 1.5]]
 
 
-@pytest.mark.parametrize("full", [(64,), (48, 64), (12, 64), (512, 256), (16, 24, 64)])
+@pytest.mark.parametrize("full", [(1,), (64,), (1, 1), (48, 64), (12, 64), (512, 256), (16, 24, 64)])
 def test_what_is_straight_is_foretold_exactly(full: tuple[int, ...]) -> None:
     def time(*sizes: int) -> float:
         return 3.0 + 0.5 * sum(sizes) + math.prod(sizes)
 
     one = signature(time, *full)
-    for sizes in itertools.product(*([whole, whole // 2, whole // 4] for whole in full)):
+    for sizes in itertools.product(*({whole, max(1, whole // 2), max(1, whole // 4)} for whole in full)):
         assert read(one, *sizes) == pytest.approx(time(*sizes))
 
 

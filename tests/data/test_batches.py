@@ -16,6 +16,17 @@ def batches() -> Batches:
     return Batches(images, torch.arange(50), 16, torch.full((3,), 100.0), torch.full((3,), 50.0))
 
 
+def test_they_are_near_a_device_that_has_room(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = batches.near(torch.device("meta"))
+    parts = (there.images, there.labels, there.mean, there.std)
+    assert all(isinstance(part, Tensor) and part.is_meta for part in parts)
+    assert batches.near(torch.device("cpu")) is batches
+    lazy = replace(batches, images=lambda indices: torch.zeros(len(indices), 3, 6, 8, dtype=torch.uint8))
+    assert lazy.near(torch.device("meta")) is lazy
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 1000))
+    assert batches.near(torch.device("cuda")) is batches
+
+
 def test_every_example_once(batches: Batches) -> None:
     for shuffle in (False, True):
         labels = [y for _, y in replace(batches, shuffle=shuffle)]

@@ -16,7 +16,7 @@ import metaprune as mp
 import metaprune.data.images as images_module
 from metaprune.data import DataError, Images, load_images, load_test_images
 from metaprune.data.images import shrunk
-from metaprune.data.pairs import Patches, turned
+from metaprune.data.pairs import Patches, degraded, turned
 from metaprune.train.callbacks import Callback, Moment
 from metaprune.train.checkpoint import Checkpoint
 
@@ -186,6 +186,14 @@ def test_noise_has_its_strength_and_is_not_clamped(folder: Path) -> None:
     assert noisy.max() > 1
     ((other, clean),) = drawn(images, 1)
     assert not torch.allclose(noise, 255 * (other - clean), atol=1)  # anew in each pass
+
+
+def test_noise_is_in_grey_levels_of_255() -> None:
+    given = torch.randint(256, (2, 3, 4, 5), dtype=torch.uint8)
+    drawn = torch.randn(given.shape, generator=torch.Generator().manual_seed(3))
+    found = degraded(given, 50.0, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(255 * found, given + 50 * drawn)
+    torch.testing.assert_close(255 * degraded(given, 0.0, torch.Generator()), given.float())
 
 
 def test_noise_of_whole_images_is_always_the_same(folder: Path) -> None:

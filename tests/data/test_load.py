@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from metaprune.data import Batches, Data, DataError, load
+from metaprune.data.load import Split
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -131,6 +132,13 @@ def test_images_that_do_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.Mo
         for (x, y), (a, b) in zip(getattr(lazy, part), expected, strict=True):
             torch.testing.assert_close(x, a)
             assert torch.equal(y, b)
+
+
+def test_the_first_images_stand_for_those_that_are_not_in_memory() -> None:
+    images = torch.randint(256, (5, 1, 2, 2), dtype=torch.uint8)
+    assert torch.equal(Split(images, torch.arange(5)).sample(2), images)
+    for most, count in ((1, 1), (2, 2), (9, 5)):
+        assert torch.equal(Split(images.__getitem__, torch.arange(5)).sample(most), images[:count])
 
 
 def test_images_of_different_sizes(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""One picture: the square in its middle."""
+"""One picture: the square in its middle, and what cannot be read."""
+
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from metaprune.data.pictures import DataError, pixels, squared
+from metaprune.data.pictures import DataError, opened, pixels, squared
 
 
 def bytes_of(*shape: int) -> Tensor:
@@ -30,3 +33,19 @@ def test_the_shorter_side_is_scaled() -> None:
 def test_a_picture_that_would_become_too_long_is_refused() -> None:
     with pytest.raises(DataError, match="who is too long: 1x9000 pixels, 100x900000 once scaled"):
         squared(Image.new("L", (1, 9000)), "L", 100, "who")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError("broken\n  data"), "(broken data)"),
+        (ValueError(), "(ValueError)"),
+        (ValueError("x" * 200), "(" + "x" * 120 + ")"),
+    ],
+    ids=["two lines", "no words", "long"],
+)
+def test_why_a_picture_cannot_be_read_is_said_in_one_line(error: Exception, reason: str, tmp_path: Path) -> None:
+    Image.new("L", (2, 2)).save(tmp_path / "a.png")
+    said = re.escape(f"a.png cannot be read as an image {reason}; take it away")
+    with pytest.raises(DataError, match=f"^{said}$"), opened(tmp_path / "a.png", "a.png"):
+        raise error

@@ -43,6 +43,12 @@ def test_only_the_training_part_is_shuffled(novel: Path) -> None:
     assert [len(batch) for batch in text.train] == [8] * 5 == [8] * len(text.train)
 
 
+def test_tokens_are_near_a_device(novel: Path) -> None:
+    train = load_text(novel, length=20, batch_size=8).train
+    assert train.near(torch.device("meta")).tokens.is_meta
+    assert train.near(torch.device("cpu")) is train
+
+
 class Words:
     """As Hugging Face's tokenizers are."""
 

@@ -301,6 +301,19 @@ def training_on_labels_that_are_no_classes(device: torch.device) -> Any:
 
 
 @check
+def the_loss_of_tokens_that_are_none(device: torch.device) -> Any:
+    """As of labels: no number on a device, and refused on the CPU."""
+    task, tokens, said = mp.LanguageModelling([], []), torch.arange(10).view(2, 5) % 7, ""
+    logits = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0)).to(device)
+    try:
+        said = str(float(task.loss(logits, (tokens + 3).to(device))))
+    except mp.MetapruneError as error:
+        said = str(error)
+    assert said == "nan" or "tokens must be inside" in said, said
+    return task.loss(logits, tokens.to(device))
+
+
+@check
 def training_in_place(device: torch.device) -> Any:
     model, _ = on(device, convolutional())
     mp.fit(model, task(), recipe(device, 1), progress=False)

@@ -27,6 +27,7 @@ QUICK = (
         "decisions",
         "training",
         "training_groups",
+        "the_loss_of_tokens_that_are_none",
         "evaluation",
         "checkpoints",
         "meta_training",

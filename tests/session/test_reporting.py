@@ -99,6 +99,26 @@ def test_what_searches_cost_together() -> None:
     assert former.spent == {"epochs": 1.0}
 
 
+def test_what_is_said_of_a_round() -> None:
+    found = {"notes": ["its own"], "spent": {}, "fresh": False, "whole": {}}
+    shrunk = {"kept": (), "jump": 0.0}
+    for cut, notes in (
+        ({"undone": {}, "unjudged": None}, ["its own"]),
+        (
+            {"undone": {"a": "it differs"}, "unjudged": "it draws"},
+            [
+                "its own",
+                "a was left whole, its cut could not be verified: it differs",
+                "outputs were not compared with the masked network's: it draws",
+            ],
+        ),
+    ):
+        one: Any = SimpleNamespace(
+            found=SimpleNamespace(**found), shrunk=SimpleNamespace(**shrunk, cut=SimpleNamespace(**cut))
+        )
+        assert reporting._of_round(one) == notes
+
+
 def test_what_is_said_of_inputs_and_of_how_was_trained() -> None:
     graph: Any = SimpleNamespace(
         args=(torch.zeros(2, 5, dtype=torch.int64), [torch.zeros(2, 3, 4)]),

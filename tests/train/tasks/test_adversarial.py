@@ -166,6 +166,12 @@ def test_the_distance_of_features() -> None:
     assert by_hand.compute() == pytest.approx(0.5)  # both have the mean 1/2; variances are 0 and 1/2
 
 
+def test_random_features_halve_pictures_three_times() -> None:
+    found = random_features(2)(torch.rand(1, 2, 16, 24))
+    assert found.shape == (1, 64, 2, 3)
+    assert found.min() == 0 < found.max()
+
+
 def test_fid_without_its_weights_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     class Distance(nn.Module):
         def __init__(self, normalize: bool) -> None:
