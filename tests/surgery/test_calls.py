@@ -99,16 +99,82 @@ class Stepping(nn.Module):
         return self.head(new.tanh()), new.tanh()
 
 
-def test_a_state_is_cut_along() -> None:
-    model = Stepping().double()
+class Learned(Stepping):
+    """The first state is a parameter: nothing of the input goes into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(8))
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(x, self.first.expand(len(x), -1) if state is None else state)
+
+
+class Cell(nn.Module):
+    """A recurrent cell by hand: two states of one size, of which one is scaled by a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.again, self.gate = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(6, 8)
+        self.decay, self.leave, self.head = nn.Parameter(torch.rand(8)), nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        h, c = self.enter(x), self.gate(x).tanh()
+        y = self.head(h)
+        if state is not None:
+            y = y + self.head(self.again(state[0])) + self.leave(self.decay * state[1])
+        return y, (h.tanh(), c)
+
+
+@pytest.mark.parametrize(("kind", "free"), [(Stepping, {"inner"}), (Learned, {"first"}), (Cell, {"enter", "gate"})])
+def test_a_state_is_cut_as_what_it_was_made_by(kind: type[nn.Module], free: set[str]) -> None:
+    """Though no weight ties the two: handed back, time after time, the cut network's states say what the mask's do."""
+    torch.manual_seed(0)
+    model = kind().double().eval()
     _, state = model(X)
-    calls = (mp.Call((X,), {"state": state.detach()}, states=("state",)),)
+    calls = (mp.Call((X,), {"state": state}, states=("state",)),)
     graph = mp.trace(model, (X,), calls=calls, outputs=0)
-    plan = half(graph)
-    assert "inner" in plan
+    assert graph.free.keys() == free
+    plan = mp.Plan({name: [1, 4, 6] if place % 2 else [0, 2, 3, 7] for place, name in enumerate(graph.free)})
     small, same = mp.slice(model, graph, plan), mp.mask(model, graph, plan)
-    y, (_, ours), (_, theirs) = X, small(X), same(X)
-    torch.testing.assert_close(small(y, ours)[0], same(y, theirs)[0], rtol=1e-10, atol=1e-12)
+    (y, ours), (z, theirs) = small(X), same(X)
+    for _ in range(3):
+        torch.testing.assert_close(y, z, rtol=1e-10, atol=1e-12)
+        (y, ours), (z, theirs) = small(X, state=ours), same(X, state=theirs)
+
+
+def test_a_state_of_which_nobody_knows_what_made_it_stays() -> None:
+    """Made by a method that is no call, or one of two that are alike."""
+
+    class Memory(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.other, self.cross = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 7)
+            self.start, self.head = nn.Linear(6, 7), nn.Linear(7, 3)
+
+        def encode(self, x: Tensor) -> Tensor:
+            return self.encoder(x)
+
+        def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.encoder(x), self.other(x)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.start(x).relu())
+
+        def decode(self, x: Tensor, memory: Tensor) -> Tensor:
+            return self.head((self.start(x) + self.cross(memory)).relu())
+
+    model = Memory().double().eval()
+    step = mp.Call((X, model.encode(X).detach()), method="decode", states=(1,))
+    for others, words in (
+        ((), "no call returns it"),
+        ((mp.Call((X,), method="both"),), "which output is handed back there cannot be told"),
+        ((mp.Call((X,), method="encode"),), "it is a size of the output"),
+    ):
+        graph = mp.trace(model, (X,), calls=(step, *others))
+        assert graph.free.keys() == {"start"}
+        [reason] = {str(axis.fixed) for axis in graph.axes.values() if any("cross.weight:1" in m for m in axis.members)}
+        assert words in reason
 
 
 class Targets(nn.Module):

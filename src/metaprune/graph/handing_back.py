@@ -28,14 +28,14 @@ class Given:
         inside: What the inputs of bodies stand for.
         inputs: Its inputs that are no states.
         states: Its states, in order.
-        returned: The dimensions of what it returns, in order.
+        returned: The dimensions of what it returns, in order, and whether it counts as an output.
     """
 
     dims: Mapping[fx.Node, Any]
     inside: Mapping[fx.Node, fx.Node]
     inputs: Collection[fx.Node]
     states: Sequence[fx.Node]
-    returned: Sequence[Dims]
+    returned: Sequence[tuple[Dims, bool]]
 
     def made(self) -> Iterator[Variable]:
         """What is in the dimensions of values that it makes of its inputs, and of no state."""
@@ -54,7 +54,7 @@ class Given:
 def tie_states(programs: Sequence[Given], held: Collection[Variable]) -> None:
     """Make each dimension of a state that only readers hold one with that of the output which is handed back.
 
-    Which output that is, is told by its sizes, or else by its rank and the size of that dimension; of several alike, by
+    Which output that is, is told by its sizes, first among those that do not count as outputs; of several alike, by
     their order, where there are as many states. A dimension for which it cannot be told keeps its size.
 
     Args:
@@ -89,11 +89,17 @@ def _tie(dim: Shape, place: int, state: fx.Node, program: Given, programs: Seque
 
 def _handed_back(place: int, state: fx.Node, program: Given, programs: Sequence[Given]) -> list[Shape]:
     """What a dimension of a state may be among those of outputs."""
-    for like in (lambda dims: tuple(map(measure, dims)), lambda dims: (len(dims), *map(measure, dims[place : place + 1]))):
-        wanted = like(program.dims[state])
-        states = [each for each in program.states if like(program.dims[each]) == wanted]
-        outputs = [[dims for dims in each.returned if like(dims) == wanted] for each in programs]
-        in_order = [every[states.index(state)] for every in outputs if len(every) == len(states)]
+    sizes = _sizes(program.dims[state])
+    alike = [each for each in program.states if _sizes(program.dims[each]) == sizes]
+    for counts in (False, True):
+        outputs = [
+            [dims for dims, one in each.returned if one == counts and _sizes(dims) == sizes] for each in programs
+        ]
+        in_order = [every[alike.index(state)] for every in outputs if len(every) == len(alike)]
         if found := in_order or [dims for every in outputs for dims in every]:
             return [dims[place] for dims in found]
     return []
+
+
+def _sizes(dims: Dims) -> tuple[int, ...]:
+    return tuple(map(measure, dims))

@@ -180,7 +180,7 @@ class _Walk:
     inside: dict[fx.Node, fx.Node] = field(default_factory=dict)
     examples: list[fx.Node] = field(default_factory=list)
     states: list[fx.Node] = field(default_factory=list)
-    returned: list[Dims] = field(default_factory=list)
+    returned: list[tuple[Dims, bool]] = field(default_factory=list)
 
     @property
     def program(self) -> torch.export.ExportedProgram:
@@ -237,7 +237,11 @@ class _Walk:
             elif node.op == "output":
                 result = pytree.tree_map(lambda value: self.dims.get(value), node.args[0])
                 if module is self.program.graph_module:
-                    self.returned = [dims for value in node.args[0] if isinstance(dims := self.dims.get(value), tuple)]
+                    self.returned = [
+                        (dims, counts == "yes")
+                        for value, counts in zip(node.args[0], self.counts, strict=True)
+                        if isinstance(dims := self.dims.get(value), tuple)
+                    ]
                     for value, counts in zip(node.args[0], self.counts, strict=True):
                         for dim in (self.dims.get(value) or ()) if counts == "yes" else ():
                             fix(dim, "it is a size of the output")
