@@ -1,5 +1,7 @@
 """Which outputs count."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,25 @@ class Lossless(Trunk):
 def test_what_is_none_is_not_counted(outputs: object) -> None:
     graph = mp.trace(Lossless(), X, outputs=outputs)
     assert list(graph.free) == ["stem"]
+
+
+class Pair(NamedTuple):
+    """Outputs that are known by the names of attributes."""
+
+    logits: Tensor
+    hidden: Tensor
+
+
+class Named(Trunk):
+    """Gives a pair with names."""
+
+    def forward(self, x: Tensor) -> Pair:  # type: ignore[override]
+        return Pair(**super().forward(x))
+
+
+def test_an_output_is_found_by_the_name_of_an_attribute() -> None:
+    assert list(mp.trace(Named(), X, outputs="logits").free) == ["stem"]
+    assert list(mp.trace(Named(), X, outputs="hidden").free) == ["head"]
 
 
 @pytest.mark.parametrize("outputs", [None, ("logits", "hidden"), lambda out: out])

@@ -110,3 +110,8 @@ def test_the_cost_is_that_of_the_example() -> None:
     model, args, _ = CASES["survivors"]
     model, args = model.double(), doubled(args)
     assert mp.macs(mp.trace(model, args)) == (3 * 4 * 8 + 2 * (8 * 10 + 10 * 3)) // 3, "two of three rows pass"
+
+
+def test_without_values_the_cost_is_that_of_one_row() -> None:
+    graph = mp.trace(Survivors().to("meta"), (torch.empty(3, 4, device="meta"),))
+    assert mp.macs(graph) == (3 * 4 * 8 + 1 * (8 * 10 + 10 * 3)) // 3

@@ -67,3 +67,10 @@ def test_a_plan_must_fit_its_graph() -> None:
         with pytest.raises(PlanError, match=re.escape(said)):
             mp.Plan(kept).check(graph)
     mp.Plan({"0": [0, 3], "1": [0, 1]}).check(graph)  # what stays whole may be fixed
+
+
+def test_of_many_axes_six_are_named() -> None:
+    graph = mp.trace(nn.Sequential(*(nn.Linear(3, 3) for _ in range(9))), (torch.zeros(2, 3),))
+    assert len(graph.free) == 8
+    with pytest.raises(PlanError, match=r"free axes are 0, 1, 2, 3, 4, 5 … \(print the graph\)"):
+        mp.Plan({"b": [0]}).check(graph)

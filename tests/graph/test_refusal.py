@@ -96,6 +96,19 @@ CASES: dict[str, tuple[Callable[[], nn.Module], str | None, str, str]] = {
 }
 
 
+class Complains(Two):
+    """With a message whose first line is empty."""
+
+    def between(self, h: Tensor) -> Tensor:
+        raise ValueError("\n   \n  eight channels, please\nand more of the like")
+
+
+def test_the_first_line_with_words_of_an_error_is_said() -> None:
+    with pytest.raises(mp.MetapruneError) as caught:
+        mp.trace(Complains(), (torch.randn(5, 4),))
+    assert str(caught.value).splitlines()[1] == "eight channels, please"
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_an_error_says_where_what_and_the_way_out(name: str) -> None:

@@ -11,7 +11,7 @@ from metaprune.graph import trail
 from metaprune.graph import valueless as where
 from metaprune.graph.capture import capture
 from metaprune.graph.trail import followed
-from metaprune.graph.valueless import valueless
+from metaprune.graph.valueless import is_small, valueless
 
 
 class Writing(nn.Module):
@@ -102,6 +102,12 @@ def test_only_a_small_network_is_run_with_values(monkeypatch: pytest.MonkeyPatch
         followed(nn.Linear(4, width), mp.Call((torch.randn(100, 4),)))
     followed(nn.Linear(4, 4, device="meta"), mp.Call((torch.randn(2, 4),)))
     assert ran == ["_with_values", "_without_values", "_without_values"]
+
+
+def test_only_tensors_make_a_call_large() -> None:
+    model, x = nn.Linear(4, 4), torch.randn(2, 4)
+    assert is_small(model, mp.Call((x, 10**9), {"mode": "fast", "scale": 0.5, "mask": None}))
+    assert not is_small(model, mp.Call((x.expand(10**7, 2, 4), 1)))
 
 
 def test_the_second_try_of_an_export_is_in_the_mode_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import metaprune as mp
 from metaprune.graph.attributes import held, whole_numbers
-from metaprune.graph.term import Axis, Concat, Product
+from metaprune.graph.term import Axis, Concat, Product, size
 from metaprune.surgery.numbers import set_numbers
 from tests.laws import oracle
 from tests.zoo import ZOO
@@ -53,6 +53,27 @@ def test_a_number_that_counts_from_the_end_follows_the_cut() -> None:
     plan = mp.Plan({last: [0, 2, 3], rest: [1, 5]})
     small = mp.slice(model, graph, plan)
     assert (small.n, small.project.out_features, model.n) == (3, 5, 4)
+    torch.testing.assert_close(small(*args), mp.mask(model, graph, plan)(*args), rtol=1e-10, atol=1e-12)
+
+
+class Narrows(nn.Module):
+    """Takes as many of two layers' channels as it knows that the first one has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n = 8
+        self.one, self.two, self.last = nn.Linear(5, 8), nn.Linear(5, 6), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.cat([self.one(x), self.two(x)], 1).narrow(1, 0, self.n).relu())
+
+
+def test_a_length_follows_the_cut() -> None:
+    model, args = Narrows().double(), (torch.randn(3, 5, dtype=torch.float64),)
+    graph = mp.trace(model, args)
+    plan = mp.Plan({"one": [0, 2, 7]})
+    small = mp.slice(model, graph, plan)
+    assert (small.n, model.n) == (3, 8)
     torch.testing.assert_close(small(*args), mp.mask(model, graph, plan)(*args), rtol=1e-10, atol=1e-12)
 
 
@@ -318,6 +339,7 @@ def test_one_number_for_two_axes_ties_them() -> None:
     graph = mp.trace(model, (x,))
     [tied] = [name for name, axis in graph.free.items() if axis.size == 6]
     assert {"first.weight:0", "second.weight:0"} <= set(graph.axes[tied].members)
+    assert [[(size(tie.one), size(tie.other)) for tie in stage] for stage in graph.ties] == [[(6, 6)]]
     plan = mp.Plan({tied: [0, 5]})
     small: Any = mp.slice(model, graph, plan)
     assert small.size == 2

@@ -174,3 +174,21 @@ def test_the_first_call_alone_need_not_tie_what_others_do() -> None:
     alone = infer(model.eval(), (x,)).graph
     assert mismatch(graph, alone, {}, first=True) is None
     assert mismatch(graph, alone, {}) is not None
+
+
+class Branching(nn.Module):
+    """Code that goes by the length of a list of its own, which is nobody's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(x.relu() if torch.tensor([1.0, 2.0, 3.0]).shape[0] > 2 else x)
+
+
+def test_a_comparison_with_a_size_that_is_not_known_turns_on_no_axis() -> None:
+    graph = mp.trace(Branching(), (torch.rand(2, 6),))
+    assert list(graph.free) == ["first"]
+    assert graph.passes[0].branches == ()

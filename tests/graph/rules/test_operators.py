@@ -79,6 +79,9 @@ FREE: dict[str, Function] = {
     "diff_of_the_batch": lambda x, y: torch.diff(x, dim=0) + y[:1],
     "rot90_of_others": lambda x, y: torch.rot90(x.expand(2, 2, -1), 1, (0, 1)).sum(0) + y,
     "inverse_of_others": lambda x, y: torch.einsum("bij,bc->bc", torch.linalg.inv(_matrices(x)), x) + y,
+    "inverse_for_each_channel": lambda x, y: (
+        torch.linalg.inv(x[..., None, None] + 3 * torch.eye(2, dtype=x.dtype)).sum((2, 3)) * y
+    ),
     "svdvals": lambda x, y: x * torch.linalg.svdvals(_matrices(x))[:, :1] + y,
     "narrow": lambda x, y: torch.cat([x, y], 1).narrow(1, 0, x.shape[1]) + y,
     "addmv": lambda x, y: torch.addmv(y[0], x.t() @ y, y[1])[None].expand(2, -1),
@@ -100,6 +103,20 @@ FREE: dict[str, Function] = {
     "poisson": lambda x, y: x * F.poisson_nll_loss(x, y.exp()),
     "last_entry": lambda x, y: torch.cat([x, y], 1)[:, -1, None] * x,
     "first_entry": lambda x, y: torch.cat([x, y], 1)[:, 0, None] * y,
+    "pixel_unshuffle": lambda x, y: F.pixel_unshuffle((x + y)[..., None, None].expand(-1, -1, 2, 2), 2).flatten(1),
+    "max_unpool_without_batch": lambda x, y: (
+        F.max_unpool2d(*F.max_pool2d(x.t()[..., None].expand(-1, -1, 2), (1, 2), return_indices=True), (1, 2))
+        .sum(-1)
+        .t()
+        + y
+    ),
+    "masked_scatter_of_the_batch": lambda x, y: x.masked_scatter(torch.tensor([[True], [False]]), y),
+    "queries_of_one_key": lambda x, y: F.scaled_dot_product_attention(
+        x[..., None, None].expand(-1, -1, 1, 4),
+        y.sum(1)[:, None, None, None].expand(-1, 1, 1, 4),
+        y.sum(1)[:, None, None, None].expand(-1, 1, 1, 4),
+        enable_gqa=True,
+    ).sum((2, 3)),
     "unused": lambda x, y: x.reshape(2, y[0].numel()) + (x[:, 0] * 0).shape[0] * y,
 }
 
@@ -119,6 +136,7 @@ FIXED: dict[str, tuple[Function, str]] = {
     "an_entry": (lambda x, y: x[:, 3, None] * y + x, "single entries of it are picked by position"),
     "an_entry_amid_others": (lambda x, y: torch.cat([x, y], 1)[:, 3, None] * y, "single entries of it are picked"),
     "an_entry_from_the_end": (lambda x, y: x[:, -2, None] * y + x, "single entries of it are picked by position"),
+    "scatter": (lambda x, y: x.scatter(0, (y[:, :5] > 0).long(), 1.0), "only its first entries are used"),
     "the_middle": (lambda x, y: x[:, x.shape[1] // 2, None] * y + x, "single entries of it are picked by position"),
 }
 
