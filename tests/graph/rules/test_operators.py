@@ -137,6 +137,10 @@ FIXED: dict[str, tuple[Function, str]] = {
     "an_entry_amid_others": (lambda x, y: torch.cat([x, y], 1)[:, 3, None] * y, "single entries of it are picked"),
     "an_entry_from_the_end": (lambda x, y: x[:, -2, None] * y + x, "single entries of it are picked by position"),
     "scatter": (lambda x, y: x.scatter(0, (y[:, :5] > 0).long(), 1.0), "only its first entries are used"),
+    "max_unpool": (
+        lambda x, y: F.max_unpool2d(x[..., None], torch.arange(8)[None, :, None].expand(2, 8, 1), (1, 1))[..., 0] + y,
+        "aten.max_unpool2d runs over it",
+    ),
     "the_middle": (lambda x, y: x[:, x.shape[1] // 2, None] * y + x, "single entries of it are picked by position"),
 }
 
