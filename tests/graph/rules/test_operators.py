@@ -162,6 +162,12 @@ def test_channels_pass_on(name: str) -> None:
     assert all(axis.fixed is None or axis.size == 6 for axis in held), str(graph)
 
 
+@pytest.mark.filterwarnings("ignore:The use of `x.T`")
+def test_three_dimensions_are_reversed() -> None:
+    """As code has it that was written before PyTorch frowned on it."""
+    assert "one" in cut_and_compared(lambda x, y: x[None].T.T[0] + y.T.T).free
+
+
 @pytest.mark.parametrize("name", ["first_entry", "last_entry"])
 def test_an_entry_that_is_picked_from_an_end_is_no_channel_any_more(name: str) -> None:
     graph = mp.trace(Two(FREE[name]), (torch.rand(2, 6),))

@@ -102,7 +102,13 @@ def transpose(call: Call) -> Dims:
     return tuple(dims)
 
 
-@rule("aten.t", "aten.numpy_T", "aten.mT", "aten.adjoint", "aten.mH")
+@rule("aten.numpy_T")
+def reversed_(call: Call) -> Dims:
+    """All dimensions in the other order: `x.T`, which PyTorch frowns on where there are more than two."""
+    return tuple(reversed(call.tensor("self")))
+
+
+@rule("aten.t", "aten.mT", "aten.adjoint", "aten.mH")
 def matrix_transpose(call: Call) -> Dims:
     """The last two dimensions change places."""
     dims = call.tensor("self")
