@@ -92,7 +92,9 @@ def _short(file: str) -> str:
 def _write(name: str, found: dict[str, Any]) -> None:
     into = Path(os.environ["COVER_INTO"])
     into.mkdir(parents=True, exist_ok=True)
-    (into / f"{name}.json").write_text(json.dumps(found))
+    unfinished = into / f"{name}.unfinished"  # a copy may be killed here
+    unfinished.write_text(json.dumps(found))
+    unfinished.rename(into / f"{name}.json")
 
 
 os.register_at_fork(after_in_child=_in_a_copy)
