@@ -1,5 +1,6 @@
 """On a tiny example: which faults there are, that one is put where it belongs, and what is said of it."""
 
+import json
 import signal
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 from benchmarks.mutants import __main__ as main
 from benchmarks.mutants import trying
 from benchmarks.mutants.__main__ import _distance, ranked
-from benchmarks.mutants.asked import own_name
+from benchmarks.mutants.asked import Cover, own_name
 from benchmarks.mutants.faults import code_of, faults, faulty
 from benchmarks.mutants.page import page
 from benchmarks.mutants.trying import Place, Verdict, Warm, forked, put_in
@@ -135,6 +136,18 @@ def test_a_room_without_tests_of_its_own_has_those_of_its_name() -> None:
 )
 def test_a_test_has_one_name_in_all_processes(there: str, name: str) -> None:
     assert own_name(there) == name
+
+
+def test_what_a_copy_runs_is_of_all_cases_of_its_test(tmp_path: Path) -> None:
+    own = {"names": ["t.py::test_a[x]", "t.py::test_b"], "tests": [["t.py::test_a[x]", 1.0, True]], "lines": {}}
+    other = {"names": [], "tests": [["t.py::test_a[y]", 2.0, True], ["t.py::test_b", 1.0, False]], "lines": {}}
+    copy = {"names": ["t.py::test_a[x]"], "tests": [], "lines": {"src/f.py": {"3": [0]}}}
+    own["lines"] = {"src/f.py": {"4": [0, 1]}}
+    for name, part in (("gw0", own), ("gw1", other), ("copy-7", copy)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(part))
+    cover = Cover(tmp_path)
+    assert cover.seconds == {"t.py::test_a[x]": 1.0, "t.py::test_a[y]": 2.0}
+    assert dict(cover.lines["src/f.py"]) == {3: ["t.py::test_a[x]", "t.py::test_a[y]"], 4: ["t.py::test_a[x]"]}
 
 
 def test_the_sample_stays_where_code_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
