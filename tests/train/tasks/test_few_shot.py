@@ -267,6 +267,22 @@ def test_the_parts_of_a_task() -> None:
     assert all(torch.equal(batch[0], again[0]) for batch, again in zip(to_do.test or (), tested, strict=True))
 
 
+def test_the_loss_is_that_of_all_examples_shown() -> None:
+    """Of all tasks of a batch, as one batch: what trains where no step does."""
+    to_do, network = task(), net()
+    batch = next(iter(to_do.train))
+    args, kwargs = to_do.inputs(batch)
+    answers = network(*args, **kwargs)
+    shown, labels = batch[0].reshape(-1, 4), batch[1].reshape(-1)
+    torch.testing.assert_close(to_do.loss(answers, batch), F.cross_entropy(net()(shown), labels))
+
+
+def test_inner_steps_are_small_unless_told() -> None:
+    usual = mp.FewShot(clouds(), ways=3, shots=2, queries=3).settings
+    assert usual["few_shot.training"] == "2 shots, 5 tasks, Inner(steps=8, batch=10, lr=0.001)"
+    assert usual["few_shot.testing"] == "3 queries, Inner(steps=50, batch=5, lr=0.001)"
+
+
 def parts(to_do: mp.Task) -> tuple[Any, Any, Any]:
     return to_do.train, to_do.val, to_do.test
 
