@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.mutants.asked import Cover
 from benchmarks.mutants.faults import faults
-from benchmarks.mutants.page import page
+from benchmarks.mutants.page import page, unseen
 from benchmarks.mutants.trying import ROOT, Place, Verdict, Warm, imported
 
 DECIDE = (
@@ -126,7 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     places = [place for place in sampled(asked.count, asked.seed) if asked.only in place.file]
     rows = _read()
     again = ("survived",) if asked.again else ()
-    missing = [place for place in places if rows.get(_key(place), {"outcome": "survived"})["outcome"] in again]
+    missing = [
+        place
+        for place in places
+        if rows.get(_key(place), {"outcome": ""})["outcome"] in again and not unseen(place.file, asdict(place.fault))
+    ]
     missing += [place for place in places if _key(place) not in rows and place not in missing]
     if missing:
         cover = covered(asked.tests)

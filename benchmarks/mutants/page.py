@@ -3,6 +3,7 @@
 import tomllib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ Row = Mapping[str, Any]
 
 def page(rows: Sequence[Row], seed: int, count: int) -> str:
     """All of `mutants.md`, of so many faults sampled, of which those in the rows have been judged."""
-    reasons = {_name(each): each for each in tomllib.loads(REASONS.read_text()).get("fault", [])}
+    reasons = _reasons()
     same = [row for row in rows if _name(row) in reasons and reasons[_name(row)]["equivalent"]]
     left = [row for row in rows if row["outcome"] not in ("caught", "endless") and row not in same]
     judged = len(rows) - len(same)
@@ -41,6 +42,17 @@ def page(rows: Sequence[Row], seed: int, count: int) -> str:
             *_table(same, reasons),
         )
     )
+
+
+def unseen(file: str, fault: Row) -> bool:
+    """Whether a fault is named as one that no test can see."""
+    known = _reasons().get(_name({**fault, "file": file}))
+    return known is not None and known["equivalent"]
+
+
+@cache
+def _reasons() -> Mapping[tuple[str, ...], Row]:
+    return {_name(each): each for each in tomllib.loads(REASONS.read_text()).get("fault", [])}
 
 
 def _by(rows: Sequence[Row], same: Sequence[Row], left: Sequence[Row], title: str, of: Any) -> list[str]:
