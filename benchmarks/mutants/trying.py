@@ -223,22 +223,28 @@ class Importing(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoad
     """Finds the one module that has the fault, and loads it so; a plugin of pytest's that keeps some tests."""
 
     def __init__(
-        self, place: Place, tests: Sequence[str], seconds: dict[str, float], say: Callable[[str], None]
+        self, place: Place | None, tests: Sequence[str], seconds: dict[str, float], say: Callable[[str], None]
     ) -> None:
-        super().__init__(place.module, str(place.path))
+        if place is not None:
+            super().__init__(place.module, str(place.path))
         self.place, self.tests, self.seconds, self.say = place, tests, seconds, say
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> Any:
-        if name != self.place.module:
+        if self.place is None or name != self.place.module:
             return None
         return importlib.util.spec_from_file_location(name, self.place.path, loader=self)
 
     def get_code(self, fullname: str) -> CodeType:
+        assert self.place is not None
         return self.place.code()
+
+    def comes_first(self) -> None:
+        """Before the finders that other plugins have put there."""
+        sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
-        sys.meta_path.insert(0, self)  # before those that other plugins have put there
+        self.comes_first()
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -253,14 +259,27 @@ class Importing(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoad
 
 
 def imported(place: Place, tests: Sequence[str], seconds: dict[str, float], files: Path = FILES) -> Verdict:
-    """The verdict on a fault that runs at import, from a process that has not imported metaprune."""
-    where = list(dict.fromkeys(test.split("::")[0] for test in tests))
+    """The verdict on a fault that runs at import, from a process that has not imported metaprune.
 
-    def run(say: Callable[[str], None]) -> str:
+    A test that fails without the fault, too, when it is alone, is none to ask.
+    """
+
+    def run(place: Place | None, tests: Sequence[str], say: Callable[[str], None]) -> str:
         os.chdir(ROOT)
-        code = pytest.main([*arguments(files), "-x", *where], plugins=[Importing(place, tests, seconds, say)])
+        where = list(dict.fromkeys(test.split("::")[0] for test in tests))
+        plugin = Importing(place, tests, seconds, say)
+        plugin.comes_first()  # before folders' conftests import what they need
+        code = pytest.main([*arguments(files), "-x", *where], plugins=[plugin])
         if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             return "survived"
         return "caught" if code in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED) else "broken"
 
-    return forked(run)
+    asked = list(tests)
+    while True:
+        verdict = forked(lambda say: run(place, asked, say))
+        if verdict.outcome != "caught" or verdict.by not in asked:
+            return verdict
+        by = verdict.by
+        if forked(lambda say, by=by: run(None, [by], say)).outcome == "survived":
+            return verdict
+        asked.remove(by)
