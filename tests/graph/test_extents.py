@@ -112,6 +112,20 @@ def test_the_cost_is_that_of_the_example() -> None:
     assert mp.macs(mp.trace(model, args)) == (3 * 4 * 8 + 2 * (8 * 10 + 10 * 3)) // 3, "two of three rows pass"
 
 
+def test_so_is_that_of_channels_side_by_side() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 3), nn.Linear(4, 5), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.cat([self.a(x), self.b(x)], 1)
+            return self.c(h[x[:, 0] > 0]).sum(0)
+
+    x = torch.tensor([[1.0], [1.0], [-1.0]]).expand(3, 4)
+    assert mp.macs(mp.trace(Joined(), (x,))) == (3 * 4 * (3 + 5) + 2 * 8 * 2) // 3
+
+
 def test_without_values_the_cost_is_that_of_one_row() -> None:
     graph = mp.trace(Survivors().to("meta"), (torch.empty(3, 4, device="meta"),))
     assert mp.macs(graph) == (3 * 4 * 8 + 1 * (8 * 10 + 10 * 3)) // 3

@@ -31,3 +31,16 @@ def test_what_is_not_known_is_said_to_be_so() -> None:
     flows, returned = sources(program, {x: "x"}, [times])
     assert flows == [(("unknown", 0), ("x", 0))]
     assert returned == ((0, 0),)
+
+
+def test_an_output_of_several_is_said_with_its_place() -> None:
+    class Halves(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            one, other = x.chunk(2)
+            return other - one
+
+    program = fx.symbolic_trace(Halves())
+    x, halves, *_, difference, _ = program.graph.nodes
+    flows, returned = sources(program, {x: "x"}, [halves, difference])
+    assert flows == [(("x", 0),), ((0, 1), (0, 0))]
+    assert returned == ((1, 0),)

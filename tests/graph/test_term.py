@@ -65,3 +65,7 @@ def test_runs_of_factors_and_parts_are_inside() -> None:
     product = Product((A, B, C))
     assert set(inside(product)) == {product, A, B, C, AB, Product((B, C))}
     assert Product((A, C)) not in set(inside(product)), "they are no neighbours"
+
+
+def test_an_axis_is_shown_without_all_that_hold_it() -> None:
+    assert str(Axis("a", 3, "why", ("a.weight:0",) * 99)) == "Axis(name='a', size=3, fixed='why')"
