@@ -201,6 +201,8 @@ class Warm:
 
     def run(self, session: pytest.Session, tests: Sequence[str], say: Callable[[str], None]) -> str:
         items = [self.items[test] for test in tests]
+        if any("forks" in getattr(item, "fixturenames", ()) for item in items):
+            _copy_anew(session)
         for item, following in zip_longest(items, items[1:]):
             say(item.nodeid)
             limited(self.seconds[item.nodeid])
@@ -208,6 +210,13 @@ class Warm:
             if session.testsfailed:
                 return "caught"
         return "survived"
+
+
+def _copy_anew(session: pytest.Session) -> None:
+    """Have tests that start copies of their process start copies of this one, as it is with the fault."""
+    for plugin in session.config.pluginmanager.get_plugins():
+        if forks := getattr(plugin, "_FORKS", None):
+            forks[:] = [type(forks[0])()]
 
 
 def _first_trace() -> None:

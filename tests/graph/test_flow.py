@@ -39,7 +39,7 @@ def test_an_output_of_several_is_said_with_its_place() -> None:
             one, other = x.chunk(2)
             return other - one
 
-    program = fx.symbolic_trace(Halves())
+    program = torch.export.export(Halves(), (torch.ones(4),)).graph_module
     x, halves, *_, difference, _ = program.graph.nodes
     flows, returned = sources(program, {x: "x"}, [halves, difference])
     assert flows == [(("x", 0),), ((0, 1), (0, 0))]
