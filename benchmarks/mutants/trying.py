@@ -281,7 +281,8 @@ def imported(place: Place, tests: Sequence[str], seconds: dict[str, float], file
         code = pytest.main([*arguments(files), "-x", *where], plugins=[plugin])
         if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             return "survived"
-        return "caught" if code in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED) else "broken"
+        fails = (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR)
+        return "caught" if code in fails else "broken"  # the last is what a conftest that cannot be imported is
 
     asked = list(tests)
     while True:
