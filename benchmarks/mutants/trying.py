@@ -216,7 +216,9 @@ def _copy_anew(session: pytest.Session) -> None:
     """Have tests that start copies of their process start copies of this one, as it is with the fault."""
     for plugin in session.config.pluginmanager.get_plugins():
         if forks := getattr(plugin, "_FORKS", None):
-            forks[:] = [type(forks[0])()]
+            before = forks.pop()
+            before._asking.close()  # it is another's to end
+            forks.append(type(before)())
 
 
 def _first_trace() -> None:
