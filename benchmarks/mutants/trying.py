@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import pytest
 from benchmarks.mutants.faults import Fault, code_of, faulty
@@ -230,6 +230,13 @@ def _first_trace() -> None:
     mp.trace(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), (ones(2, 2),))
 
 
+class _First(list[Any]):
+    """Finders, of which the first stays the first, whatever plugins put before it."""
+
+    def insert(self, place: SupportsIndex, finder: Any) -> None:
+        super().insert(max(1, int(place)) if int(place) >= 0 else place, finder)
+
+
 class Importing(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
     """Finds the one module that has the fault, and loads it so; a plugin of pytest's that keeps some tests."""
 
@@ -248,14 +255,6 @@ class Importing(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoad
     def get_code(self, fullname: str) -> CodeType:
         assert self.place is not None
         return self.place.code()
-
-    def comes_first(self) -> None:
-        """Before the finders that other plugins have put there."""
-        sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collection(self) -> None:
-        self.comes_first()
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -279,7 +278,7 @@ def imported(place: Place, tests: Sequence[str], seconds: dict[str, float], file
         os.chdir(ROOT)
         where = list(dict.fromkeys(test.split("::")[0] for test in tests))
         plugin = Importing(place, tests, seconds, say)
-        plugin.comes_first()  # before folders' conftests import what they need
+        sys.meta_path = _First([plugin, *sys.meta_path])
         code = pytest.main([*arguments(files), "-x", *where], plugins=[plugin])
         if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             return "survived"

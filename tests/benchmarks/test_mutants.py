@@ -150,6 +150,14 @@ def test_what_a_copy_runs_is_of_all_cases_of_its_test(tmp_path: Path) -> None:
     assert dict(cover.lines["src/f.py"]) == {3: ["t.py::test_a[x]", "t.py::test_a[y]"], 4: ["t.py::test_a[x]"]}
 
 
+def test_the_finder_of_the_fault_stays_the_first() -> None:
+    finders = trying._First(["ours", "a"])
+    finders.insert(0, "b")
+    finders.insert(-1, "c")
+    finders.append("d")
+    assert finders == ["ours", "b", "c", "a", "d"]
+
+
 def test_the_sample_stays_where_code_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "src" / "metaprune" / "cost"
     folder.mkdir(parents=True)
