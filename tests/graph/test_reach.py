@@ -27,7 +27,7 @@ class Holder:
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
         (OrderedDict(a=1), OrderedDict(b=1)),
     ],
-    ids=str,
+    ids=["another set", "an empty set", "list", "deque", "order", "ordered"],
 )
 def test_a_container_holds_again_what_was_noted(value: Any, changed: Any) -> None:
     before, noted = value.copy(), contents(value)

@@ -91,7 +91,7 @@ def same(found: Any, expected: Any, rounding: float = 1e-11) -> bool:
     return bool(found == expected)
 
 
-ALIKE = ("fit", "fit_from_a_loader_of_ones_own", "evaluate", "split", "split_dhp", "lessons")
+ALIKE = ("fit", "fit_from_a_loader_of_ones_own", "evaluate", "split", "split_dhp")
 ROUNDING = {"split": 1e-8, "meta_training": 1e-5, "meta_training_on_the_way": 1e-5, "lessons": 1e-5}
 """AdamW divides by the size of a gradient and 1e-8; of a bias before a batch norm it is rounding alone, near 1e-16.
 
