@@ -41,7 +41,7 @@ class Given:
         """What is in the dimensions of values that it makes of its inputs, and of no state."""
         of_inputs, of_states = set(self.inputs), set(self.states)
         for node, dims in self.dims.items():
-            sources = node.all_input_nodes or [self.inside[node]] if node in self.inside else node.all_input_nodes
+            sources = [self.inside[node]] if node in self.inside else node.all_input_nodes
             for kind in (of_inputs, of_states):
                 if any(source in kind for source in sources):
                     kind.add(node)

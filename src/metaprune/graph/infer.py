@@ -516,13 +516,16 @@ class _Reading:
     def hand_back(self) -> None:
         """Tie states to what the network returns."""
         given = [Given(walk.dims, walk.inside, walk.examples, walk.states, walk.returned) for walk in self.walks]
-        held = {
+        tie_states(given, self.trained())
+
+    def trained(self) -> set[Variable]:
+        """What parameters hold, as far as it has been made one."""
+        return {
             variable
             for name, _ in self.model.named_parameters()
             for dim in self.shapes[name]
             for variable in variables(dim)
         }
-        tie_states(given, held)
 
     def fix_unread(self) -> None:
         """What is only moved about, or held by buffers alone, was not read: cutting it could not be checked."""
@@ -532,12 +535,7 @@ class _Reading:
                 read |= {
                     variable for dims in (*outputs, *call.operands()) for dim in dims for variable in variables(dim)
                 }
-        trained = {
-            variable
-            for name, _ in self.model.named_parameters()
-            for dim in self.shapes[name]
-            for variable in variables(dim)
-        }
+        trained = self.trained()
         for dims in self.shapes.values():
             for dim in dims:
                 for variable in variables(dim):
