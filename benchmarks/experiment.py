@@ -5,7 +5,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,37 +72,47 @@ def rows_in(out: Path) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """Rows that lie beside a page, in the repository, so that an experiment of hours goes on in another clone.
+class Kept:
+    """Rows of an experiment: each in the folder of its run, and all of them in a file beside the page.
+
+    The file is in the repository, so that an experiment of hours goes on in another clone.
 
     Attributes:
+        out: The folder of the folders.
         path: Of the file, a row a line.
-        subject: What rows must be of, such as a network by its digest; others do not count.
-        names: What makes a row this run and no other.
+        subject: What rows must be of, such as a network by its digest or settings; others do not count. None: all do.
+        long: What of a row the file leaves out.
     """
 
+    out: Path
     path: Path
-    subject: str | None
-    names: tuple[str, ...] = ("arm", "share", "seed")
+    subject: str | None = None
+    long: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Those of the subject, or all where there is none."""
+        """Those of the subject that are finished; what a folder holds is newer than what the file does."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        return [row for row in map(json.loads, lines) if self.subject in (None, row["subject"])]
+        found = {row["run"]: row for row in map(json.loads, lines) if self._ours(row)}
+        for path in self.out.glob("*/row.json"):
+            row = json.loads(path.read_text()) | {"run": path.parent.name}
+            if self._ours(row):
+                found[row["run"]] = {name: row[name] for name in row if name not in (*self.long, "crc32")}
+        return [found[run] for run in sorted(found)]
 
-    def has(self, **run: Any) -> bool:
-        """Whether there is a row of a run."""
-        return any(self._run(row) == self._run(run) for row in self.rows())
+    def carry_out(self, run: str, piece: Callable[[], Mapping[str, Any]]) -> None:
+        """Do one piece of the experiment, unless its row is there or in the making."""
+        if not any(row["run"] == run for row in self.rows()):
+            carry_out(self.out / run, lambda: {"subject": self.subject, **piece()})
 
-    def add(self, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """All rows, with those that were found in place of what was there; they are written."""
-        rows = {self._run(row): dict(row) for row in (*self.rows(), *found)}
-        every = [row for _, row in sorted(rows.items(), key=lambda each: f"{each[0]}")]
-        self.path.write_text("".join(f"{json.dumps(row, sort_keys=True)}\n" for row in every))
-        return every
+    def write(self) -> list[dict[str, Any]]:
+        """Write the file, where rows of other subjects' runs stay, and give the subject's rows."""
+        rows = self.rows()
+        found = {row["run"]: row for row in (*replace(self, subject=None).rows(), *rows)}
+        self.path.write_text("".join(f"{json.dumps(found[run], sort_keys=True)}\n" for run in sorted(found)))
+        return rows
 
-    def _run(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(row[name] for name in self.names)
+    def _ours(self, row: Mapping[str, Any]) -> bool:
+        return self.subject in (None, row["subject"])
 
 
 def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:

@@ -8,7 +8,7 @@ a group of vectors that are equally near. Then the searched, uniform and random 
 tested, and a reward is set against the hard budget at several shares. Only the last step uses the test set.
 
 Every finished piece is a folder under `--out`; started again it goes on where it was, and several processes may share
-the folder. `--minutes 9` begins no piece after so many minutes; `--table` only writes the page of what there is.
+the folder. Rows are also kept beside the page, and another clone goes on from them. `--minutes 9` begins no piece after so many minutes; `--table` only writes the page of what there is.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import carry_out, mean_and_spread, pyplot, rows_in
+from experiment import Kept, mean_and_spread, pyplot
 from torch import nn
 
 import metaprune as mp
@@ -65,6 +65,11 @@ def build() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS[-1], 10))
 
 
+def kept_of(setting: Setting, out: Path) -> Kept:
+    """The rows of a setting."""
+    return Kept(out, PAGE.with_suffix(".jsonl"), str(setting))
+
+
 class Bench:
     """The network, its graph, and what is tried of it."""
 
@@ -72,6 +77,7 @@ class Bench:
         train = data.train if setting.steps is None else First(data.train, setting.steps)
         self.task: Task = mp.Classification(train, data.val, data.test)
         self.setting, self.out = setting, out
+        self.kept = kept_of(setting, out)
         torch.manual_seed(0)
         self.network = build()
         self.graph = mp.trace(self.network, (torch.zeros(2, *data.shape),))
@@ -171,7 +177,7 @@ class Bench:
         elif arm == "random":
             widths = self.genes.anywhere(random.Random(1000 + seed))
         else:
-            asked = _of(rows_in(self.out), what="asked", kind=arm, seed=0)
+            asked = _of(self.kept.rows(), what="asked", kind=arm, seed=0)
             if not asked:
                 raise SystemExit(f"another process searches with {arm}; wait for it, or name another --out")
             widths = tuple(asked[0]["widths"])
@@ -371,9 +377,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    setting = Setting(args.epochs, args.steps, args.vectors, args.population, args.generations)
     if not args.table:
         begun = time.monotonic()
-        setting = Setting(args.epochs, args.steps, args.vectors, args.population, args.generations)
         bench = Bench(load(args.data), setting, args.out)
         pieces: list[tuple[str, Any]] = [(f"asked-{kind}-0", partial(bench.asked, kind, 0)) for kind in args.kinds]
         for seed, group in itertools.product(range(args.seeds), bench.vectors()):
@@ -385,8 +391,8 @@ def main() -> None:
         pieces.append((f"fronts-{args.kinds[0]}", partial(bench.traced, args.kinds[0])))
         for name, piece in pieces:
             if args.minutes is None or time.monotonic() - begun < 60 * args.minutes:
-                carry_out(args.out / name, piece)
-    rows = rows_in(args.out)
+                bench.kept.carry_out(name, piece)
+    rows = kept_of(setting, args.out).write()
     if rows:
         written = page(rows)
         PAGE.write_text(written)

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from cifar10 import GroupNorm
-from experiment import Beside, Run, Setting, carry_out, dense_network, mark, mean_and_spread, means, pyplot, rows_in
+from experiment import Kept, Run, Setting, dense_network, mark, mean_and_spread, means, pyplot
 from torch import nn
 
 import metaprune as mp
@@ -92,9 +92,9 @@ def subject(data: str, name: str, out: Path) -> tuple[nn.Module, mp.Classificati
     return network, task, torch.randn(2, *given.shape, generator=torch.Generator().manual_seed(0))
 
 
-def subject_of(network: nn.Module) -> str:
-    """What tells dense networks apart."""
-    return digest(named_tensors(network))[:12]
+def subject_of(network: nn.Module, epochs: int | None) -> str:
+    """What tells experiments apart: the dense network, and the epochs after it where they are not the usual ones."""
+    return digest(named_tensors(network))[:12] + (f", {epochs} epochs" if epochs else "")
 
 
 def row_of(run: Run, network: nn.Module, setting: Setting, task: Any, example: torch.Tensor) -> dict[str, Any]:
@@ -115,7 +115,6 @@ def row_of(run: Run, network: nn.Module, setting: Setting, task: Any, example: t
     if epochs > setting.pruned.epochs:
         raise SystemExit(f"{run.arm}: {epochs:g} epochs, more than the others' {setting.pruned.epochs}")
     return {
-        "subject": subject_of(network),
         "arm": run.arm,
         "share": run.share,
         "seed": run.seed,
@@ -212,16 +211,15 @@ def main() -> None:
     torch.backends.cuda.enable_flash_sdp(False)  # of the CPU too, where its backward pass takes most of a step
     started = time.monotonic()
     path = PAGE if args.network == "resnet20" else PAGE.with_stem(f"methods_{args.network}")
-    beside = Beside(path.with_suffix(".jsonl"), None)
+    kept = Kept(args.out, path.with_suffix(".jsonl"), long=("kept",))
     if not args.table:
         network, task, example = subject(args.data, args.network, args.out)
-        beside = replace(beside, subject=subject_of(network))
+        kept = replace(kept, subject=subject_of(network, args.epochs))
         for seed, share, arm in itertools.product(args.seeds, args.shares, args.arms):
             run = Run(arm, share, seed)
-            if time.monotonic() - started <= 60 * args.minutes and not beside.has(arm=arm, share=share, seed=seed):
-                carry_out(args.out / run.folder, partial(row_of, run, network, setting, task, example))
-    left_out = ("kept", "crc32")  # what is long, and the checksum of the file with it
-    rows = beside.add([{name: row[name] for name in row if name not in left_out} for row in rows_in(args.out)])
+            if time.monotonic() - started <= 60 * args.minutes:
+                kept.carry_out(run.folder, partial(row_of, run, network, setting, task, example))
+    rows = kept.write()
     if rows:
         draw(rows, path.with_suffix(".svg"))
         page = table(rows, args.network, setting) + f"\n![Accuracy of each method]({path.stem}.svg)\n"

@@ -8,8 +8,8 @@ pictures made, the mean over test pictures; the feature distance is the Fréchet
 classifier of CIFAR-10 that this program trains: it is not FID.
 
 Every finished run is a folder under `--out`, with a report that shows pictures; started again it goes on where it was,
-and several processes may share the folder. `--minutes 9` begins no run after so many minutes; `--table` only writes the
-page of what there is.
+and several processes may share the folder. Rows are also kept beside the page, and another clone goes on from them.
+`--minutes 9` begins no run after so many minutes; `--table` only writes the page of what there is.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from cifar10 import Scratch
-from experiment import Busy, Run, carry_out, claimed, dense_network, mean_and_spread, rows_in
+from experiment import Busy, Kept, Run, claimed, dense_network, mean_and_spread
 from torch import Tensor, nn
 
 import metaprune as mp
@@ -129,7 +129,6 @@ def recipe_of(epochs: int, seed: int = 0) -> mp.Recipe:
         weight_decay=0.0,
         schedule="linear",
         seed=seed,
-        channels_last=False,
     )
 
 
@@ -336,19 +335,18 @@ def main() -> None:
         args.out = args.out / "quick"
         for name, setting in SETTINGS.items():
             SETTINGS[name] = replace(setting, steps=8, dense=2, pruned=2)
+    page = args.out / "page.md" if args.quick else PAGE
+    kept = Kept(args.out, page.with_suffix(".jsonl"))
     started = time.monotonic()
     if not args.table:
         features = classifier(args)
         parts = {name: Part(name, args, features) for name in args.parts}
         for part, network, run in runs_of(args):
             if time.monotonic() - started <= 60 * args.minutes:
-                folder = args.out / f"{part}-{network}-{run.folder}"
-                carry_out(folder, partial(row_of, run, network, parts[part], args))
-    rows = rows_in(args.out)
-    if rows:
-        page = table(rows)
-        (args.out / "page.md" if args.quick else PAGE).write_text(page)
-        print(page)  # noqa: T201
+                kept.carry_out(f"{part}-{network}-{run.folder}", partial(row_of, run, network, parts[part], args))
+    if rows := kept.write():
+        page.write_text(table(rows))
+        print(page.read_text())  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -33,19 +33,32 @@ def test_a_piece_is_done_once_and_by_one_process(tmp_path: Path) -> None:
 
 
 def test_rows_beside_a_page_are_those_of_the_subject(tmp_path: Path) -> None:
-    row = {"arm": "dhp", "share": 0.5, "seed": 0, "subject": "ab", "accuracy": 70.0}
-    ours = experiment.Beside(tmp_path / "rows.jsonl", "ab")
+    """Another clone, which has the file alone, does what is left; what is long stays in the folder."""
+    ours = experiment.Kept(tmp_path / "out", tmp_path / "rows.jsonl", "ab", ("plan",))
     assert ours.rows() == []
-    assert not ours.has(arm="dhp", share=0.5, seed=0)
-    assert ours.add([row]) == [row]
-    assert ours.has(arm="dhp", share=0.5, seed=0)
-    assert not ours.has(arm="dhp", share=0.5, seed=1)
-    other = experiment.Beside(ours.path, "cd")
-    assert other.rows() == []
-    assert experiment.Beside(ours.path, None).rows() == [row]
-    assert ours.add([row | {"accuracy": 71.0}, row | {"seed": 1}]) == [row | {"accuracy": 71.0}, row | {"seed": 1}]
-    assert other.add([row | {"subject": "cd"}]) == [row | {"subject": "cd"}]
+    ours.carry_out("dhp-0.5-0", lambda: {"accuracy": 70.0, "plan": [1, 2]})
+    row = {"accuracy": 70.0, "run": "dhp-0.5-0", "subject": "ab"}
+    assert ours.rows() == [row]
+    assert ours.write() == [row]
+    clone = experiment.Kept(tmp_path / "clone", ours.path, "ab")
+    clone.carry_out("dhp-0.5-0", lambda: {"accuracy": 1 / 0})
+    clone.carry_out("dhp-0.3-0", lambda: {"accuracy": 65.0})
+    assert clone.write() == [{"accuracy": 65.0, "run": "dhp-0.3-0", "subject": "ab"}, row]
+    assert len(ours.path.read_text().splitlines()) == 2
+
+
+def test_rows_of_another_subject_count_only_where_all_are_asked_for(tmp_path: Path) -> None:
+    """They stay in the file, until the same run is made of ours."""
+    theirs = experiment.Kept(tmp_path / "theirs", tmp_path / "rows.jsonl", "cd")
+    for run in ("a", "b"):
+        theirs.carry_out(run, lambda: {"accuracy": 1.0})
+    theirs.write()
+    ours = experiment.Kept(tmp_path / "ours", theirs.path, "ab")
     assert ours.rows() == []
+    ours.carry_out("a", lambda: {"accuracy": 2.0})
+    assert [row["accuracy"] for row in ours.write()] == [2.0]
+    every = experiment.Kept(tmp_path / "none", theirs.path)
+    assert [(row["run"], row["subject"]) for row in every.rows()] == [("a", "ab"), ("b", "cd")]
 
 
 def test_figures_in_words() -> None:
