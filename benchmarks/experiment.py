@@ -99,9 +99,15 @@ class Kept:
                 found[row["run"]] = {name: row[name] for name in row if name not in (*self.long, "crc32")}
         return [found[run] for run in sorted(found)]
 
-    def carry_out(self, run: str, piece: Callable[[], Mapping[str, Any]]) -> None:
-        """Do one piece of the experiment, unless its row is there or in the making."""
-        if not any(row["run"] == run for row in self.rows()):
+    def carry_out(self, run: str, piece: Callable[[], Mapping[str, Any]], *, here: bool = False) -> None:
+        """Do one piece of the experiment, unless its row is there or in the making.
+
+        Args:
+            run: The name of the folder.
+            piece: Makes the row.
+            here: Whether a row in the file will not do, since more is made than a row.
+        """
+        if here or not any(row["run"] == run for row in self.rows()):
             carry_out(self.out / run, lambda: {"subject": self.subject, **piece()})
 
     def write(self) -> list[dict[str, Any]]:

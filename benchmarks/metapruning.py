@@ -8,7 +8,8 @@ a group of vectors that are equally near. Then the searched, uniform and random 
 tested, and a reward is set against the hard budget at several shares. Only the last step uses the test set.
 
 Every finished piece is a folder under `--out`; started again it goes on where it was, and several processes may share
-the folder. Rows are also kept beside the page, and another clone goes on from them. `--minutes 9` begins no piece after so many minutes; `--table` only writes the page of what there is.
+the folder. Rows are also kept beside the page, and another clone goes on from them. `--minutes 9` begins no piece after
+so many minutes; `--table` only writes the page of what there is.
 """
 
 import argparse
@@ -112,6 +113,7 @@ class Bench:
             population=population,
             generations=generations,
             fitness=fitness,  # type: ignore[arg-type]
+            window=0.0,
         )
 
     def problem(self, kind: str, seed: int, share: float = SHARE) -> Problem:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from benchmarks.experiment import rows_in
 from benchmarks.families.data import Sources
 from benchmarks.families.drawn import APART, DATA_APART, FAMILIES, KNOWN
 from benchmarks.families.page import HEAD, head_room, table
@@ -87,8 +86,8 @@ def main() -> None:
         ablations(work, args.families, args.shares)
     if "apart" in parts:
         apart(work, args.shares)
-    rows = rows_in(args.out / "runs")
-    parts_of_page = [HEAD, head_room(rows_in(args.out / "head_room"), EPOCHS), table(rows)]
+    room, _, _, runs = (work.kept(what).write() for what in ("head_room", "lessons", "meta", "runs"))
+    parts_of_page = [HEAD, head_room(room, EPOCHS), table(runs)]
     PAGE.write_text("\n".join(parts_of_page).rstrip() + "\n")
     print(PAGE.read_text())  # noqa: T201
 

@@ -1,7 +1,6 @@
 """The pieces of the experiment, each of which is kept: networks, searches, metanetworks, rows of the table."""
 
 import itertools
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,13 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from benchmarks.experiment import carry_out
+from benchmarks.experiment import Kept
 from benchmarks.families.data import Data, Sources, prepared
 from benchmarks.families.drawn import FAMILIES, built, tuned
+from benchmarks.families.told import row_of, searched
 from torch import nn
 
 import metaprune as mp
 from metaprune.cost.budget import Allocation
+from metaprune.graph.tensors import digest, named_tensors
 from metaprune.methods.graph_metanetwork import Imitate, Lesson, Metanetwork, Subject, meta_train
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Scored
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel
@@ -25,8 +26,10 @@ from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, S
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks
 from metaprune.methods.graph_metanetwork.reading.survey.survey import GROUPS
 from metaprune.methods.method import Found, Problem
-from metaprune.train.atomic import read_json
 from metaprune.train.engine import evaluate
+
+ROWS = Path(__file__).parent
+"""Where rows are kept that another clone goes on from."""
 
 SHARES = (0.5, 0.3, 0.15)
 EPOCHS = 3
@@ -165,6 +168,11 @@ class Work:
     quick: int = 0
     known: dict[str, Any] = field(default_factory=dict)
 
+    def kept(self, what: str) -> Kept:
+        """The rows of one part of the experiment."""
+        subject = f"{self.epochs} epochs" + (f", quick {self.quick}" if self.quick else "")
+        return Kept(self.home / what, ROWS / f"{what}.jsonl", subject)
+
     def data(self, name: str) -> Data:
         """By its name; read once."""
         if name not in self.known:
@@ -217,11 +225,11 @@ class Work:
                 **standing(found),
             }
 
-        carry_out(self.home / "head_room" / f"{member.name}-{share:g}", row)
+        self.kept("head_room").carry_out(f"{member.name}-{share:g}", row)
 
     def prune(self, member: Member, arm: str, method: Callable[[], Any], share: float, seed: int) -> None:
         """One row of the table: a network pruned by a method, all with the same epochs."""
-        folder = self.home / "runs" / f"{member.name}-{arm}-{share:g}-{seed}".replace(" ", "_")
+        run = f"{member.name}-{arm}-{share:g}-{seed}".replace(" ", "_")
 
         def row() -> dict[str, Any]:
             problem, data = self.problem(member, share), self.data(member.learns)
@@ -232,7 +240,7 @@ class Work:
                 budget=problem.budget,
                 task=data.task,
                 recipe=replace(problem.recipe, seed=seed),
-                out=folder,
+                out=self.home / "runs" / run,
                 network=member.name,
                 data=member.learns,
             ).report
@@ -249,33 +257,38 @@ class Work:
                 "macs": report.pruned.macs / report.dense.macs,
             }
 
-        carry_out(folder, row)
+        self.kept("runs").carry_out(run, row)
 
     def lessons(self, member: Member, share: float) -> None:
         """One row: what a search teaches; what it tried is kept with the search."""
+        run = f"{member.name}-{share:g}"
 
         def row() -> dict[str, Any]:
-            asked = (self.home / "head_room" / f"{member.name}-{share:g}" / "row.json").exists()
+            asked = any(row["run"] == run for row in self.kept("head_room").rows())
             found = self.search(member, share, ROOM if asked else BRIEF)
-            told = {
-                f"{sharpness:g}": [
-                    {"kept": json.loads(lesson.plan.to_json()), "weight": lesson.weight}
-                    for lesson in found.lessons(sharpness)
-                ]
-                for sharpness in SHARPNESS
-            }
-            return {"member": member.name, "share": share, "lessons": told}
+            return {"member": member.name, "weights": self.weights(member), **row_of(found)}
 
-        carry_out(self.home / "lessons" / f"{member.name}-{share:g}", row)
+        self.kept("lessons").carry_out(run, row)
+
+    def weights(self, member: Member) -> str:
+        """What tells a network's weights from others."""
+        return digest(named_tensors(self.network(member)))[:12]
 
     def taught(self, member: Member, shares: Sequence[float], sharpness: float) -> tuple[Lesson, ...]:
-        """The lessons of a network that are there."""
-        found = []
-        for share in shares:
-            path = self.home / "lessons" / f"{member.name}-{share:g}" / "row.json"
-            if path.exists():
-                told = read_json(path)["lessons"][f"{sharpness:g}"]
-                found += [Lesson(share, mp.Plan(each["kept"]), each["weight"]) for each in told]
+        """The lessons of a network that are there.
+
+        Raises:
+            SystemExit: They are of other weights than the network has here.
+        """
+        found: list[Lesson] = []
+        for row in self.kept("lessons").rows():
+            if row["member"] == member.name and row["share"] in shares:
+                if row["weights"] != self.weights(member):
+                    raise SystemExit(
+                        f"{row['run']}: this machine trains {member.name} to other weights than the lessons in "
+                        f"{ROWS / 'lessons.jsonl'} are of; move that file away, and do --parts lessons"
+                    )
+                found += searched(row).lessons(sharpness)
         return tuple(found)
 
     def meta_train(self, name: str, meta: Meta, families: Sequence[str], shares: Sequence[float]) -> None:
@@ -320,7 +333,7 @@ class Work:
                 "steps": len(curve.steps),
             }
 
-        carry_out(folder, row)
+        self.kept("meta").carry_out(name, row, here=True)
 
     def subject(self, member: Member) -> Subject:
         """What meta-training takes."""

@@ -42,6 +42,8 @@ def test_rows_beside_a_page_are_those_of_the_subject(tmp_path: Path) -> None:
     assert ours.write() == [row]
     clone = experiment.Kept(tmp_path / "clone", ours.path, "ab")
     clone.carry_out("dhp-0.5-0", lambda: {"accuracy": 1 / 0})
+    with pytest.raises(ZeroDivisionError):
+        clone.carry_out("dhp-0.5-0", lambda: {"accuracy": 1 / 0}, here=True)
     clone.carry_out("dhp-0.3-0", lambda: {"accuracy": 65.0})
     assert clone.write() == [{"accuracy": 65.0, "run": "dhp-0.3-0", "subject": "ab"}, row]
     assert len(ours.path.read_text().splitlines()) == 2

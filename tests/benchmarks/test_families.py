@@ -1,6 +1,9 @@
 """Families of networks: every one is what it says, cuts as the graph says, and the page adds up."""
 
+import json
+import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +11,8 @@ import torch
 from benchmarks.families.data import Noisy, going_on, pictures, telling_apart
 from benchmarks.families.drawn import APART, FAMILIES, KNOWN, built
 from benchmarks.families.page import gain, head_room, table
+from benchmarks.families.told import row_of
+from benchmarks.families.told import searched as read_back
 from benchmarks.families.work import Member, standing
 
 import metaprune as mp
@@ -137,3 +142,24 @@ def test_the_table_pools_seeds_of_each_network() -> None:
         for member, metric in (("a", 60.0), ("a", 62.0), ("b", 70.0), ("b", 72.0))
     ]
     assert "| taylor | 66.00 ± 1.41 |" in table(rows)
+
+
+def test_a_search_is_kept_as_a_row_that_teaches_the_same() -> None:
+    """Channels are bits; what failed is no number in JSON."""
+    found = searched()
+    plans = {
+        "criterion": mp.Plan({"a": [0, 5], "b": range(70)}),
+        "taylor": mp.Plan({"a": [69]}),
+        "drawn 1": mp.Plan({"b": [0]}),
+        "drawn 2": mp.Plan({}),
+    }
+    trials = {name: replace(trial, plan=plans[name], tests={}) for name, trial in found.trials.items()}
+    trials["drawn 2"] = replace(trials["drawn 2"], metrics={0: math.nan})
+    found = replace(found, trials=trials)
+    row = json.loads(json.dumps(row_of(found), allow_nan=False))
+    again = read_back(row)
+    assert {name: trial.plan for name, trial in again.trials.items()} == plans
+    for sharpness in (0.0, 1.0, math.inf):
+        assert again.lessons(sharpness) == found.lessons(sharpness)
+    assert math.isnan(again.trials["drawn 2"].metrics[0])
+    assert (again.rungs, again.rivals) == (found.rungs, found.rivals)

@@ -25,7 +25,7 @@ IDENTITY = {"weights": "w"}
 def genes() -> Genes:
     torch.manual_seed(0)
     allocation = Allocation(mp.trace(small.Small(), small.EXAMPLE), mp.Budget(macs=0.5, multiple_of=1))
-    return Genes(allocation, spend=False)  # those that spend all of it are few, with three axes
+    return Genes(allocation, window=0.0)  # those that spend all of it are few, with three axes
 
 
 def quality(widths: Widths) -> float:
@@ -110,7 +110,7 @@ def test_where_all_widths_were_tried_it_ends() -> None:
     tiny = mp.trace(
         torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)), (torch.zeros(2, 4),)
     )
-    genes = Genes(Allocation(tiny, mp.Budget(macs=1.0, multiple_of=1)), spend=False)
+    genes = Genes(Allocation(tiny, mp.Budget(macs=1.0, multiple_of=1)), window=0.0)
     found = searched(genes, lambda widths: float(-widths[0]), parents=1)
     assert [one.widths for one in found] == [(1,), (2,), (3,)]
 

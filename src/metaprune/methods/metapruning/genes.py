@@ -15,6 +15,9 @@ from metaprune.graph.plan import Plan
 
 __all__ = ["Genes", "Widths"]
 
+BISECTIONS = 8
+"""How near to the window's lower end widths come that were below it."""
+
 Widths = tuple[int, ...]
 """A width for each lane, in the order of `Allocation.lanes`: the paper's network encoding vector."""
 
@@ -27,12 +30,12 @@ class Genes:
         allocation: The graph and the budget.
         scores: For each free axis the channels' scores, of which the highest stay, shape (size,); None for the first
             channels. Either way narrower widths lie inside wider ones.
-        spend: Whether widths grow until the budget is used up.
+        window: The share of the budget that widths cost at least: narrower ones grow. 1 uses it up, 0 leaves it free.
     """
 
     allocation: Allocation
     scores: Mapping[str, Tensor] | None = None
-    spend: bool = True
+    window: float = 1.0
 
     @cached_property
     def order(self) -> dict[str, list[int]]:
@@ -62,9 +65,31 @@ class Genes:
 
     def within(self, widths: Widths) -> Widths:
         """The nearest widths within the budget: a projection, in place of the paper's rejection."""
+        if self.window == 1:
+            return self._grown(widths, 1.0, spend=True)
+        low, high = 1.0, 1.0
+        while self._too_narrow(found := self._grown(widths, high)) and high < max(self.whole()):
+            low, high = high, 2 * high
+        for _ in range(BISECTIONS if high > 1 else 0):
+            middle = (low + high) / 2
+            if self._too_narrow(tried := self._grown(widths, middle)):
+                low = middle
+            else:
+                high, found = middle, tried
+        return found
+
+    def _grown(self, widths: Widths, by: float, spend: bool = False) -> Widths:
+        """The nearest within the budget to so many times as wide ones."""
         lanes = self.allocation.lanes.values()
-        ratios = {axis: width / lane.size for lane, width in zip(lanes, widths, strict=True) for axis in lane.axes}
-        return self.of(self.allocation.nearest(ratios, spend=self.spend))
+        ratios = {
+            axis: min(by * width / lane.size, 1.0)
+            for lane, width in zip(lanes, widths, strict=True)
+            for axis in lane.axes
+        }
+        return self.of(self.allocation.nearest(ratios, spend=spend))
+
+    def _too_narrow(self, widths: Widths) -> bool:
+        return self.share(widths) < self.window * self.allocation.limit / self.allocation.dense
 
     def whole(self) -> Widths:
         """The widest of each lane; within the budget, that is uniform widths."""

@@ -88,8 +88,9 @@ class MetaPruning:
         ranking: What says which of the given channels are the best where `fresh` is False: the "norm" of their weights,
             or "evidence" from data.
         fitness: What candidates are ranked by: the "metric"; "rewarded" against the given network's own metric and
-            cost; or a function of (metric, share of the cost), such as `mp.rewarded(…)`. With the last two the budget
-            is only a bound.
+            cost; or a function of (metric, share of the cost), such as `mp.rewarded(…)`.
+        window: With a fitness other than the metric, the share of the budget that candidates cost at least; 0 leaves it
+            free, and the cheapest network may have the highest reward. With the metric all of it is used.
     """
 
     generator: Kind = "shared"
@@ -104,6 +105,7 @@ class MetaPruning:
     hidden: int = 32
     ranking: Literal["norm", "evidence"] = "norm"
     fitness: Literal["metric", "rewarded"] | Fitness = "metric"
+    window: float = 0.9
 
     name: ClassVar[str] = "MetaPruning"
     reference: ClassVar[str] = (
@@ -117,6 +119,8 @@ class MetaPruning:
             raise MetapruneError(f"MetaPruning: expected ranking 'norm' or 'evidence', got {self.ranking!r}")
         if not (is_number(self.search) and 0 < self.search <= 1):
             raise MetapruneError(f"MetaPruning: expected search in (0, 1], got {self.search!r}")
+        if not (is_number(self.window) and 0 <= self.window <= 1):
+            raise MetapruneError(f"MetaPruning: expected window in [0, 1], got {self.window!r}")
         if not (is_number(self.mutation) and 0 <= self.mutation <= 1):
             raise MetapruneError(f"MetaPruning: expected mutation in [0, 1], got {self.mutation!r}")
         for name in ("population", "generations", "parents", "calibration", "batches", "hidden"):
@@ -247,7 +251,7 @@ class MetaPruning:
         return Genes(
             Allocation(problem.graph, problem.budget),
             None if self.fresh else self._scores(problem),
-            spend=self.fitness == "metric",
+            1.0 if self.fitness == "metric" else self.window,
         )
 
     def _scores(self, problem: Problem) -> dict[str, Tensor]:

@@ -1,0 +1,48 @@
+"""Searches as rows that are short enough to be kept in the repository, and back."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import metaprune as mp
+from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched
+from metaprune.methods.graph_metanetwork.learning.lessons.trials import Trial
+
+
+def row_of(found: Searched) -> dict[str, Any]:
+    """Everything that lessons are made of; channels that stay are the bits of a number, written in hexadecimal."""
+    return {
+        "share": found.share,
+        "rivals": list(found.rivals),
+        "rungs": [[rung.most, list(rung.seeds)] for rung in found.rungs],
+        "higher_is_better": found.higher_is_better,
+        "trials": {
+            name: {
+                "kept": {
+                    axis: f"{sum(1 << channel for channel in stays):x}" for axis, stays in trial.plan.kept.items()
+                },
+                "metrics": [[seed, said if math.isfinite(said) else None] for seed, said in trial.metrics.items()],
+            }
+            for name, trial in found.trials.items()
+        },
+    }
+
+
+def searched(row: Mapping[str, Any]) -> Searched:
+    """What `row_of` made a row of; seconds and test figures are not in it."""
+    trials = {
+        name: Trial(
+            name,
+            mp.Plan({axis: channels(stays) for axis, stays in told["kept"].items()}),
+            {seed: math.nan if said is None else said for seed, said in told["metrics"]},
+        )
+        for name, told in row["trials"].items()
+    }
+    rungs = tuple(Rung(most, tuple(seeds)) for most, seeds in row["rungs"])
+    return Searched(row["share"], trials, tuple(row["rivals"]), rungs, row["higher_is_better"])
+
+
+def channels(stays: str) -> list[int]:
+    """The places of the bits of a number in hexadecimal."""
+    number = int(stays, 16)
+    return [place for place in range(number.bit_length()) if number >> place & 1]
