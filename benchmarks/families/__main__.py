@@ -15,7 +15,19 @@ import torch
 from benchmarks.families.data import Sources
 from benchmarks.families.drawn import APART, DATA_APART, FAMILIES, KNOWN
 from benchmarks.families.page import HEAD, head_room, table
-from benchmarks.families.work import ABLATIONS, CHOOSE, EPOCHS, SHARES, TEACH, TESTED, Member, Meta, Work, members
+from benchmarks.families.work import (
+    ABLATIONS,
+    CHOOSE,
+    EPOCHS,
+    SHARES,
+    TAUGHT,
+    TEACH,
+    TESTED,
+    Member,
+    Meta,
+    Work,
+    members,
+)
 
 PAGE = Path(__file__).parent.with_suffix(".md")
 PARTS = ("head_room", "lessons", "left_out", "ablations", "apart")
@@ -32,7 +44,7 @@ def left_out(work: Work, families: Sequence[str], shares: Sequence[float]) -> No
     """For each family a metanetwork of the others, and the family's networks pruned with it."""
     for family in families:
         others = [name for name in KNOWN if name != family]
-        work.meta_train(without(family), Meta(), others, shares)
+        work.meta_train(without(family), Meta(), others)
         for member in members([family], TESTED):
             work.compare(member, without(family), shares, (0, 1))
 
@@ -41,14 +53,14 @@ def ablations(work: Work, families: Sequence[str], shares: Sequence[float]) -> N
     """One thing changed each, for some families left out."""
     for (what, meta), family in itertools.product(ABLATIONS.items(), families):
         name = f"{without(family)}, {what}"
-        work.meta_train(name, meta, [other for other in KNOWN if other != family], shares)
+        work.meta_train(name, meta, [other for other in KNOWN if other != family])
         for member in members([family], TESTED[:1]):
             work.compare(member, name, shares, (0, 1))
 
 
 def apart(work: Work, shares: Sequence[float]) -> None:
     """Families and data that nothing was learned from and nothing chosen by."""
-    work.meta_train(ALL, Meta(), KNOWN, shares)
+    work.meta_train(ALL, Meta(), KNOWN)
     pictures = [name for name in KNOWN if FAMILIES[name].data == "cifar10"]
     others = [Member(family, 0, data) for data, family in itertools.product(DATA_APART, pictures)]
     for member in [*members(APART, TESTED), *others]:
@@ -64,8 +76,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/families"))
     parser.add_argument("--parts", nargs="*", default=PARTS[:3], choices=PARTS)
     parser.add_argument("--families", nargs="*", default=list(KNOWN), choices=list(KNOWN))
-    parser.add_argument("--seeds", nargs="*", type=int, default=list(TESTED), help="networks whose head room is asked")
-    parser.add_argument("--shares", nargs="*", type=float, default=list(SHARES), help="of the MACs, that stay")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0], help="networks whose head room is asked")
+    parser.add_argument("--shares", nargs="*", type=float, default=list(SHARES), help="of the MACs, in the table")
+    parser.add_argument("--taught", nargs="*", type=float, default=list(TAUGHT), help="of the MACs, in searches")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="only write the page")
     args = parser.parse_args()
@@ -73,11 +86,11 @@ def main() -> None:
     work = Work(args.out, Sources(args.cifar10, args.omniglot, args.bsds500))
     parts = () if args.table else args.parts
     if "head_room" in parts:
-        for seed, share in itertools.product(args.seeds, args.shares):
+        for seed, share in itertools.product(args.seeds, args.taught):
             for member in members(args.families, [seed]):
                 work.head_room(member, share)
     if "lessons" in parts:
-        for seed, share in itertools.product((*TEACH, *CHOOSE), args.shares):
+        for seed, share in itertools.product((*TEACH, *CHOOSE), args.taught):
             for member in members(args.families, [seed]):
                 work.lessons(member, share)
     if "left_out" in parts:

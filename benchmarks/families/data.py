@@ -126,7 +126,7 @@ def characters(path: str) -> dict[str, Tensor]:
 
 def patches(folder: str) -> dict[str, Tensor]:
     """Grey patches, every picture in one part only."""
-    counts = {"train": 6000, "val": 500, "test": 1000}
+    counts = {"train": 3000, "val": 500, "test": 1000}
     parts = {}
     for number, (part, count) in enumerate(counts.items()):
         drawn = torch.Generator().manual_seed(number)
@@ -158,7 +158,7 @@ def text() -> dict[str, Tensor]:
     numbers = torch.tensor([known.get(letter, 0) for letter in whole], dtype=torch.int64)
     rows = numbers[: len(numbers) // LENGTH * LENGTH].view(-1, LENGTH)
     first, second = round(0.86 * len(rows)), round(0.92 * len(rows))
-    return {"train": rows[:first].clone(), "val": rows[first:second].clone(), "test": rows[second:].clone()}
+    return {"train": rows[:first][:5000].clone(), "val": rows[first:second].clone(), "test": rows[second:].clone()}
 
 
 def kept(path: Path, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -221,7 +221,7 @@ def prepared(name: str, sources: Sources, home: Path) -> Data:
     """
     path = home / f"{name}.safetensors"
     if name == "cifar10":
-        counts = {"train": 12000, "val": 4000, "test": 6000}
+        counts = {"train": 6000, "val": 3000, "test": 6000}
         return telling_apart(kept(path, lambda: pictures(sources.cifar10, 16, counts)), flip=True)
     if name == "digits":
         counts = {"train": 1200, "val": 300, "test": 400}
