@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from benchmarks.families import page
 from benchmarks.families.data import Sources
 from benchmarks.families.drawn import APART, DATA_APART, FAMILIES, KNOWN
-from benchmarks.families.page import HEAD, head_room, table
 from benchmarks.families.work import (
     ABLATIONS,
     CHOOSE,
@@ -31,8 +31,6 @@ from benchmarks.families.work import (
 
 PAGE = Path(__file__).parent.with_suffix(".md")
 PARTS = ("head_room", "lessons", "left_out", "ablations", "apart")
-ALL = "all families"
-"""The name of the metanetwork that learned from all that may be learned from."""
 
 
 def without(family: str) -> str:
@@ -60,11 +58,11 @@ def ablations(work: Work, families: Sequence[str], shares: Sequence[float]) -> N
 
 def apart(work: Work, shares: Sequence[float]) -> None:
     """Families and data that nothing was learned from and nothing chosen by."""
-    work.meta_train(ALL, Meta(), KNOWN)
+    work.meta_train(page.ALL, Meta(), KNOWN)
     pictures = [name for name in KNOWN if FAMILIES[name].data == "cifar10"]
     others = [Member(family, 0, data) for data, family in itertools.product(DATA_APART, pictures)]
     for member in [*members(APART, TESTED), *others]:
-        work.compare(member, ALL, shares, (0, 1))
+        work.compare(member, page.ALL, shares, (0, 1))
 
 
 def main() -> None:
@@ -99,9 +97,16 @@ def main() -> None:
         ablations(work, args.families, args.shares)
     if "apart" in parts:
         apart(work, args.shares)
-    room, _, _, runs = (work.kept(what).write() for what in ("head_room", "lessons", "meta", "runs"))
-    parts_of_page = [HEAD, head_room(room, EPOCHS), table(runs)]
-    PAGE.write_text("\n".join(parts_of_page).rstrip() + "\n")
+    room, lessons, meta, runs = (work.kept(what).write() for what in ("head_room", "lessons", "meta", "runs"))
+    sections = [
+        page.HEAD,
+        page.head_room(room, EPOCHS),
+        page.table(runs, room),
+        page.apart(runs),
+        page.ablations(runs),
+        page.savings(runs, meta, room, lessons),
+    ]
+    PAGE.write_text("\n".join(filter(None, sections)).rstrip() + "\n")
     print(PAGE.read_text())  # noqa: T201
 
 

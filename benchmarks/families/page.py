@@ -22,6 +22,41 @@ compared on test data (mean, and its standard error from the seeds). “Between�
 between allocations of one network, what seeds do taken out; “seeds”, the deviation that seeds make.
 """
 
+CONTROLS = ("criterion", "uniform", "magnitude", "taylor", "dhp")
+"""The metanetwork's own criterion first."""
+
+ONE_SHOT = CONTROLS[1:4]
+"""The others that cut at once."""
+
+ALL = "all families"
+"""The name of the metanetwork that learned from all that may be learned from."""
+
+LEFT_OUT = """## Families left out
+
+A metanetwork for each family, which learned from the networks of all others, prunes two networks of this one, at each
+budget and with two seeds; all arms are tuned for the same epochs, a search counted. Areas are means over budgets and
+networks, of test figures, in points; the error of a difference is the standard error that seeds make. “Best control”:
+of uniform, magnitude and Taylor, the one with the largest area here. Head room is that above, where it was asked.
+"""
+
+APART_HEAD = """## Families and data kept apart
+
+One metanetwork, learned from all families above; on these nothing was learned and nothing chosen. Looked at once.
+"""
+
+ABLATED = """## One thing changed
+
+Metanetworks that differ in one thing, with the family left out; points above the criterion, beside those of the whole
+on the same networks.
+"""
+
+SAVED = """## What a forward pass saves
+
+The metanetwork's word takes {forward:.1f} s of a core for a network and a budget, and no epoch. A search takes
+{search:.1f} minutes ({tunings:.0f} tunings). Meta-training took {learned:.1f} minutes, after lessons of {taught:.0f}
+minutes in all: as much as searches of {networks:.0f} networks at one budget.
+"""
+
 
 def gain(row: Row) -> tuple[float, float]:
     """Points of the best that was found above the best rival, and the standard error."""
@@ -76,36 +111,155 @@ def head_room(rows: Sequence[Row], epochs: int) -> str:
     return "\n".join(lines)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], room: Sequence[Row] = ()) -> str:
     """Each family that a metanetwork has not learned from, arm by arm, and how far it is above its criterion."""
     if not rows:
         return ""
+    learned = [row for row in rows if row["arm"] in CONTROLS or row["arm"] == f"without {row['family']}"]
+    lines = [LEFT_OUT, *_summary(learned, room), ""]
+    return "\n".join(lines + _by_family(learned))
+
+
+def apart(rows: Sequence[Row]) -> str:
+    """The same for families and data that nothing was learned from, and nothing chosen by."""
+    looked = {row["member"] for row in rows if row["arm"] == ALL}
+    own = [row for row in rows if row["member"] in looked and row["arm"] in (*CONTROLS, ALL)]
+    return "\n".join([APART_HEAD, *_summary(own, ()), "", *_by_family(own)]) if own else ""
+
+
+def ablations(rows: Sequence[Row]) -> str:
+    """What one thing changed is worth, on the same networks and seeds as the whole."""
+    changed: dict[str, list[Row]] = {}
+    for row in rows:
+        head, _, what = row["arm"].partition(", ")
+        if what and head == f"without {row['family']}":
+            changed.setdefault(what, []).append(row)
+    if not changed:
+        return ""
+    lines = [ABLATED, "| what is changed | above the criterion | the whole, there | families | runs |"]
+    lines += ["|---|--:|--:|--:|--:|"]
+    for what, some in changed.items():
+        there = {_place(row) for row in some}
+        same = [row for row in rows if _place(row) in there]
+        whole = [row for row in same if row["arm"] == f"without {row['family']}"]
+        criterion = [row for row in same if row["arm"] == CONTROLS[0]]
+        figures = [_apart(some, criterion), _apart(whole, criterion)]
+        told = " | ".join(f"{value:+.2f} ± {error:.2f}" for value, error in figures)
+        lines.append(f"| {what} | {told} | {len({row['family'] for row in some})} | {len(some)} |")
+    return "\n".join(lines) + "\n"
+
+
+def savings(rows: Sequence[Row], meta: Sequence[Row], room: Sequence[Row], lessons: Sequence[Row]) -> str:
+    """What a forward pass takes, what a search takes, and after how many networks learning has paid."""
+    passes = [row["seconds"] for row in rows if row.get("seconds") is not None]
+    if not passes or not meta or not room or not lessons:
+        return ""
+    forward, search = statistics.fmean(passes), 60 * statistics.fmean(row["minutes"] for row in room)
+    learned = 60 * statistics.fmean(row["minutes"] for row in meta)
+    taught = 60 * sum(row["minutes"] for row in lessons)
+    tunings = statistics.fmean(row["tunings"] for row in room)
+    return SAVED.format(
+        forward=forward,
+        search=search / 60,
+        tunings=tunings,
+        learned=learned / 60,
+        taught=taught / 60,
+        networks=(learned + taught) / max(search - forward, 1e-9),
+    )
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return row["member"], row["share"], row["seed"]
+
+
+def _apart(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[float, float]:
+    """How many points the mean of some runs is above that of others on the same networks and budgets; standard error.
+
+    The error is that of seeds, pooled over networks and budgets.
+    """
+    both = [_points(rows) for rows in (ours, theirs)]
+    known = [cell for cell in both[0] if cell in both[1]]
+    if not known:
+        return float("nan"), float("nan")
+    difference = statistics.fmean(statistics.fmean(both[0][cell]) - statistics.fmean(both[1][cell]) for cell in known)
+    error = 0.0
+    for cells in both:
+        spreads = [statistics.variance(cells[cell]) for cell in known if len(cells[cell]) > 1]
+        one = statistics.fmean(spreads) if spreads else float("nan")
+        error += sum(one / len(cells[cell]) for cell in known) / len(known) ** 2
+    return difference, error**0.5
+
+
+def _points(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[float]]:
+    """In points, seeds together."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        found.setdefault((row["member"], row["share"]), []).append(row["points"] * row["metric"])
+    return found
+
+
+def _summary(rows: Sequence[Row], room: Sequence[Row]) -> list[str]:
+    """A line a family: the area of each arm, and differences of areas."""
     lines = [
-        "## Families left out",
-        "",
-        "Test figures: the mean over networks and seeds; ± the deviation over seeds.",
-        "",
+        "| family | data | criterion | metanetwork | above its criterion | best control | above it | head room |",
+        "|---|---|--:|--:|--:|---|--:|--:|",
     ]
+    better = worse = 0
+    differences = []
+    for family, data in dict.fromkeys((row["family"], row["data"]) for row in rows):
+        own = [row for row in rows if (row["family"], row["data"]) == (family, data)]
+        arms = {arm: [row for row in own if row["arm"] == arm] for arm in dict.fromkeys(row["arm"] for row in own)}
+        ours = [arm for arm in arms if arm not in CONTROLS]
+        if not ours or CONTROLS[0] not in arms:
+            continue
+        areas = {arm: _area(some) for arm, some in arms.items()}
+        best = max((arm for arm in ONE_SHOT if arm in arms), key=areas.__getitem__)
+        own_gain, own_error = _apart(arms[ours[0]], arms[CONTROLS[0]])
+        best_gain, best_error = _apart(arms[ours[0]], arms[best])
+        better, worse = better + (own_gain > own_error), worse + (own_gain < -own_error)
+        differences.append((own_gain, best_gain))
+        to_win = [gain(row)[0] for row in room if (row["family"], row["data"]) == (family, data)]
+        lines.append(
+            f"| {family} | {data} | {areas[CONTROLS[0]]:.2f} | {areas[ours[0]]:.2f} | "
+            f"{own_gain:+.2f} ± {own_error:.2f} | {best} | {best_gain:+.2f} ± {best_error:.2f} | "
+            f"{f'{statistics.fmean(to_win):+.2f}' if to_win else ''} |"
+        )
+    if differences:
+        means = [statistics.fmean(column) for column in zip(*differences, strict=True)]
+        lines.append(f"| mean | | | | {means[0]:+.2f} | | {means[1]:+.2f} | |")
+        lines += [
+            "",
+            f"Above its criterion by more than the error on {better} of {len(differences)}, below on {worse}.",
+        ]
+    return lines
+
+
+def _area(rows: Sequence[Row]) -> float:
+    """The mean over budgets and networks, in points."""
+    return statistics.fmean(statistics.fmean(values) for values in _points(rows).values())
+
+
+def _by_family(rows: Sequence[Row]) -> list[str]:
+    """A table a family, an arm a line."""
+    lines = []
     for family, data in dict.fromkeys((row["family"], row["data"]) for row in rows):
         own = [row for row in rows if (row["family"], row["data"]) == (family, data)]
         shares = sorted({row["share"] for row in own}, reverse=True)
         lines += [f"### {family}, {data}", ""]
-        lines += ["| arm | " + " | ".join(f"{share:g} of the MACs" for share in shares) + " |"]
-        lines += ["|---|" + "--:|" * len(shares)]
+        lines += ["| arm | " + " | ".join(f"{share:g} of the MACs" for share in shares) + " | area |"]
+        lines += ["|---|" + "--:|" * (len(shares) + 1)]
         for arm in sorted({row["arm"] for row in own}):
-            told = [_figure([row for row in own if (row["arm"], row["share"]) == (arm, share)]) for share in shares]
-            lines.append(f"| {arm} | " + " | ".join(told) + " |")
+            some = [row for row in own if row["arm"] == arm]
+            told = [_figure([row for row in some if row["share"] == share]) for share in shares]
+            lines.append(f"| {arm} | " + " | ".join(told) + f" | {_area(some):.2f} |")
         lines.append("")
-    return "\n".join(lines)
+    return lines
 
 
 def _figure(rows: Sequence[Row]) -> str:
     """The mean, and the deviation over seeds pooled over networks."""
     if not rows:
         return ""
-    by_network: dict[str, list[float]] = {}
-    for row in rows:
-        by_network.setdefault(row["member"], []).append(row["metric"])
-    spreads = [statistics.variance(values) for values in by_network.values() if len(values) > 1]
-    spread = f" ± {statistics.fmean(spreads) ** 0.5:.2f}" if spreads else ""
+    spreads = [statistics.variance(values) for values in _points(rows).values() if len(values) > 1]
+    spread = f" ± {statistics.fmean(spreads) ** 0.5 / rows[0]['points']:.2f}" if spreads else ""
     return f"{statistics.fmean(row['metric'] for row in rows):.2f}{spread}"

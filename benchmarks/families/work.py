@@ -238,6 +238,10 @@ class Work:
 
         def row() -> dict[str, Any]:
             problem, data = self.problem(member, share), self.data(member.learns)
+            started = time.process_time()
+            if arm not in (*RIVALS, "dhp"):
+                method().find(problem)  # once more below: what it takes alone is a figure of its own
+            seconds = time.process_time() - started
             report = mp.prune(
                 problem.model,
                 data.example,
@@ -260,6 +264,7 @@ class Work:
                 "dense": report.dense.metric,
                 "metric": report.pruned.metric,
                 "macs": report.pruned.macs / report.dense.macs,
+                "seconds": None if arm in (*RIVALS, "dhp") else seconds,
             }
 
         self.kept("runs").carry_out(run, row)
@@ -271,7 +276,8 @@ class Work:
         def row() -> dict[str, Any]:
             asked = any(row["run"] == run for row in self.kept("head_room").rows())
             found = self.search(member, share, ROOM if asked else BRIEF)
-            return {"member": member.name, "weights": self.weights(member), **row_of(found)}
+            minutes = sum(trial.seconds for trial in found.trials.values()) / 60
+            return {"member": member.name, "weights": self.weights(member), "minutes": minutes, **row_of(found)}
 
         self.kept("lessons").carry_out(run, row)
 

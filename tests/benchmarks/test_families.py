@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.families import page
 from benchmarks.families.data import Noisy, going_on, pictures, telling_apart
 from benchmarks.families.drawn import APART, FAMILIES, KNOWN, built
-from benchmarks.families.page import gain, head_room, table
+from benchmarks.families.page import gain, head_room
 from benchmarks.families.told import row_of
 from benchmarks.families.told import searched as read_back
 from benchmarks.families.work import Member, standing
@@ -129,19 +130,66 @@ def test_head_room_by_hand() -> None:
     told = row()
     assert (told["best"], told["rival"]) == ("drawn 1", "taylor")
     assert gain(told) == (pytest.approx(3.0), pytest.approx((2 / 2 + 2 / 2) ** 0.5))
-    page = head_room([told, row(share=0.5)], 3)
-    assert "| plain | +3.00 ± 1.41 | +3.00 ± 1.41 | 1 |" in page
-    assert "| plain-cifar10-0 | 4 | 0.3 | 70.00 | 60.00 (taylor) | 63.00 (drawn 1) | +3.00 ± 1.41 | +2.00 |" in page
+    section = head_room([told, row(share=0.5)], 3)
+    assert "| plain | +3.00 ± 1.41 | +3.00 ± 1.41 | 1 |" in section
+    assert "| plain-cifar10-0 | 4 | 0.3 | 70.00 | 60.00 (taylor) | 63.00 (drawn 1) | +3.00 ± 1.41 | +2.00 |" in section
     assert gain(row(points=10.0))[0] == pytest.approx(30.0)
 
 
-def test_the_table_pools_seeds_of_each_network() -> None:
-    about = {"family": "plain", "data": "cifar10", "arm": "taylor", "share": 0.5}
-    rows = [
-        about | {"member": member, "metric": metric}
-        for member, metric in (("a", 60.0), ("a", 62.0), ("b", 70.0), ("b", 72.0))
+def runs(family: str, gains: dict[str, float], ours: str = "", seeds: tuple[float, ...] = (-0.1, 0.1)) -> list[Any]:
+    """Two networks at two budgets; an arm is so much above the criterion, and its seeds differ by so much."""
+    about = {"family": family, "data": "cifar10", "points": 1.0, "seconds": None}
+    return [
+        about | {"member": member, "arm": arm, "share": share, "seed": seed, "metric": 60 + 10 * share + by + other}
+        for member in (f"{family} a", f"{family} b")
+        for arm, by in gains.items()
+        for share in (0.3, 0.1)
+        for seed, other in enumerate(seeds)
     ]
-    assert "| taylor | 66.00 ± 1.41 |" in table(rows)
+
+
+def test_the_table_of_families_left_out_by_hand() -> None:
+    """Areas are means over budgets and networks; the error of one run is the deviation over seeds, pooled."""
+    gains = {"criterion": 0.0, "uniform": -1.0, "magnitude": 0.25, "taylor": 0.5, "dhp": 3.0}
+    rows = [
+        *runs("plain", gains | {"without plain": 1.0}),
+        *runs("basic", gains | {"without basic": -0.5}),
+        *runs("dense", gains | {"without dense": 0.01}),
+        *runs("mixer", gains | {"all families": 0.01}),
+    ]
+    told = page.table(rows, [row()])
+    error = (2 * 0.02 / 8) ** 0.5  # of a mean of eight runs, each with a variance of 0.02, twice
+    assert f"| plain | cifar10 | 62.00 | 63.00 | +1.00 ± {error:.2f} | taylor | +0.50 ± {error:.2f} | +3.00 |" in told
+    assert f"| basic | cifar10 | 62.00 | 61.50 | -0.50 ± {error:.2f} | taylor | -1.00 ± {error:.2f} |  |" in told
+    assert "Above its criterion by more than the error on 1 of 3, below on 1." in told
+    assert "| mean | | | | +0.17 | | -0.33 | |" in told
+    assert "| taylor | 63.50 ± 0.14 | 61.50 ± 0.14 | 62.50 |" in told
+    assert "all families" not in told
+    apart = page.apart(rows)
+    assert "| mixer | cifar10 | 62.00 | 62.01 |" in apart
+    assert "plain" not in apart
+    assert page.table([]) == page.apart(rows[:10]) == ""
+
+
+def test_one_thing_changed_is_compared_on_the_same_networks() -> None:
+    rows = runs("plain", {"criterion": 0.0, "without plain": 1.0}) + [
+        each for each in runs("plain", {"without plain, 2 families": 0.25}) if each["member"] == "plain a"
+    ]
+    rows += runs("basic", {"criterion": 0.0, "without basic": 9.0})
+    told = page.ablations(rows)
+    error = (2 * 0.02 / 4) ** 0.5
+    assert f"| 2 families | +0.25 ± {error:.2f} | +1.00 ± {error:.2f} | 1 | 4 |" in told
+    assert page.ablations(runs("plain", {"criterion": 0.0, "without plain": 1.0})) == ""
+
+
+def test_what_a_forward_pass_saves_by_hand() -> None:
+    passes = [each | {"seconds": 6.0} for each in runs("plain", {"without plain": 1.0})]
+    room, meta, lessons = [{"minutes": 5.1, "tunings": 60}], [{"minutes": 10.0}], [{"minutes": 20.0}, {"minutes": 70.0}]
+    told = page.savings([*passes, *runs("plain", {"taylor": 0.0})], meta, room, lessons)
+    assert "takes 6.0 s of a core" in told
+    assert "5.1 minutes (60 tunings)" in told
+    assert "searches of 20 networks" in told
+    assert page.savings(passes, [], room, lessons) == ""
 
 
 def test_a_search_is_kept_as_a_row_that_teaches_the_same() -> None:
