@@ -22,7 +22,10 @@ compared on test data (mean, and its standard error from the seeds). “Between�
 between allocations of one network, what seeds do taken out; “seeds”, the deviation that seeds make.
 """
 
-CONTROLS = ("criterion", "uniform", "magnitude", "taylor", "dhp")
+FUSED = "criterion, fused"
+"""What the criterion cuts, fused into what stays: what an edit of weights could begin with."""
+
+CONTROLS = ("criterion", "uniform", "magnitude", "taylor", "dhp", FUSED)
 """The metanetwork's own criterion first."""
 
 ONE_SHOT = CONTROLS[1:4]
@@ -227,6 +230,12 @@ def _summary(rows: Sequence[Row], room: Sequence[Row]) -> list[str]:
     if differences:
         means = [statistics.fmean(column) for column in zip(*differences, strict=True)]
         lines.append(f"| mean | | | | {means[0]:+.2f} | | {means[1]:+.2f} | |")
+        if fused := [row for row in rows if row["arm"] == FUSED]:
+            value, error = _apart(fused, [row for row in rows if row["arm"] == CONTROLS[0]])
+            lines += [
+                "",
+                f"What the criterion cuts, fused into what stays: {value:+.2f} ± {error:.2f} to its criterion.",
+            ]
         lines += [
             "",
             f"Above its criterion by more than the error on {better} of {len(differences)}, below on {worse}.",

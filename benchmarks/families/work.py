@@ -13,6 +13,7 @@ import torch
 from benchmarks.experiment import Kept
 from benchmarks.families.data import Data, Sources, prepared
 from benchmarks.families.drawn import FAMILIES, built, tuned
+from benchmarks.families.page import CONTROLS, FUSED
 from benchmarks.families.told import row_of, searched
 from torch import nn
 
@@ -140,10 +141,15 @@ class Criterion:
 
     name: ClassVar[str] = "criterion"
     reference: ClassVar[str] = "none"
+    asks_data: ClassVar[bool] = True
+
+    def scores(self, problem: Problem) -> dict[str, torch.Tensor]:
+        """The criterion."""
+        return heights_of(problem)
 
     def find(self, problem: Problem) -> Found:
         """Rank, and fit the budget."""
-        heights = heights_of(problem)
+        heights = self.scores(problem)
         return Found(Allocation(problem.graph, problem.budget).plan(heights), problem.model, heights)
 
 
@@ -239,7 +245,7 @@ class Work:
         def row() -> dict[str, Any]:
             problem, data = self.problem(member, share), self.data(member.learns)
             started = time.process_time()
-            if arm not in (*RIVALS, "dhp"):
+            if arm not in CONTROLS:
                 method().find(problem)  # once more below: what it takes alone is a figure of its own
             seconds = time.process_time() - started
             report = mp.prune(
@@ -264,7 +270,7 @@ class Work:
                 "dense": report.dense.metric,
                 "metric": report.pruned.metric,
                 "macs": report.pruned.macs / report.dense.macs,
-                "seconds": None if arm in (*RIVALS, "dhp") else seconds,
+                "seconds": None if arm in CONTROLS else seconds,
             }
 
         self.kept("runs").carry_out(run, row)
@@ -354,7 +360,7 @@ class Work:
     def compare(self, member: Member, name: str, shares: Sequence[float], seeds: Sequence[int]) -> None:
         """All rows of the table of one network: a metanetwork against its criterion and the others."""
         path = self.home / "meta" / name / "metanetwork.safetensors"
-        arms: dict[str, Callable[[], Any]] = {**RIVALS, "dhp": mp.DHP}
+        arms: dict[str, Callable[[], Any]] = {**RIVALS, "dhp": mp.DHP, FUSED: partial(mp.IntraFusion, Criterion())}
         if path.exists():
             arms[name] = partial(mp.GraphMetanetwork, str(path), trial=0)
         for share, seed, (arm, method) in itertools.product(shares, seeds, arms.items()):
