@@ -93,7 +93,8 @@ def test_a_teacher_searches_first(zoo: Path, tmp_path: Path) -> None:
 # command -> what the line says
 BAD = {
     f"zoo resnet9 {COMMON} --out OUT": "not built in",
-    f"zoo edsr {COMMON} --out OUT": "is for super-resolution",
+    f"zoo edsr {COMMON} --out OUT": "--scale: needed for --task super-resolution",
+    f"zoo resnet8 {COMMON} --task few-shot --out OUT": "is for few-shot; a zoo is for",
     f"zoo resnet8 {COMMON} --out OUT --count 0": "a count from 1",
     f"zoo resnet8 {COMMON} --out OUT --epochs 0": "epochs",
     f"zoo resnet8 {COMMON} --out OUT --widths wide": "--widths: expected numbers",

@@ -170,3 +170,34 @@ def test_bad_commands(line: str, said: str, folder: Path, tmp_path: Path) -> Non
 def test_built_in_networks_are_inspected(name: str, channels: int, scale: str) -> None:
     shown = metaprune(f"inspect {name} {scale} --input {channels}x16x16")
     assert re.search(r"[1-9]\d* of \d+ axes are free", shown)
+
+
+def test_a_metanetwork_learns_from_networks_that_restore(folder: Path, tmp_path: Path) -> None:
+    """The zoo remembers what its networks are for, and how their images were cut."""
+    net, data = f"{folder}/nets.py:cleaning", f"--data {folder}/photos"
+    common = f"{data} --batch-size 4 --device cpu --threads 1 --out"
+    asked = f"{TASKS['cleaning']} --patch 24 --patches-per-epoch 8 --count 2 --epochs 1 --cuts 1 --precision 32-true"
+    assert "2 networks in" in metaprune(f"zoo {net} {asked} {common} {tmp_path}/zoo")
+    index = json.loads((tmp_path / "zoo" / "zoo.json").read_text())
+    assert index["facts"]["task"] == {"task": "denoising", "sigma": 50.0}
+    assert index["facts"]["cut"] == {"patch": 24, "patches": 8}
+    assert index["recipe"]["optimizer"] == "adamw"
+    learn = f"--objective direct --epochs 1 --batches 1 --hidden 4 --layers 1 {common} {tmp_path}/metanetwork"
+    shown = metaprune(f"meta-train {tmp_path}/zoo {learn}")
+    assert "area of PSNR (dB) on networks held out" in shown
+    assert f"prune {net} {data} --task denoising --sigma 50.0 --method graph_metanetwork" in shown
+
+
+def test_a_zoo_is_of_one_task_without_partners(folder: Path, tmp_path: Path) -> None:
+    for line, said in (
+        (
+            "zoo resnet8 dncnn --sigma 25",
+            "'dncnn' is for denoising, 'resnet8' for classification; a zoo is for one task",
+        ),
+        ("zoo resnet8 --task denoising --sigma 25", "network 'resnet8' is for classification, not for denoising"),
+        ("zoo edsr", "--scale: needed for --task super-resolution"),
+        ("zoo unet256", "'unet256' is for translation; a zoo is for classification, super-resolution"),
+        (f"zoo {folder}/nets.py:cleaning --sigma 25", "--sigma: --task classification has none"),
+    ):
+        assert said in metaprune(f"{line} --data {folder}/photos --out {tmp_path}/zoo", code=2), line
+    assert not (tmp_path / "zoo").exists()

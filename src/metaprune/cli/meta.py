@@ -11,12 +11,35 @@ from typing import Annotated, Any
 import typer
 
 from metaprune.cli.app import app, set_threads, together, writable
-from metaprune.cli.options import BatchSize, Config, Device, Devices, Nodes, Threads, several
+from metaprune.cli.options import (
+    Augment,
+    BatchSize,
+    Channels,
+    Config,
+    DataOption,
+    Device,
+    Devices,
+    Mean,
+    Nodes,
+    Patch,
+    Patches,
+    Scale,
+    Sigma,
+    Size,
+    Std,
+    Task,
+    Threads,
+    ValImages,
+    ValShare,
+    Workers,
+    several,
+)
 from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, TaskName
 
 __all__ = ["GoalName"]
 
-Data = Annotated[str, typer.Option(help="digits, a Hub name, or a folder of parquet files or pictures, with labels.")]
+ALONE = (TaskName.classification, TaskName.super_resolution, TaskName.denoising)
+"""Tasks whose networks train without partners, one after the other on the same data."""
 
 
 class GoalName(StrEnum):
@@ -30,7 +53,7 @@ class GoalName(StrEnum):
 @app.command()
 def zoo(
     models: Annotated[list[str], typer.Argument(help="Networks, named as for `metaprune prune`.")],
-    data: Data,
+    data: DataOption,
     out: Annotated[Path, typer.Option(help="The folder of the zoo; several processes may share it.")],
     count: Annotated[int, typer.Option(help="How many networks are trained.")] = 8,
     epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 25,
@@ -43,9 +66,24 @@ def zoo(
     widths: Annotated[str, typer.Option(help="Shares of the channels that networks start with.")] = "1,0.75,0.5",
     cuts: Annotated[str, typer.Option(help="Shares of the MACs that networks are pruned to after training.")] = "1,0.6",
     snapshots: Annotated[str, typer.Option(help="Epochs after which the weights are stored too, as 5,10.")] = "",
-    optimizer: Annotated[Optimizer, typer.Option(help="sgd or adamw.")] = Optimizer.sgd,
+    optimizer: Annotated[
+        Optimizer | None, typer.Option(help="sgd by default; to restore, adamw without weight decay.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate; by default what suits a dense network.")] = None,
+    task: Task = None,
+    scale: Scale = None,
+    sigma: Sigma = None,
     batch_size: BatchSize = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    augment: Augment = True,
+    val_share: ValShare = None,
+    workers: Workers = None,
+    channels: Channels = None,
+    patch: Patch = None,
+    patches: Patches = None,
+    val_images: ValImages = None,
     seed: Annotated[int, typer.Option(help="Of the choice, and the first network's; the others count up.")] = 0,
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed …")] = "auto",
     device: Device = "auto",
@@ -67,7 +105,8 @@ def zoo(
     from metaprune.methods.graph_metanetwork.learning.zoo import grow, variants
 
     set_threads(threads)
-    purpose = _classifying(models)
+    purpose = _purpose(models, task, scale, sigma)
+    looks = Look(size, mean, std, augment, val_share, workers), Cut(patch, patches, val_images)
     chosen = variants(
         models,
         count,
@@ -84,7 +123,8 @@ def zoo(
     tuned = replace(tuned, lr=dense.lr / 10)
     together(dense, "zoo")
     writable(out, shared=True)
-    ready = purpose.load(data, batch_size, None, Cut(), Look())
+    look, cut = looks
+    ready = purpose.load(data, batch_size, channels, cut, look)
     builders = {name: partial(_build, name, ready.builds) for name in models}
     for variant in chosen:  # better now than after an hour
         build(variant.network, ready.builds, variant.builds)
@@ -99,7 +139,7 @@ def zoo(
         tuning=tuned,
         snapshots=epochs_stored,
         data=ready.label,
-        facts={"builds": ready.builds},
+        facts={"builds": ready.builds, **_asked(purpose, channels, look, cut)},
     )
     shown = console()
     for entry in found:
@@ -116,7 +156,7 @@ def zoo(
 @app.command("meta-train")
 def meta_train(
     folder: Annotated[Path, typer.Argument(help="A folder that `metaprune zoo` wrote.")],
-    data: Data,
+    data: DataOption,
     out: Annotated[Path, typer.Option(help="Where the metanetwork, its curve and the checkpoints go.")],
     objective: Annotated[
         GoalName,
@@ -147,7 +187,8 @@ def meta_train(
     The networks held out are the last ones by name, with their snapshots; which parameters are taken is decided by how
     accurate those are, on the validation data, when they are edited, cut to several budgets, and tuned for some steps.
     By default the other networks are searched first, which takes most of the time; what is found goes into OUT/lessons.
-    With --devices, processes each search for lessons of their own, and learn from all together.
+    What the networks are for, and how their images are cut and scaled, the zoo remembers. With --devices, processes
+    each search for lessons of their own, and learn from all together.
     """
     import torch
 
@@ -181,10 +222,12 @@ def meta_train(
     metanetwork = Metanetwork(hidden, layers, step)
     together(recipe, "meta-train")
     writable(out)
-    purpose = _classifying(words)
+    facts = about["facts"]
+    purpose = _purpose(words, **facts.get("task", {}))
     _, searching = purpose.recipes(teacher_epochs, 1, None, None, seed=seed, **where)
-    ready = purpose.load(data, batch_size, None, Cut(), Look())
-    if ready.label != about["data"] or ready.builds != about["facts"].get("builds"):
+    cut, look = Cut(**facts.get("cut", {})), Look(**facts.get("look", {}))
+    ready = purpose.load(data, batch_size, facts.get("channels"), cut, look)
+    if ready.label != about["data"] or ready.builds != facts.get("builds"):
         raise UsageError(f"--data: the networks of {folder} are of {about['data']}, got {ready.label}; give the same")
     builders = {name: partial(_build, name, ready.builds) for name in words}
     args = example("x".join(map(str, ready.sizes)), 2)
@@ -216,21 +259,48 @@ def meta_train(
     )
     if not curve.chosen:
         shown.print("note: no edits were best; the metanetwork that was written changes nothing")
+    named = "".join(f" --{name} {value}" for name, value in facts.get("task", {}).items())
     shown.print(
         f"curve: {out / 'curve.html'}; next:\n"
-        f"  metaprune prune {words[0]} --data {data} --method graph_metanetwork "
+        f"  metaprune prune {words[0]} --data {data}{named} --method graph_metanetwork "
         f"--metanetwork {out / 'metanetwork.safetensors'} --macs 0.5 --out DIR",
         soft_wrap=True,
     )
 
 
-def _classifying(models: list[str]) -> Purpose:
-    """What the networks are for, which must be to tell classes apart."""
+def _purpose(
+    models: list[str], task: TaskName | str | None = None, scale: int | None = None, sigma: float | None = None
+) -> Purpose:
+    """What the networks are for: all the same, and none of it with partners, which a zoo does not keep.
+
+    Raises:
+        UsageError: They are for several tasks, or for one that a zoo is not for.
+    """
     from metaprune.cli.resolve import UsageError, task_of
 
-    if other := [name for name in models if task_of(name) not in (None, "classification")]:
-        raise UsageError(f"network {other[0]!r} is for {task_of(other[0])}; a zoo here is for classification")
-    return Purpose(TaskName.classification)
+    asked = None if task is None else TaskName(task)
+    kinds = {name: TaskName(asked or task_of(name) or TaskName.classification) for name in models}
+    first = kinds[models[0]]
+    for name, kind in kinds.items():
+        if kind not in ALONE:
+            raise UsageError(f"network {name!r} is for {kind}; a zoo is for {', '.join(ALONE)}")
+        if kind != first:
+            raise UsageError(f"network {name!r} is for {kind}, {models[0]!r} for {first}; a zoo is for one task")
+    purposes = [Purpose.of(name, first, scale, sigma, {}) for name in models]  # each may refuse what is asked
+    return purposes[0]
+
+
+def _asked(purpose: Purpose, channels: int | None, look: Look, cut: Cut) -> dict[str, Any]:
+    """What of the task and the data is not as usual, as the index of a zoo remembers it for `meta-train`."""
+    whole = {"task": purpose.task.value, "scale": purpose.scale, "sigma": purpose.sigma}
+    task = {name: value for name, value in whole.items() if value is not None}
+    told = {
+        "task": task if purpose.restores else {},
+        "channels": channels,
+        "look": {name: value for name, value in vars(look).items() if value != getattr(Look, name)},
+        "cut": cut.given,
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def _build(name: str, facts: dict[str, Any], /, **varied: Any) -> Any:

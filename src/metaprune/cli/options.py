@@ -27,6 +27,8 @@ __all__ = [
     "Mean",
     "Model",
     "Nodes",
+    "Patch",
+    "Patches",
     "Precision",
     "Pruned",
     "Scale",
@@ -38,6 +40,7 @@ __all__ = [
     "Task",
     "Threads",
     "Unpaired",
+    "ValImages",
     "ValShare",
     "Ways",
     "Weights",
@@ -91,6 +94,11 @@ Unpaired = Annotated[
 Channels = Annotated[
     int | None, typer.Option(help="To restore: 1 (grey, usual for noise) or 3 (RGB, usual to enlarge).")
 ]
+Patch = Annotated[int | None, typer.Option(help="To restore: pixels of a true training patch, each way.")]
+Patches = Annotated[
+    int | None, typer.Option("--patches-per-epoch", help="To restore: training patches in an epoch, 3200.")
+]
+ValImages = Annotated[int | None, typer.Option(help="To restore: choose by at most so many images.")]
 Size = Annotated[
     int | None, typer.Option(help="Scale the shorter side of images to so many pixels and cut out the middle.")
 ]

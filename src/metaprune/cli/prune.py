@@ -24,6 +24,8 @@ from metaprune.cli.options import (
     Mean,
     Model,
     Nodes,
+    Patch,
+    Patches,
     Precision,
     Scale,
     Shots,
@@ -34,6 +36,7 @@ from metaprune.cli.options import (
     Task,
     Threads,
     Unpaired,
+    ValImages,
     ValShare,
     Ways,
     Weights,
@@ -126,11 +129,9 @@ def prune(
     ways: Ways = None,
     shots: Shots = None,
     channels: Channels = None,
-    patch: Annotated[int | None, typer.Option(help="To restore: pixels of a true training patch, each way.")] = None,
-    patches: Annotated[
-        int | None, typer.Option("--patches-per-epoch", help="To restore: training patches in an epoch, 3200.")
-    ] = None,
-    val_images: Annotated[int | None, typer.Option(help="To restore: choose by at most so many images.")] = None,
+    patch: Patch = None,
+    patches: Patches = None,
+    val_images: ValImages = None,
     test: Annotated[Path | None, typer.Option(help="To restore: another folder of test images.")] = None,
     sizes: Annotated[
         str | None,
