@@ -20,7 +20,7 @@ from torch import nn
 import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.tensors import digest, named_tensors
-from metaprune.methods.graph_metanetwork import Imitate, Lesson, Metanetwork, Subject, meta_train
+from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, Subject, meta_train
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Scored
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched, search
@@ -91,6 +91,7 @@ class Meta:
         sharpness: See `Searched.lessons`.
         families: Of those it may learn from, how many it does; 0 are all.
         epochs: Times that each network is seen.
+        edits: Whether weights are edited, too, and learn what a cut and a short tuning leave of the loss.
     """
 
     surveys: tuple[str, ...] = GROUPS
@@ -100,6 +101,7 @@ class Meta:
     sharpness: float = 1.0
     families: int = 0
     epochs: int = 40
+    edits: bool = False
 
 
 ABLATIONS: Mapping[str, Meta] = {
@@ -112,6 +114,7 @@ ABLATIONS: Mapping[str, Meta] = {
     "hidden 8": Meta(hidden=8),
     "hidden 64": Meta(hidden=64),
     "one round": Meta(layers=1),
+    "edits of weights": Meta(edits=True),
 }
 """One thing changed each."""
 
@@ -327,12 +330,12 @@ class Work:
             started = time.process_time()
             torch.manual_seed(0)
             curve = meta_train(
-                Metanetwork(meta.hidden, meta.layers, surveys=meta.surveys, scored=meta.scored, edits=False),
+                Metanetwork(meta.hidden, meta.layers, surveys=meta.surveys, scored=meta.scored, edits=meta.edits),
                 {name: self.subject(member) for name, (member, _) in learned.items()},
                 held_out={name: self.subject(member) for name, (member, _) in chooses.items()},
-                goal=Imitate(),
+                goal=Imitate(Direct(low=min(TAUGHT), high=max(TAUGHT)) if meta.edits else None),
                 recipe=mp.Recipe(meta.epochs, lr=3e-3, weight_decay=0.1, optimizer="adamw", clip_norm=1.0),
-                batches=1,
+                batches=4 if meta.edits else 1,
                 every=2,
                 lessons={name: lessons for name, (_, lessons) in (learned | chooses).items()},
                 choose_by="lessons",
