@@ -15,6 +15,7 @@ import torch
 from benchmarks.families import page
 from benchmarks.families.data import Sources
 from benchmarks.families.drawn import APART, DATA_APART, FAMILIES, KNOWN
+from benchmarks.families.picture import draw
 from benchmarks.families.work import (
     ABLATIONS,
     CHOOSE,
@@ -106,6 +107,8 @@ def main() -> None:
         page.ablations(runs),
         page.savings(runs, meta, room, lessons),
     ]
+    if draw(runs, PAGE.with_suffix(".svg"), len(KNOWN) - 1):
+        sections.append(f"![What each family gains, and how that grows]({PAGE.stem}.svg)")
     PAGE.write_text("\n".join(filter(None, sections)).rstrip() + "\n")
     print(PAGE.read_text())  # noqa: T201
 

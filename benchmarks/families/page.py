@@ -116,9 +116,11 @@ def head_room(rows: Sequence[Row], epochs: int) -> str:
 
 def table(rows: Sequence[Row], room: Sequence[Row] = ()) -> str:
     """Each family that a metanetwork has not learned from, arm by arm, and how far it is above its criterion."""
-    if not rows:
+    whole = whole_of(rows)
+    if not whole:
         return ""
-    learned = [row for row in rows if row["arm"] in CONTROLS or row["arm"] == f"without {row['family']}"]
+    there = {row["member"] for row in whole}
+    learned = [row for row in rows if row["arm"] in CONTROLS and row["member"] in there] + whole
     lines = [LEFT_OUT, *_summary(learned, room), ""]
     return "\n".join(lines + _by_family(learned))
 
@@ -144,9 +146,8 @@ def ablations(rows: Sequence[Row]) -> str:
     for what, some in changed.items():
         there = {_place(row) for row in some}
         same = [row for row in rows if _place(row) in there]
-        whole = [row for row in same if row["arm"] == f"without {row['family']}"]
         criterion = [row for row in same if row["arm"] == CONTROLS[0]]
-        figures = [_apart(some, criterion), _apart(whole, criterion)]
+        figures = [above(some, criterion), above(whole_of(same), criterion)]
         told = " | ".join(f"{value:+.2f} ± {error:.2f}" for value, error in figures)
         lines.append(f"| {what} | {told} | {len({row['family'] for row in some})} | {len(some)} |")
     return "\n".join(lines) + "\n"
@@ -171,11 +172,24 @@ def savings(rows: Sequence[Row], meta: Sequence[Row], room: Sequence[Row], lesso
     )
 
 
+def whole_of(rows: Sequence[Row]) -> list[Row]:
+    """Those by the metanetwork with nothing changed, which has not learned from the family."""
+    return [row for row in rows if row["arm"] == f"without {row['family']}"]
+
+
+def by_family(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each family."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["family"], []).append(row)
+    return found
+
+
 def _place(row: Row) -> tuple[Any, ...]:
     return row["member"], row["share"], row["seed"]
 
 
-def _apart(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[float, float]:
+def above(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[float, float]:
     """How many points the mean of some runs is above that of others on the same networks and budgets; standard error.
 
     The error is that of seeds, pooled over networks and budgets.
@@ -217,8 +231,8 @@ def _summary(rows: Sequence[Row], room: Sequence[Row]) -> list[str]:
             continue
         areas = {arm: _area(some) for arm, some in arms.items()}
         best = max((arm for arm in ONE_SHOT if arm in arms), key=areas.__getitem__)
-        own_gain, own_error = _apart(arms[ours[0]], arms[CONTROLS[0]])
-        best_gain, best_error = _apart(arms[ours[0]], arms[best])
+        own_gain, own_error = above(arms[ours[0]], arms[CONTROLS[0]])
+        best_gain, best_error = above(arms[ours[0]], arms[best])
         better, worse = better + (own_gain > own_error), worse + (own_gain < -own_error)
         differences.append((own_gain, best_gain))
         to_win = [gain(row)[0] for row in room if (row["family"], row["data"]) == (family, data)]
@@ -231,7 +245,7 @@ def _summary(rows: Sequence[Row], room: Sequence[Row]) -> list[str]:
         means = [statistics.fmean(column) for column in zip(*differences, strict=True)]
         lines.append(f"| mean | | | | {means[0]:+.2f} | | {means[1]:+.2f} | |")
         if fused := [row for row in rows if row["arm"] == FUSED]:
-            value, error = _apart(fused, [row for row in rows if row["arm"] == CONTROLS[0]])
+            value, error = above(fused, [row for row in rows if row["arm"] == CONTROLS[0]])
             lines += [
                 "",
                 f"What the criterion cuts, fused into what stays: {value:+.2f} ± {error:.2f} to its criterion.",

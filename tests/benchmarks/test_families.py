@@ -4,11 +4,12 @@ import json
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from benchmarks.families import page
+from benchmarks.families import page, picture
 from benchmarks.families.data import Noisy, going_on, pictures, telling_apart
 from benchmarks.families.drawn import APART, FAMILIES, KNOWN, built
 from benchmarks.families.page import gain, head_room
@@ -165,6 +166,7 @@ def test_the_table_of_families_left_out_by_hand() -> None:
     assert "| mean | | | | +0.17 | | -0.33 | |" in told
     assert "| taylor | 63.50 ± 0.14 | 61.50 ± 0.14 | 62.50 |" in told
     assert "all families" not in told
+    assert "mixer" not in told
     assert f"fused into what stays: +0.20 ± {error:.2f}" in told
     apart = page.apart(rows)
     assert "| mixer | cifar10 | 62.00 | 62.01 |" in apart
@@ -181,6 +183,18 @@ def test_one_thing_changed_is_compared_on_the_same_networks() -> None:
     error = (2 * 0.02 / 4) ** 0.5
     assert f"| 2 families | +0.25 ± {error:.2f} | +1.00 ± {error:.2f} | 1 | 4 |" in told
     assert page.ablations(runs("plain", {"criterion": 0.0, "without plain": 1.0})) == ""
+
+
+def test_how_it_grows_with_families(tmp_path: Path) -> None:
+    """On the networks that all of them pruned."""
+    arms = {"criterion": 0.0, "without plain": 1.0, "without plain, 1 families": -0.5, "without plain, 4 families": 0.5}
+    rows = runs("plain", arms) + runs("basic", {"criterion": 0.0, "without basic": 9.0})
+    values = {count: value for count, (value, _) in picture.grown(rows, 8).items()}
+    assert values == {1: pytest.approx(-0.5), 4: pytest.approx(0.5), 8: pytest.approx(1.0)}
+    assert picture.draw(rows, tmp_path / "families.svg", 8)
+    assert "<svg" in (tmp_path / "families.svg").read_text()
+    assert picture.grown(runs("plain", {"criterion": 0.0, "without plain": 1.0}), 8) == {}
+    assert not picture.draw(runs("plain", {"criterion": 0.0}), tmp_path / "none.svg", 8)
 
 
 def test_what_a_forward_pass_saves_by_hand() -> None:

@@ -1,0 +1,55 @@
+"""The picture beside the page: what each family left out gains, and how that grows with the families learned from."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.experiment import pyplot
+from benchmarks.families.page import CONTROLS, Row, above, by_family, whole_of
+
+
+def draw(rows: Sequence[Row], path: Path, most: int) -> bool:
+    """Points above the criterion, with the standard error that seeds make; false where there is nothing to draw.
+
+    Args:
+        rows: Of networks that were pruned.
+        path: Of the picture.
+        most: How many families a metanetwork learned from with nothing changed.
+    """
+    gains = {family: above(whole_of(some), _criterion(some)) for family, some in by_family(rows).items()}
+    gains = {family: gain for family, gain in gains.items() if gain[0] == gain[0]}
+    if not gains:
+        return False
+    plt = pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    for place, (value, error) in enumerate(gains.values()):
+        left.errorbar(value, place, xerr=error, marker="o", capsize=3, color="C0")
+    left.axvline(0, color="grey", linestyle=":")
+    left.set_yticks(range(len(gains)), list(gains))
+    left.invert_yaxis()
+    left.set(title="the family left out", xlabel="points above the criterion")
+    for count, (value, error) in grown(rows, most).items():
+        right.errorbar(count, value, yerr=error, marker="o", capsize=3, color="C0")
+    right.axhline(0, color="grey", linestyle=":")
+    right.set(title="how it grows", xlabel="families learned from", ylabel="points above the criterion")
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    return True
+
+
+def grown(rows: Sequence[Row], most: int) -> dict[int, tuple[float, float]]:
+    """Families that were learned from -> points above the criterion, on the networks that all of these pruned."""
+    counted = [(int(found[1]), row) for row in rows if (found := re.search(r", (\d+) families$", row["arm"]))]
+    members = {row["member"] for _, row in counted}
+    here = [row for row in rows if row["member"] in members]
+    found = {
+        count: above([row for number, row in counted if number == count], _criterion(here))
+        for count in sorted({number for number, _ in counted})
+    }
+    return found | ({most: above(whole_of(here), _criterion(here))} if found else {})
+
+
+def _criterion(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["arm"] == CONTROLS[0]]
