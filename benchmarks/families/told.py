@@ -10,7 +10,7 @@ from metaprune.methods.graph_metanetwork.learning.lessons.trials import Trial
 
 
 def row_of(found: Searched) -> dict[str, Any]:
-    """Everything that lessons are made of; channels that stay are the bits of a number, written in hexadecimal."""
+    """Everything that lessons are made of."""
     return {
         "share": found.share,
         "rivals": list(found.rivals),
@@ -33,7 +33,7 @@ def searched(row: Mapping[str, Any]) -> Searched:
     trials = {
         name: Trial(
             name,
-            mp.Plan({axis: channels(stays) for axis, stays in told["kept"].items()}),
+            plan_of(told["kept"]),
             {seed: math.nan if said is None else said for seed, said in told["metrics"]},
         )
         for name, told in row["trials"].items()
@@ -42,7 +42,12 @@ def searched(row: Mapping[str, Any]) -> Searched:
     return Searched(row["share"], trials, tuple(row["rivals"]), rungs, row["higher_is_better"])
 
 
-def channels(stays: str) -> list[int]:
-    """The places of the bits of a number in hexadecimal."""
-    number = int(stays, 16)
-    return [place for place in range(number.bit_length()) if number >> place & 1]
+def written(plan: mp.Plan) -> dict[str, str]:
+    """A plan: channels that stay are the bits of a number, in hexadecimal."""
+    return {axis: f"{sum(1 << channel for channel in stays):x}" for axis, stays in plan.kept.items()}
+
+
+def plan_of(kept: Mapping[str, str]) -> mp.Plan:
+    """What `written` wrote."""
+    numbers = {axis: int(stays, 16) for axis, stays in kept.items()}
+    return mp.Plan({axis: [place for place in range(n.bit_length()) if n >> place & 1] for axis, n in numbers.items()})

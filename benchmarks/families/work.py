@@ -14,7 +14,7 @@ from benchmarks.experiment import Kept
 from benchmarks.families.data import Data, Sources, prepared
 from benchmarks.families.drawn import FAMILIES, built, tuned
 from benchmarks.families.page import CONTROLS, FUSED
-from benchmarks.families.told import row_of, searched
+from benchmarks.families.told import plan_of, row_of, searched, written
 from torch import nn
 
 import metaprune as mp
@@ -24,6 +24,8 @@ from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanet
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Scored
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched, search
+from metaprune.methods.graph_metanetwork.learning.lessons.surface import peak
+from metaprune.methods.graph_metanetwork.learning.lessons.trials import measured
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks
 from metaprune.methods.graph_metanetwork.reading.survey.survey import GROUPS
 from metaprune.methods.method import Found, Problem
@@ -88,7 +90,7 @@ class Meta:
         scored: What has a score.
         hidden: Size of its states.
         layers: Rounds of messages.
-        sharpness: See `Searched.lessons`.
+        sharpness: See `Searched.lessons`; None for the peak of a surface through all that was tried, alone.
         families: Of those it may learn from, how many it does; 0 are all.
         epochs: Times that each network is seen.
         edits: Whether weights are edited, too, and learn what a cut and a short tuning leave of the loss.
@@ -98,7 +100,7 @@ class Meta:
     scored: Scored = "both"
     hidden: int = 32
     layers: int = 3
-    sharpness: float = 1.0
+    sharpness: float | None = 1.0
     families: int = 0
     epochs: int = 40
     edits: bool = False
@@ -110,6 +112,7 @@ ABLATIONS: Mapping[str, Meta] = {
     "no survey": Meta(surveys=()),
     **{f"without {group}": Meta(surveys=tuple(other for other in GROUPS if other != group)) for group in GROUPS},
     **{f"sharpness {sharpness:g}": Meta(sharpness=sharpness) for sharpness in SHARPNESS if sharpness != 1},
+    "the peak of a surface": Meta(sharpness=None),
     **{f"{count} families": Meta(families=count) for count in (1, 2, 4, 6)},
     "hidden 8": Meta(hidden=8),
     "hidden 64": Meta(hidden=64),
@@ -211,20 +214,27 @@ class Work:
         recipe = tuned(FAMILIES[member.family].recipe, self.epochs)
         return Problem(model, graph, mp.Budget(macs=share, multiple_of=1), data.task, recipe, progress=False)
 
-    def search(self, member: Member, share: float, rungs: Sequence[Rung] = ROOM) -> Searched:
-        """Allocations of a network at a budget, tried, and what one-shot criteria say among them."""
+    def search(self, member: Member, share: float, rungs: Sequence[Rung] = ROOM) -> tuple[Searched, mp.Plan]:
+        """Allocations of a network at a budget, tried, and what one-shot criteria say among them; and the peak."""
         problem = self.problem(member, share)
         rivals = {name: make().find(problem) for name, make in RIVALS.items()}
         plans = {name: found.plan for name, found in rivals.items()}
-        out = self.home / "searches" / f"{member.name}-{share:g}"
-        return search(problem, rivals["criterion"].scores, plans, out, rungs=rungs)
+        heights = rivals["criterion"].scores
+        found = search(problem, heights, plans, self.searches(member, share), rungs=rungs)
+        return found, peak(found, Allocation(problem.graph, problem.budget), heights)
+
+    def searches(self, member: Member, share: float) -> Path:
+        """Where a search keeps what it tried."""
+        return self.home / "searches" / f"{member.name}-{share:g}"
 
     def head_room(self, member: Member, share: float) -> None:
         """One row: how far the best that was found is above the best of the rivals."""
 
         def row() -> dict[str, Any]:
-            found = self.search(member, share)
+            found, top = self.search(member, share)
             data, problem = self.data(member.learns), self.problem(member, share)
+            last = found.rungs[-1].seeds
+            [tried] = measured(problem, {"peak": top}, last, self.searches(member, share), tested=True).values()
             dense = evaluate(problem.model, data.task.test or data.task.val, data.task, problem.recipe)
             return {
                 "member": member.name,
@@ -237,6 +247,7 @@ class Work:
                 "minutes": sum(trial.seconds for trial in found.trials.values()) / 60,
                 "tunings": sum(len(trial.metrics) for trial in found.trials.values()),
                 **standing(found),
+                "peak": [tried.tests[seed] for seed in last if seed in tried.tests],
             }
 
         self.kept("head_room").carry_out(f"{member.name}-{share:g}", row)
@@ -284,9 +295,10 @@ class Work:
 
         def row() -> dict[str, Any]:
             asked = any(row["run"] == run for row in self.kept("head_room").rows())
-            found = self.search(member, share, ROOM if asked else BRIEF)
+            found, top = self.search(member, share, ROOM if asked else BRIEF)
             minutes = sum(trial.seconds for trial in found.trials.values()) / 60
-            return {"member": member.name, "weights": self.weights(member), "minutes": minutes, **row_of(found)}
+            about = {"member": member.name, "weights": self.weights(member), "minutes": minutes}
+            return {**about, "peak": written(top), **row_of(found)}
 
         self.kept("lessons").carry_out(run, row)
 
@@ -294,7 +306,7 @@ class Work:
         """What tells a network's weights from others."""
         return digest(named_tensors(self.network(member)))[:12]
 
-    def taught(self, member: Member, sharpness: float) -> tuple[Lesson, ...]:
+    def taught(self, member: Member, sharpness: float | None) -> tuple[Lesson, ...]:
         """The lessons of a network that are there.
 
         Raises:
@@ -308,7 +320,10 @@ class Work:
                         f"{row['run']}: this machine trains {member.name} to other weights than the lessons in "
                         f"{ROWS / 'lessons.jsonl'} are of; move that file away, and do --parts lessons"
                     )
-                found += searched(row).lessons(sharpness)
+                if sharpness is None:
+                    found.append(Lesson(row["share"], plan_of(row["peak"])))
+                else:
+                    found += searched(row).lessons(sharpness)
         return tuple(found)
 
     def meta_train(self, name: str, meta: Meta, families: Sequence[str]) -> None:
