@@ -96,7 +96,7 @@ ROUNDING = {"split": 1e-8, "meta_training": 1e-5, "meta_training_on_the_way": 1e
 """AdamW divides by the size of a gradient and 1e-8; of a bias before a batch norm it is rounding alone, near 1e-16.
 
 Metanetworks compute in float32."""
-TOLD = ("other_weights", "stopped", "not_divisible", "metapruning", "a_folder_of_others", "fault")
+TOLD = ("other_weights", "stopped", "not_divisible", "split_metapruning", "a_folder_of_others", "fault")
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +128,8 @@ def test_networks_that_differ_are_refused_in_all(told: tuple[dict[str, Any], Pat
     assert "differ between the 2 processes" in told[0]["other_weights"]
 
 
-def test_a_method_that_cannot_be_divided_is_refused(told: tuple[dict[str, Any], Path]) -> None:
-    assert "MetaPruning: expected one process" in told[0]["metapruning"]
+def test_a_method_that_cannot_work_with_pieces_of_weights_is_refused(told: tuple[dict[str, Any], Path]) -> None:
+    assert "MetaPruning: expected the whole network in each process" in told[0]["split_metapruning"]
 
 
 def test_a_task_that_cannot_be_divided_is_refused_with_the_reason(told: tuple[dict[str, Any], Path]) -> None:
@@ -151,7 +151,7 @@ def test_a_fault_in_one_ends_the_other_and_says_why(told: tuple[dict[str, Any], 
 
 EVERY = (
     *("dhp", "taylor", "split_taylor", "magnitude", "metanetwork", "transportation", "fit", "evaluate"),
-    *("meta_training", "meta_training_on_the_way", "lessons"),
+    *("metapruning", "meta_training", "meta_training_on_the_way", "lessons"),
 )
 
 

@@ -10,7 +10,7 @@ import torch
 
 import metaprune as mp
 from metaprune.cost.budget import Allocation
-from metaprune.methods.metapruning.generator import Film, Perceptron, PruningNet
+from metaprune.methods.metapruning.generator import Batches, Film, Perceptron, PruningNet
 from metaprune.methods.metapruning.genes import Genes
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.surgery.slice import carve
@@ -45,7 +45,8 @@ def net_of(traced: Any, kind: str, settle: Any = lambda network: None) -> Prunin
         graph,
         kind,
         16,
-        lambda: genes.plan(genes.drawn()),
+        lambda numbers: genes.plan(genes.drawn(numbers)),
+        0,
         steady,
         settle,  # type: ignore[arg-type]
     )
@@ -89,9 +90,7 @@ def test_a_crop_is_a_cut(traced: Any, kind: str) -> None:
     """At drawn widths it computes what the network with those weights does once it is really cut; gradients arrive."""
     model, graph = traced
     net = net_of(traced, kind).train()
-    torch.manual_seed(3)
-    plan = net.draw()
-    torch.manual_seed(3)
+    plan = net.draw(Batches(0).next())
     answer = net(batch())
     full = copy.deepcopy(model)
     with torch.no_grad():
@@ -106,20 +105,23 @@ def test_a_crop_is_a_cut(traced: Any, kind: str) -> None:
 
 
 def test_widths_are_drawn_for_each_batch(traced: Any) -> None:
-    """All that there are, from the global random numbers; training leaves no trace in buffers."""
+    """All that there are, from the number of the batch; training leaves no trace in buffers."""
     net = net_of(traced, "shared").train()
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}
     seen: dict[str, set[int]] = {axis: set() for axis in net.sizes}
-    plans = []
-    for seed in (0, 0, *range(1, 150)):
-        torch.manual_seed(seed)
-        plans.append(net.draw())
+    batches, plans = Batches(0), []
+    for _ in range(150):
+        plans.append(net.draw(batches.next()))
         for axis, size in net.sizes.items():
             seen[axis].add(plans[-1].widths.get(axis, size))
-    assert plans[0] == plans[1] != plans[2]
+    assert plans[0] != plans[1]
     assert all(seen[axis] == set(range(-(-size // 10), size + 1)) for axis, size in net.sizes.items())
     net(batch())
+    assert net.batches.state_dict() == {"batches": 1}
     assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
+    again, other = Batches(0), Batches(1)
+    again.load_state_dict({"batches": 7})
+    assert net.draw(again.next()) == plans[7] != net.draw(other.next())
 
 
 def test_evaluation_is_at_one_plan_with_statistics_of_its_own(traced: Any) -> None:

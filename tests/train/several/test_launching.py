@@ -15,7 +15,6 @@ from metaprune.train.several.launching import (
     _own_place,
     _size,
     _told_by_us,
-    alone_only,
     is_alone,
 )
 
@@ -44,9 +43,6 @@ def test_nobody_started_any(there: Any) -> None:
     assert [_size(recipe(devices=n), "cpu") for n in (1, 3, "auto")] == [1, 3, 1]
     assert [_size(recipe(devices=n, nodes=2), "cpu") for n in (1, 3, "auto")] == [2, 6, 2]
     assert [is_alone(each) for each in (recipe(), recipe(devices=2), recipe(nodes=2))] == [True, False, False]
-    alone_only(recipe(), "who")
-    with pytest.raises(mp.MetapruneError, match="who: expected one process"):
-        alone_only(recipe(devices=2), "who")
 
 
 def test_somebody_started_them(there: Any) -> None:

@@ -7,12 +7,14 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from metaprune.methods.metapruning.genes import Genes, Widths
 from metaprune.methods.metapruning.rewarded import Fitness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
+from metaprune.train.processes import now
 
 __all__ = ["Candidate", "Ledger", "evolve"]
 
@@ -40,6 +42,8 @@ class Candidate:
 class Ledger:
     """The metric of every vector of widths that was asked for, measured once; it survives a kill.
 
+    Of several processes, which all measure together, the first one reads and writes.
+
     The search follows from its seed and these figures alone: begun again with the same ledger, it goes on where it was.
     """
 
@@ -54,8 +58,8 @@ class Ledger:
         self._saved = monotonic()
         if checkpoint is None:
             return
-        checkpoint.prepare()
-        tree: Any = checkpoint.load()
+        now().told(checkpoint.prepare)
+        tree: Any = now().told(checkpoint.load)
         if tree is None:
             return
         if not isinstance(tree, dict) or tree.get("identity") != self.identity:
@@ -68,7 +72,8 @@ class Ledger:
         """The metric at these widths."""
         if widths not in self.known:
             self.known[widths] = self.measure(widths)
-            if self.checkpoint and monotonic() - self._saved >= self.checkpoint.seconds:
+            every = math.inf if self.checkpoint is None else self.checkpoint.seconds
+            if self.checkpoint and now().told(lambda: monotonic() - self._saved >= every):
                 self.save()
         return self.known[widths]
 
@@ -76,7 +81,8 @@ class Ledger:
         """Write all figures."""
         if self.checkpoint:
             metrics = {",".join(map(str, widths)): metric for widths, metric in self.known.items()}
-            self.checkpoint.save({"identity": self.identity, "metrics": metrics})
+            tree = {"identity": self.identity, "metrics": metrics}
+            now().told(partial(self.checkpoint.save, tree))
         self._saved = monotonic()
 
 

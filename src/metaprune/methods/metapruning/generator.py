@@ -6,8 +6,9 @@ the channels that stay; b, the weight that all widths share.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from metaprune.graph.plan import Plan
 from metaprune.graph.term import axes_of
 from metaprune.surgery.resized import Resized
 
-__all__ = ["Film", "Kind", "Perceptron", "PruningNet"]
+__all__ = ["Batches", "Film", "Kind", "Perceptron", "PruningNet"]
 
 Kind = Literal["shared", "film", "mlp"]
 
@@ -71,6 +72,31 @@ class Perceptron(nn.Module):
         return weight + change
 
 
+class Batches:
+    """Random numbers for each batch of a training, the same in all processes; checkpoints know it as a projector."""
+
+    leaves_weights: ClassVar[bool] = True
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.done = seed, 0
+
+    def next(self) -> random.Random:
+        """Those of the next batch."""
+        self.done += 1
+        return random.Random(f"{self.seed}/{self.done}")
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Nothing: a step may be of several batches."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches are done."""
+        return {"batches": self.done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after as many."""
+        self.done = state["batches"]
+
+
 class PruningNet(nn.Module):
     """A network at widths that are drawn anew for each batch; it is called like the network itself.
 
@@ -82,7 +108,8 @@ class PruningNet(nn.Module):
         graph: Its channel graph.
         kind: "shared" (W = b), "film" or "mlp".
         hidden: Units of each generator.
-        draw: Gives the plan of a training batch.
+        draw: Gives the plan of a training batch, from random numbers of that batch.
+        seed: Of those numbers.
         steady: The plan of evaluation.
         settle: Recalibrates a network, in place.
     """
@@ -93,7 +120,8 @@ class PruningNet(nn.Module):
         graph: ChannelGraph,
         kind: Kind,
         hidden: int,
-        draw: Callable[[], Plan],
+        draw: Callable[[random.Random], Plan],
+        seed: int,
         steady: Plan,
         settle: Callable[[nn.Module], object],
     ) -> None:
@@ -102,6 +130,7 @@ class PruningNet(nn.Module):
         self.resized = [resized]  # no module of its own: its network is one
         self.network = resized.network
         self.draw, self.steady, self.settle = draw, steady, settle
+        self.batches = Batches(seed)
         self.sizes = {name: axis.size for name, axis in graph.free.items()}
         self.generators = nn.ModuleDict()
         self.reads: dict[str, tuple[str, ...]] = {}
@@ -148,7 +177,7 @@ class PruningNet(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Draw widths, generate the weights, run the network."""
         if self.training:
-            plan = self.draw()
+            plan = self.draw(self.batches.next())
             return self.resized[0].call(plan, args, kwargs, self.weights(plan))
         if not self._settled:
             self._settled = [self.copy(self.steady)]

@@ -95,14 +95,13 @@ class Genes:
         """The widest of each lane; within the budget, that is uniform widths."""
         return tuple(lane.most for lane in self.allocation.lanes.values())
 
-    def drawn(self) -> Widths:
-        """Each width by itself, uniformly; from PyTorch's random numbers, as dropout, so that checkpoints know them."""
-        ladders = [lane.widths for lane in self.allocation.lanes.values()]
-        return tuple(ladder[int(torch.randint(len(ladder), (), device="cpu"))] for ladder in ladders)
+    def drawn(self, numbers: random.Random) -> Widths:
+        """Each width by itself, uniformly."""
+        return tuple(numbers.choice(lane.widths) for lane in self.allocation.lanes.values())
 
     def anywhere(self, numbers: random.Random) -> Widths:
         """Each width by itself, uniformly, then within the budget."""
-        return self.within(tuple(numbers.choice(lane.widths) for lane in self.allocation.lanes.values()))
+        return self.within(self.drawn(numbers))
 
     def mutated(self, parent: Widths, rate: float, numbers: random.Random) -> Widths:
         """Each width becomes another with probability `rate`, then within the budget."""

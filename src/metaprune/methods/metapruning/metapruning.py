@@ -43,10 +43,10 @@ from metaprune.surgery.recalibrate import recalibrate
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint
 from metaprune.train.engine import device_of, evaluate
+from metaprune.train.processes import now
 from metaprune.train.progress import Bar
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import Row
-from metaprune.train.several.launching import alone_only
 from metaprune.train.task import Batch, First, Loader, Task
 
 __all__ = ["MetaPruning", "Searched"]
@@ -169,10 +169,13 @@ class MetaPruning:
         """The pruning network and every candidate of the search; what was done before a kill is not done again.
 
         Raises:
-            MetapruneError: No axis is free.
-            TrainError: Several processes were started: batches divided among them do not yet train it alike.
+            MetapruneError: No axis is free, or weights are split between processes, of which none could be generated.
         """
-        alone_only(problem.recipe, "MetaPruning")
+        if problem.recipe.strategy == "fsdp" and now().size > 1:
+            raise MetapruneError(
+                "MetaPruning: expected the whole network in each process, got strategy='fsdp'; weights are made and "
+                "cropped here, which split ones cannot be: leave the strategy out"
+            )
         net, history = self.trained(problem)
         return Searched(net, self.genes(problem), self.evolved(problem, net), history)
 
@@ -201,13 +204,14 @@ class MetaPruning:
                 problem.graph,
                 self.generator,
                 self.hidden,
-                draw=lambda: genes.plan(genes.drawn()),
+                draw=lambda numbers: genes.plan(genes.drawn(numbers)),
+                seed=recipe.seed,
                 steady=genes.plan(genes.within(genes.whole())),
                 settle=settle,
             )
         epochs = recipe.epochs_of(self.search)
         training = replace(problem, task=task, recipe=shortened(recipe, epochs))
-        history = training.fit(net, name="generator", checkpoint=_stage(problem, "generator"))
+        history = training.fit(net, name="generator", during=[net.batches], checkpoint=_stage(problem, "generator"))
         return net.to(device_of(recipe)), tuple(history.rows)
 
     def evolved(self, problem: Problem, net: PruningNet) -> tuple[Candidate, ...]:

@@ -15,7 +15,7 @@ from metaprune.train.checks import TrainError
 from metaprune.train.processes import PATIENCE, Group, is_apart, started
 from metaprune.train.recipe import Recipe, pick_precision
 
-__all__ = ["alone_only", "fabric_of", "group_of", "is_alone"]
+__all__ = ["fabric_of", "group_of", "is_alone"]
 
 OURS = ("LT_ACCELERATOR", "LT_DEVICES", "LT_NUM_NODES", "LT_STRATEGY", "LT_PRECISION")
 """Where `fabric run` leaves what it was told."""
@@ -77,16 +77,6 @@ def group_of(fabric: Any) -> Group:
 def is_alone(recipe: Recipe) -> bool:
     """Whether one process is all there is, and all that the recipe asks for."""
     return is_apart() or (recipe.devices == 1 and recipe.nodes == 1 and _there() in (None, 1))
-
-
-def alone_only(recipe: Recipe, who: str) -> None:
-    """Refuse to be run by several processes.
-
-    Raises:
-        TrainError: they are several.
-    """
-    if not is_alone(recipe):
-        raise TrainError(f"{who}: expected one process, and several were started or asked for; leave devices out")
 
 
 def _own_place(accelerator: str) -> str:
