@@ -11,6 +11,8 @@ from tests.cli.test_commands import RUN, metaprune
 from typer.testing import CliRunner, Result
 
 from metaprune.cli import app
+from metaprune.cli.meta import _asked, _purpose
+from metaprune.cli.purpose import Cut, Look, Purpose, TaskName
 from metaprune.methods.graph_metanetwork import Metanetwork, load, save
 from metaprune.methods.graph_metanetwork.learning.zoo import entries
 from metaprune.session import measuring
@@ -159,3 +161,14 @@ def test_a_metanetwork_of_another_format(tmp_path: Path) -> None:
     write_tensors(tmp_path / "m.safetensors", tensors, about | {"format": "metaprune.metanetwork.9"})
     words = f"--method graph_metanetwork --metanetwork {tmp_path / 'm.safetensors'}"
     assert "format" in refused(f"prune resnet8 {RUN} {words} --out {tmp_path / 'out'}")
+
+
+def test_what_a_zoo_remembers_is_what_it_was_asked() -> None:
+    """As JSON holds it, and nothing where all is as usual: zoos of earlier versions can still grow."""
+    usual = _asked(Purpose(TaskName.classification), None, Look(), Cut())
+    assert usual == {}
+    look, cut = Look(size=32, mean="0.5,0.5,0.5", std="0.5", augment=False, val_share=0.2), Cut(48, 64, 3)
+    purpose = Purpose(TaskName.super_resolution, scale=3)
+    told = json.loads(json.dumps(_asked(purpose, 1, look, cut)))
+    assert (Look(**told["look"]), Cut(**told["cut"]), told["channels"]) == (look, cut, 1)
+    assert _purpose(["edsr", "srresnet"], **told["task"]) == purpose
