@@ -4,6 +4,7 @@ import json
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.test_bad_input import refused
@@ -138,6 +139,17 @@ def test_a_metanetwork_of_other_data(zoo: Path, tmp_path: Path) -> None:
     finally:
         write_json(zoo / "zoo.json", index)
     assert "are of other, got digits" in line
+
+
+@pytest.mark.parametrize("facts", [[], {"look": {"colour": 1}}, {"task": {"task": "walking"}}, {"cut": 3}])
+def test_an_index_that_is_damaged(facts: Any, zoo: Path, tmp_path: Path) -> None:
+    index = read_json(zoo / "zoo.json")
+    write_json(zoo / "zoo.json", index | {"facts": facts})
+    try:
+        line = refused(f"{TRAIN.replace('ZOO', str(zoo))} --out {tmp_path / 'out'}")
+    finally:
+        write_json(zoo / "zoo.json", index)
+    assert "zoo.json is damaged" in line
 
 
 def test_the_folder_of_another_zoo(zoo: Path) -> None:

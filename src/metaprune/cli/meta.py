@@ -106,7 +106,7 @@ def zoo(
 
     set_threads(threads)
     purpose = _purpose(models, task, scale, sigma)
-    looks = Look(size, mean, std, augment, val_share, workers), Cut(patch, patches, val_images)
+    look, cut = Look(size, mean, std, augment, val_share, workers), Cut(patch, patches, val_images)
     chosen = variants(
         models,
         count,
@@ -123,7 +123,6 @@ def zoo(
     tuned = replace(tuned, lr=dense.lr / 10)
     together(dense, "zoo")
     writable(out, shared=True)
-    look, cut = looks
     ready = purpose.load(data, batch_size, channels, cut, look)
     builders = {name: partial(_build, name, ready.builds) for name in models}
     for variant in chosen:  # better now than after an hour
@@ -222,12 +221,10 @@ def meta_train(
     metanetwork = Metanetwork(hidden, layers, step)
     together(recipe, "meta-train")
     writable(out)
-    facts = about["facts"]
-    purpose = _purpose(words, **facts.get("task", {}))
+    purpose, channels, look, cut = _remembered(about, words, folder)
     _, searching = purpose.recipes(teacher_epochs, 1, None, None, seed=seed, **where)
-    cut, look = Cut(**facts.get("cut", {})), Look(**facts.get("look", {}))
-    ready = purpose.load(data, batch_size, facts.get("channels"), cut, look)
-    if ready.label != about["data"] or ready.builds != facts.get("builds"):
+    ready = purpose.load(data, batch_size, channels, cut, look)
+    if ready.label != about["data"] or ready.builds != about["facts"].get("builds"):
         raise UsageError(f"--data: the networks of {folder} are of {about['data']}, got {ready.label}; give the same")
     builders = {name: partial(_build, name, ready.builds) for name in words}
     args = example("x".join(map(str, ready.sizes)), 2)
@@ -259,7 +256,7 @@ def meta_train(
     )
     if not curve.chosen:
         shown.print("note: no edits were best; the metanetwork that was written changes nothing")
-    named = "".join(f" --{name} {value}" for name, value in facts.get("task", {}).items())
+    named = "".join(f" --{name} {value}" for name, value in about["facts"].get("task", {}).items())
     shown.print(
         f"curve: {out / 'curve.html'}; next:\n"
         f"  metaprune prune {words[0]} --data {data}{named} --method graph_metanetwork "
@@ -301,6 +298,22 @@ def _asked(purpose: Purpose, channels: int | None, look: Look, cut: Cut) -> dict
         "cut": cut.given,
     }
     return {name: value for name, value in told.items() if value}
+
+
+def _remembered(about: dict[str, Any], words: list[str], folder: Path) -> tuple[Purpose, int | None, Look, Cut]:
+    """What `_asked` told the index of a zoo.
+
+    Raises:
+        UsageError: The index is damaged.
+    """
+    from metaprune.cli.resolve import UsageError
+
+    try:
+        facts = about["facts"]
+        purpose = _purpose(words, **facts.get("task", {}))
+        return purpose, facts.get("channels"), Look(**facts.get("look", {})), Cut(**facts.get("cut", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"zoo: {folder}/zoo.json is damaged ({error!r:.100}); make the zoo again") from error
 
 
 def _build(name: str, facts: dict[str, Any], /, **varied: Any) -> Any:
