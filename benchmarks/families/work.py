@@ -43,7 +43,7 @@ TAUGHT = (0.3, 0.1)
 EPOCHS = 3
 """Of tuning after a cut, in searches and in the table."""
 
-TESTED, TEACH, CHOOSE = (0, 1), (0, 1), (2,)
+TESTED, TEACH, CHOOSE = (0, 1), (0, 1, 3), (2,)
 """Seeds of the networks of a family whose head room is measured, that are learned from, and that choose."""
 
 SHARPNESS = (0.0, 1.0, 3.0, math.inf)
