@@ -114,7 +114,8 @@ class Kept:
         """Write the file, where rows of other subjects' runs stay, and give the subject's rows."""
         rows = self.rows()
         found = {row["run"]: row for row in (*replace(self, subject=None).rows(), *rows)}
-        self.path.write_text("".join(f"{json.dumps(found[run], sort_keys=True)}\n" for run in sorted(found)))
+        if found:
+            self.path.write_text("".join(f"{json.dumps(found[run], sort_keys=True)}\n" for run in sorted(found)))
         return rows
 
     def _ours(self, row: Mapping[str, Any]) -> bool:
