@@ -68,7 +68,12 @@ def carry_out(folder: Path, piece: Callable[[], Mapping[str, Any]]) -> None:
 
 def rows_in(out: Path) -> list[dict[str, Any]]:
     """The rows of all pieces that are finished."""
-    return [json.loads(path.read_text()) for path in sorted(out.glob("*/row.json"))]
+    return list(finished(out).values())
+
+
+def finished(out: Path) -> dict[str, dict[str, Any]]:
+    """Folder -> its row, of all pieces that are finished."""
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(out.glob("*/row.json"))}
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,9 @@ class Kept:
         """Those of the subject that are finished; what a folder holds is newer than what the file does."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         found = {row["run"]: row for row in map(json.loads, lines) if self._ours(row)}
-        for path in self.out.glob("*/row.json"):
-            row = json.loads(path.read_text()) | {"run": path.parent.name}
+        for run, row in finished(self.out).items():
             if self._ours(row):
-                found[row["run"]] = {name: row[name] for name in row if name not in (*self.long, "crc32")}
+                found[run] = {name: row[name] for name in row if name not in (*self.long, "crc32")} | {"run": run}
         return [found[run] for run in sorted(found)]
 
     def carry_out(self, run: str, piece: Callable[[], Mapping[str, Any]], *, here: bool = False) -> None:

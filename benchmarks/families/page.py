@@ -67,13 +67,13 @@ def gain(row: Row) -> tuple[float, float]:
     """Points of the best that was found above the best rival, and the standard error."""
     sign = row["points"]
     best, rival = ([sign * value for value in row["tests"][row[which]]] for which in ("best", "rival"))
-    if min(len(best), len(rival)) < 2:
-        return float("nan"), float("nan")
     return _difference(best, rival)
 
 
 def _difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
-    """Of the means, and its standard error."""
+    """Of the means, and its standard error; no numbers where one has too few."""
+    if min(len(ours), len(theirs)) < 2:
+        return float("nan"), float("nan")
     error = (statistics.variance(ours) / len(ours) + statistics.variance(theirs) / len(theirs)) ** 0.5
     return statistics.fmean(ours) - statistics.fmean(theirs), error
 
@@ -156,7 +156,7 @@ def ablations(rows: Sequence[Row]) -> str:
     for what, some in changed.items():
         there = {_place(row) for row in some}
         same = [row for row in rows if _place(row) in there]
-        criterion = [row for row in same if row["arm"] == CONTROLS[0]]
+        criterion = criterion_of(same)
         figures = [above(some, criterion), above(whole_of(same), criterion)]
         told = " | ".join(f"{value:+.2f} ± {error:.2f}" for value, error in figures)
         lines.append(f"| {what} | {told} | {len({row['family'] for row in some})} | {len(some)} |")
@@ -185,6 +185,11 @@ def savings(rows: Sequence[Row], meta: Sequence[Row], room: Sequence[Row], lesso
 def whole_of(rows: Sequence[Row]) -> list[Row]:
     """Those by the metanetwork with nothing changed, which has not learned from the family."""
     return [row for row in rows if row["arm"] == f"without {row['family']}"]
+
+
+def criterion_of(rows: Sequence[Row]) -> list[Row]:
+    """Those by the metanetwork's criterion without a metanetwork."""
+    return [row for row in rows if row["arm"] == CONTROLS[0]]
 
 
 def by_family(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -255,7 +260,7 @@ def _summary(rows: Sequence[Row], room: Sequence[Row]) -> list[str]:
         means = [statistics.fmean(column) for column in zip(*differences, strict=True)]
         lines.append(f"| mean | | | | {means[0]:+.2f} | | {means[1]:+.2f} | |")
         if fused := [row for row in rows if row["arm"] == FUSED]:
-            value, error = above(fused, [row for row in rows if row["arm"] == CONTROLS[0]])
+            value, error = above(fused, criterion_of(rows))
             lines += [
                 "",
                 f"What the criterion cuts, fused into what stays: {value:+.2f} ± {error:.2f} to its criterion.",

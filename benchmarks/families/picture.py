@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.experiment import pyplot
-from benchmarks.families.page import CONTROLS, Row, above, by_family, whole_of
+from benchmarks.families.page import Row, above, by_family, criterion_of, whole_of
 
 
 def draw(rows: Sequence[Row], path: Path, most: int) -> bool:
@@ -16,7 +16,7 @@ def draw(rows: Sequence[Row], path: Path, most: int) -> bool:
         path: Of the picture.
         most: How many families a metanetwork learned from with nothing changed.
     """
-    gains = {family: above(whole_of(some), _criterion(some)) for family, some in by_family(rows).items()}
+    gains = {family: above(whole_of(some), criterion_of(some)) for family, some in by_family(rows).items()}
     gains = {family: gain for family, gain in gains.items() if gain[0] == gain[0]}
     if not gains:
         return False
@@ -45,11 +45,7 @@ def grown(rows: Sequence[Row], most: int) -> dict[int, tuple[float, float]]:
     members = {row["member"] for _, row in counted}
     here = [row for row in rows if row["member"] in members]
     found = {
-        count: above([row for number, row in counted if number == count], _criterion(here))
+        count: above([row for number, row in counted if number == count], criterion_of(here))
         for count in sorted({number for number, _ in counted})
     }
-    return found | ({most: above(whole_of(here), _criterion(here))} if found else {})
-
-
-def _criterion(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row["arm"] == CONTROLS[0]]
+    return found | ({most: above(whole_of(here), criterion_of(here))} if found else {})

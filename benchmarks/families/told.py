@@ -18,9 +18,7 @@ def row_of(found: Searched) -> dict[str, Any]:
         "higher_is_better": found.higher_is_better,
         "trials": {
             name: {
-                "kept": {
-                    axis: f"{sum(1 << channel for channel in stays):x}" for axis, stays in trial.plan.kept.items()
-                },
+                "kept": written(trial.plan),
                 "metrics": [[seed, said if math.isfinite(said) else None] for seed, said in trial.metrics.items()],
             }
             for name, trial in found.trials.items()

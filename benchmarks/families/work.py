@@ -122,6 +122,11 @@ ABLATIONS: Mapping[str, Meta] = {
 """One thing changed each."""
 
 
+def weights_of(network: nn.Module) -> str:
+    """What tells a network's weights from others."""
+    return digest(named_tensors(network))[:12]
+
+
 def heights_of(problem: Problem) -> dict[str, torch.Tensor]:
     """The metanetwork's criterion of a network: a score for each channel."""
     return DataModel.of("", problem.model, problem.graph, problem.task, torch.device("cpu")).heights
@@ -214,13 +219,12 @@ class Work:
         recipe = tuned(FAMILIES[member.family].recipe, self.epochs)
         return Problem(model, graph, mp.Budget(macs=share, multiple_of=1), data.task, recipe, progress=False)
 
-    def search(self, member: Member, share: float, rungs: Sequence[Rung] = ROOM) -> tuple[Searched, mp.Plan]:
+    def search(self, problem: Problem, out: Path, rungs: Sequence[Rung]) -> tuple[Searched, mp.Plan]:
         """Allocations of a network at a budget, tried, and what one-shot criteria say among them; and the peak."""
-        problem = self.problem(member, share)
         rivals = {name: make().find(problem) for name, make in RIVALS.items()}
         plans = {name: found.plan for name, found in rivals.items()}
         heights = rivals["criterion"].scores
-        found = search(problem, heights, plans, self.searches(member, share), rungs=rungs)
+        found = search(problem, heights, plans, out, rungs=rungs)
         return found, peak(found, Allocation(problem.graph, problem.budget), heights)
 
     def searches(self, member: Member, share: float) -> Path:
@@ -231,10 +235,10 @@ class Work:
         """One row: how far the best that was found is above the best of the rivals."""
 
         def row() -> dict[str, Any]:
-            found, top = self.search(member, share)
-            data, problem = self.data(member.learns), self.problem(member, share)
+            data, problem, out = self.data(member.learns), self.problem(member, share), self.searches(member, share)
+            found, top = self.search(problem, out, ROOM)
             last = found.rungs[-1].seeds
-            [tried] = measured(problem, {"peak": top}, last, self.searches(member, share), tested=True).values()
+            [tried] = measured(problem, {"peak": top}, last, out, tested=True).values()
             dense = evaluate(problem.model, data.task.test or data.task.val, data.task, problem.recipe)
             return {
                 "member": member.name,
@@ -258,10 +262,11 @@ class Work:
 
         def row() -> dict[str, Any]:
             problem, data = self.problem(member, share), self.data(member.learns)
-            started = time.process_time()
+            seconds = None
             if arm not in CONTROLS:
+                started = time.process_time()
                 method().find(problem)  # once more below: what it takes alone is a figure of its own
-            seconds = time.process_time() - started
+                seconds = time.process_time() - started
             report = mp.prune(
                 problem.model,
                 data.example,
@@ -284,7 +289,7 @@ class Work:
                 "dense": report.dense.metric,
                 "metric": report.pruned.metric,
                 "macs": report.pruned.macs / report.dense.macs,
-                "seconds": None if arm in CONTROLS else seconds,
+                "seconds": seconds,
             }
 
         self.kept("runs").carry_out(run, row)
@@ -295,16 +300,13 @@ class Work:
 
         def row() -> dict[str, Any]:
             asked = any(row["run"] == run for row in self.kept("head_room").rows())
-            found, top = self.search(member, share, ROOM if asked else BRIEF)
+            problem = self.problem(member, share)
+            found, top = self.search(problem, self.searches(member, share), ROOM if asked else BRIEF)
             minutes = sum(trial.seconds for trial in found.trials.values()) / 60
-            about = {"member": member.name, "weights": self.weights(member), "minutes": minutes}
+            about = {"member": member.name, "weights": weights_of(problem.model), "minutes": minutes}
             return {**about, "peak": written(top), **row_of(found)}
 
         self.kept("lessons").carry_out(run, row)
-
-    def weights(self, member: Member) -> str:
-        """What tells a network's weights from others."""
-        return digest(named_tensors(self.network(member)))[:12]
 
     def taught(self, member: Member, sharpness: float | None) -> tuple[Lesson, ...]:
         """The lessons of a network that are there.
@@ -312,19 +314,15 @@ class Work:
         Raises:
             SystemExit: They are of other weights than the network has here.
         """
-        found: list[Lesson] = []
-        for row in self.kept("lessons").rows():
-            if row["member"] == member.name:
-                if row["weights"] != self.weights(member):
-                    raise SystemExit(
-                        f"{row['run']}: this machine trains {member.name} to other weights than the lessons in "
-                        f"{ROWS / 'lessons.jsonl'} are of; move that file away, and do --parts lessons"
-                    )
-                if sharpness is None:
-                    found.append(Lesson(row["share"], plan_of(row["peak"])))
-                else:
-                    found += searched(row).lessons(sharpness)
-        return tuple(found)
+        rows = [row for row in self.kept("lessons").rows() if row["member"] == member.name]
+        if rows and {row["weights"] for row in rows} != {weights_of(self.network(member))}:
+            raise SystemExit(
+                f"this machine trains {member.name} to other weights than the lessons in {ROWS / 'lessons.jsonl'} are "
+                "of; move that file away, and do --parts lessons"
+            )
+        if sharpness is None:
+            return tuple(Lesson(row["share"], plan_of(row["peak"])) for row in rows)
+        return tuple(lesson for row in rows for lesson in searched(row).lessons(sharpness))
 
     def meta_train(self, name: str, meta: Meta, families: Sequence[str]) -> None:
         """One row and a metanetwork, learned from all networks of these families that have lessons."""

@@ -72,8 +72,8 @@ class Ledger:
         """The metric at these widths."""
         if widths not in self.known:
             self.known[widths] = self.measure(widths)
-            every = math.inf if self.checkpoint is None else self.checkpoint.seconds
-            if self.checkpoint and now().told(lambda: monotonic() - self._saved >= every):
+            checkpoint = self.checkpoint
+            if checkpoint and now().told(lambda: monotonic() - self._saved >= checkpoint.seconds):
                 self.save()
         return self.known[widths]
 

@@ -75,8 +75,8 @@ def summit(
         noise: Variances of y.
     """
     scale = x.square().sum(1).mean().sqrt()
-    inputs = torch.cat([torch.ones(len(x), 1, dtype=x.dtype), -(x / scale).square().sum(1, keepdim=True) / 2], 1)
-    inputs = torch.cat([inputs, x / scale], 1)
+    away = x / scale
+    inputs = torch.cat([torch.ones(len(x), 1, dtype=x.dtype), -away.square().sum(1, keepdim=True) / 2, away], 1)
     weight = 1 / (noise + noise.mean().clamp(min=0.05))  # what a surface so smooth leaves out is an error, too
     fits = [_fitted(inputs, y, weight, ridge) for ridge in RIDGES]
     coefficients, _ = min(fits, key=lambda fit: fit[1])
