@@ -22,6 +22,7 @@ from metaprune.cost.budget import Allocation
 from metaprune.graph.tensors import digest, named_tensors
 from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, Subject, meta_train
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Scored
+from metaprune.methods.graph_metanetwork.expectation import distance
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched, search
 from metaprune.methods.graph_metanetwork.learning.lessons.surface import peak
@@ -262,11 +263,12 @@ class Work:
 
         def row() -> dict[str, Any]:
             problem, data = self.problem(member, share), self.data(member.learns)
-            seconds = None
+            seconds = away = None
             if arm not in CONTROLS:
                 started = time.process_time()
-                method().find(problem)  # once more below: what it takes alone is a figure of its own
+                found = method().find(problem)  # once more below: what it takes alone is a figure of its own
                 seconds = time.process_time() - started
+                away = distance(problem.graph, found.plan, Criterion().find(problem).plan)
             report = mp.prune(
                 problem.model,
                 data.example,
@@ -290,6 +292,7 @@ class Work:
                 "metric": report.pruned.metric,
                 "macs": report.pruned.macs / report.dense.macs,
                 "seconds": seconds,
+                "distance": away,
             }
 
         self.kept("runs").carry_out(run, row)

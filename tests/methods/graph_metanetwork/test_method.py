@@ -16,6 +16,7 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.graph_metanetwork import GraphMetanetwork, Metanetwork, graph_metanetwork, load, save
 from metaprune.methods.graph_metanetwork.criterion import CRITERIA, ranking
 from metaprune.methods.graph_metanetwork.editor.edit import rewrite
+from metaprune.methods.graph_metanetwork.expectation import Expectation
 from metaprune.methods.method import Problem
 from metaprune.methods.registry import METHODS
 from metaprune.methods.saliency import evidence_per_cost, group_norms
@@ -162,6 +163,32 @@ def test_a_trial_is_of_steps_of_the_optimizer(file: str, fields: dict[str, Any],
     recipe = replace(small.recipe(1), **fields)
     [note] = GraphMetanetwork(file, trial=3).find(problem_of(small.network(), recipe)).notes
     assert note.startswith(f"in a trial of {steps} steps: ")
+
+
+@pytest.mark.parametrize(("level", "said"), [(3.0, "as the metanetwork says"), (-3.0, "by the criterion alone")])
+def test_what_it_is_sure_of_is_not_tried(level: float, said: str, tmp_path: Path) -> None:
+    """A gain is taken and a loss is left, both at once."""
+    metanetwork = stirred(step=0.05).float()
+    metanetwork.expectation = Expectation(level, 0.0, 1.0, 9.0, 0.1, 0.9, 5)
+    save(metanetwork, tmp_path / "sure.safetensors")
+    found = GraphMetanetwork(str(tmp_path / "sure.safetensors")).find(problem_of(small.network()))
+    [note] = found.notes
+    assert note.startswith("nothing was tried: ")
+    assert f"gained {level:+.2g} ± 1 points on 5 families" in note
+    assert note.endswith(said)
+    word = GraphMetanetwork(str(tmp_path / "sure.safetensors"), trial=0).find(problem_of(small.network()))
+    assert torch.equal(found.model.stem.weight, word.model.stem.weight) == (level > 0)
+
+
+@pytest.mark.usefixtures("roughly")
+@pytest.mark.parametrize("fields", [{"level": 1.5}, {"furthest": 0.0}, {"high": 0.4}], ids=str)
+def test_what_it_is_not_sure_of_is_tried(fields: dict[str, float], tmp_path: Path) -> None:
+    metanetwork = stirred(step=0.05).float()
+    metanetwork.expectation = replace(Expectation(3.0, 0.0, 1.0, 9.0, 0.1, 0.9, 5), **fields)  # type: ignore[arg-type]
+    save(metanetwork, tmp_path / "unsure.safetensors")
+    problem = problem_of(small.network(), budget=mp.Budget(macs=0.5, multiple_of=1))
+    found = GraphMetanetwork(str(tmp_path / "unsure.safetensors"), trial=2).find(problem)
+    assert found.notes[0].startswith("in a trial of 2 steps: ")
 
 
 def test_a_trial_that_fails_is_lost(tmp_path: Path) -> None:

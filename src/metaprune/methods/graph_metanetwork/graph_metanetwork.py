@@ -22,6 +22,7 @@ from metaprune.graph.tensors import clone, named_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, check, ranking
 from metaprune.methods.graph_metanetwork.editor.edit import Rewritten, rewrite
 from metaprune.methods.graph_metanetwork.editor.saving import load
+from metaprune.methods.graph_metanetwork.expectation import Expectation, distance
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import evidence_per_cost
 from metaprune.surgery.attention import written_out
@@ -46,7 +47,8 @@ class GraphMetanetwork:
         tuning: Share of the recipe's epochs between the edit and the cut; 0 cuts at once.
         trial: Steps of a short fine-tuning, one pass of the training data at most, after which the network cut as the
             metanetwork says must not be behind the one cut by the criterion alone, on the validation data; else that
-            one is taken. 0 takes the metanetwork's word for it, as does `tuning`.
+            one is taken. Nothing is tried where the metanetwork knows that it gains or loses (`Expectation.sure`). 0
+            takes the metanetwork's word for it, as does `tuning`.
     """
 
     metanetwork: str = "shipped"
@@ -80,10 +82,11 @@ class GraphMetanetwork:
         """Edit, see whether that is of use, fine-tune for a share of the epochs, rank, and fit the budget."""
         allocation = Allocation(problem.graph, problem.budget)
         share = allocation.limit / allocation.dense
-        edited = rewrite(problem.model, problem.graph, load(self.path), problem.task, share)
+        metanetwork = load(self.path)
+        edited = rewrite(problem.model, problem.graph, metanetwork, problem.task, share)
         notes = []
         if self.trial and not self.tuning and not problem.at_once:
-            edited, said = self._tried(problem, allocation, edited)
+            edited, said = self._chosen(problem, allocation, edited, metanetwork.expectation)
             notes.append(said)
         epochs = 0 if problem.at_once else round(self.tuning * problem.recipe.epochs)
         history = problem.fit(edited.model, stop=epochs, name="after the edit", during=[_Origin(self.path)])
@@ -97,11 +100,31 @@ class GraphMetanetwork:
         evidence = evidence_per_cost(edited.gradients, allocation.prices({}))
         return ranking(tensors, problem.graph, edited.read, self.criterion, edited.scores, evidence)
 
-    def _tried(self, problem: Problem, allocation: Allocation, edited: Rewritten) -> tuple[Rewritten, str]:
-        """The edited network, or the one as it was where that is better after a short fine-tuning; and why."""
+    def _chosen(
+        self, problem: Problem, allocation: Allocation, edited: Rewritten, expected: Expectation | None
+    ) -> tuple[Rewritten, str]:
+        """The edited network, or the one as it was; and why."""
         plain = edited._replace(
             model=clone(written_out(problem.model, problem.graph.written_out)), scores=torch.zeros_like(edited.scores)
         )
+        if expected is None:
+            return self._tried(problem, allocation, edited, plain)
+        plans = [allocation.plan(self._ranked(problem, allocation, way)) for way in (edited, plain)]
+        away = distance(problem.graph, *plans)
+        sure = expected.sure(allocation.limit / allocation.dense, away)
+        if not sure:
+            return self._tried(problem, allocation, edited, plain)
+        said = (
+            f"nothing was tried: with widths so far from the criterion's, the metanetwork gained "
+            f"{expected.gain(away):+.2g} ± {expected.error:.2g} points on {expected.families} families of networks "
+            f"that it had not learned from; so it was cut {_way(sure > 0)}"
+        )
+        return edited if sure > 0 else plain, said
+
+    def _tried(
+        self, problem: Problem, allocation: Allocation, edited: Rewritten, plain: Rewritten
+    ) -> tuple[Rewritten, str]:
+        """The one that is better after a short fine-tuning, the edited one where both are alike; and why."""
         task = replace(problem.task, train=First(problem.task.train, self.trial * problem.recipe.accumulate))
         brief = replace(problem.recipe, epochs=1, warmup=0.0, schedule="cosine", milestones=(), before=0, after=0)
 
@@ -123,10 +146,14 @@ class GraphMetanetwork:
         kept = with_it >= without if task.higher_is_better else with_it <= without
         said = (
             f"in a trial of {brief.steps(len(task.train))} steps: cut as the metanetwork says, {task.metric_name} "
-            f"{with_it:.4g} on the validation data; cut by the criterion alone, {without:.4g}; so it was cut "
-            f"{'as the metanetwork says' if kept else 'by the criterion alone'}"
+            f"{with_it:.4g} on the validation data; cut by the criterion alone, {without:.4g}; "
+            f"so it was cut {_way(kept)}"
         )
         return edited if kept else plain, said
+
+
+def _way(edited: bool) -> str:
+    return "as the metanetwork says" if edited else "by the criterion alone"
 
 
 class _Origin:

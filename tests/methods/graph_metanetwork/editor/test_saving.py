@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import load, save
+from metaprune.methods.graph_metanetwork.expectation import Expectation
+from metaprune.train.atomic import write_tensors
 from tests.methods.graph_metanetwork.cases import case, stirred
 
 
@@ -31,6 +33,21 @@ def test_saved_and_loaded_it_edits_alike(scored: str, tmp_path: Path) -> None:
         edited = before(case("resnet").read).weights
         for path, tensor in after(case("resnet").read).weights.items():
             assert torch.equal(tensor, edited[path])
+
+
+def test_what_it_can_expect_goes_with_it(tmp_path: Path) -> None:
+    """Where it is damaged, the file is refused."""
+    metanetwork = stirred()
+    metanetwork.expectation = Expectation(1.0, 2.0, 0.5, 1.0, 0.1, 0.3, 5)
+    save(metanetwork, tmp_path / "knows.safetensors")
+    assert load(tmp_path / "knows.safetensors").expectation == metanetwork.expectation
+    save(stirred(), tmp_path / "knows not.safetensors")
+    assert load(tmp_path / "knows not.safetensors").expectation is None
+    for bad in ({"level": 1.0}, [1.0], "much", metanetwork.expectation.to_dict() | {"error": "little"}):
+        about = {"format": "metaprune.metanetwork.1", "config": metanetwork.config, "expectation": bad}
+        write_tensors(tmp_path / "bad.safetensors", metanetwork.state_dict(), about)
+        with pytest.raises(MetapruneError, match="do not fit"):
+            load(tmp_path / "bad.safetensors")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

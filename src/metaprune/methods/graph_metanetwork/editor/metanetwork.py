@@ -32,6 +32,7 @@ from metaprune.methods.graph_metanetwork.editor.dense import (
     edge_states,
 )
 from metaprune.methods.graph_metanetwork.editor.pile import Pile
+from metaprune.methods.graph_metanetwork.expectation import Expectation
 from metaprune.methods.graph_metanetwork.reading.features import (
     AXIS_FEATURES,
     EVIDENCE_FEATURES,
@@ -118,6 +119,9 @@ class Metanetwork(nn.Module):
             criterion; or "both", an axis's score and how far a channel is above the mean of its axis.
         edits: Whether weights are edited; else it ranks only, in half the time.
 
+    Attributes:
+        expectation: What it can expect to gain above its criterion, where that was measured; it goes to its file, too.
+
     Example:
         >>> metanetwork = Metanetwork(hidden=16, layers=3)
         >>> edited = metanetwork(graph_of(model, mp.trace(model, args)))  # doctest: +SKIP
@@ -148,6 +152,7 @@ class Metanetwork(nn.Module):
         self.surveys = tuple(surveys)
         self.scored: Scored = scored
         self.edits = edits
+        self.expectation: Expectation | None = None
         surveyed = columns(self.surveys)
         self.read_axis = Encoder(AXIS_FEATURES, hidden, hidden)
         self.read_identity = nn.Linear(IDENTITY_FEATURES, hidden, bias=False)

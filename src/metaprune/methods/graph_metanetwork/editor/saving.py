@@ -11,6 +11,7 @@ from torch import Tensor
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
+from metaprune.methods.graph_metanetwork.expectation import Expectation
 from metaprune.train.atomic import FileError, read_safetensors, read_tensors, write_tensors
 
 __all__ = ["is_metanetwork", "load", "save"]
@@ -19,12 +20,15 @@ FORMAT = "metaprune.metanetwork.1"
 
 
 def save(metanetwork: Metanetwork, path: str | Path) -> None:
-    """Write a metanetwork to a file, with the precision of its parameters.
+    """Write a metanetwork to a file, with the precision of its parameters, and what it can expect to gain.
 
     Raises:
         MetapruneError: It cannot be written.
     """
-    write_tensors(Path(path), metanetwork.state_dict(), {"format": FORMAT, "config": metanetwork.config})
+    about: dict[str, Any] = {"format": FORMAT, "config": metanetwork.config}
+    if metanetwork.expectation is not None:
+        about["expectation"] = metanetwork.expectation.to_dict()
+    write_tensors(Path(path), metanetwork.state_dict(), about)
 
 
 @on_the_cpu()
@@ -55,7 +59,9 @@ def load(path: str | Path) -> Metanetwork:
             raise ValueError("its size is another")  # before that much memory is asked for
         metanetwork = Metanetwork(**config).to(kind)
         metanetwork.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if (expected := about.get("expectation")) is not None:
+            metanetwork.expectation = Expectation.of(expected)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())[:200]
         raise MetapruneError(
             f"load: expected tensors that fit the configuration at {path}, got others that do not fit ({why})"
