@@ -30,8 +30,11 @@ from benchmarks.families.work import (
     members,
 )
 
+from metaprune.methods.graph_metanetwork import load, save
+from metaprune.methods.graph_metanetwork.expectation import fitted
+
 PAGE = Path(__file__).parent.with_suffix(".md")
-PARTS = ("head_room", "lessons", "left_out", "ablations", "apart")
+PARTS = ("head_room", "lessons", "left_out", "ship", "ablations", "apart")
 
 
 def without(family: str) -> str:
@@ -57,6 +60,14 @@ def ablations(work: Work, families: Sequence[str], shares: Sequence[float]) -> N
             work.compare(member, name, shares, (0, 1))
 
 
+def ship(work: Work) -> None:
+    """The metanetwork of all families, with what it can expect to gain as those of families left out did."""
+    work.meta_train(page.ALL, Meta(), KNOWN)
+    metanetwork = load(work.metanetwork(page.ALL))
+    metanetwork.expectation = fitted(page.seen(work.kept("runs").rows()))
+    save(metanetwork, work.home / "shipped" / "metanetwork.safetensors")
+
+
 def apart(work: Work, shares: Sequence[float]) -> None:
     """Families and data that nothing was learned from and nothing chosen by."""
     work.meta_train(page.ALL, Meta(), KNOWN)
@@ -73,7 +84,7 @@ def main() -> None:
     parser.add_argument("--omniglot", default="", help="a folder or a zip of drawings")
     parser.add_argument("--bsds500", default="", help="a folder with train, val and test")
     parser.add_argument("--out", type=Path, default=Path("runs/families"))
-    parser.add_argument("--parts", nargs="*", default=PARTS[:3], choices=PARTS)
+    parser.add_argument("--parts", nargs="*", default=PARTS[:4], choices=PARTS)
     parser.add_argument("--families", nargs="*", default=list(KNOWN), choices=list(KNOWN))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0], help="networks whose head room is asked")
     parser.add_argument("--shares", nargs="*", type=float, default=list(SHARES), help="of the MACs, in the table")
@@ -94,6 +105,8 @@ def main() -> None:
                 work.lessons(member, share)
     if "left_out" in parts:
         left_out(work, args.families, args.shares)
+    if "ship" in parts:
+        ship(work)
     if "ablations" in parts:
         ablations(work, args.families, args.shares)
     if "apart" in parts:
@@ -103,6 +116,7 @@ def main() -> None:
         page.HEAD,
         page.head_room(room, EPOCHS),
         page.table(runs, room),
+        page.expecting(runs),
         page.apart(runs),
         page.ablations(runs),
         page.savings(runs, meta, room, lessons),

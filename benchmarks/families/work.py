@@ -329,7 +329,7 @@ class Work:
 
     def meta_train(self, name: str, meta: Meta, families: Sequence[str]) -> None:
         """One row and a metanetwork, learned from all networks of these families that have lessons."""
-        folder = self.home / "meta" / name
+        folder = self.metanetwork(name).parent
 
         def row() -> dict[str, Any]:
             known = families[: meta.families] if meta.families else families
@@ -371,6 +371,10 @@ class Work:
 
         self.kept("meta").carry_out(name, row, here=True)
 
+    def metanetwork(self, name: str) -> Path:
+        """Where a metanetwork lies."""
+        return self.home / "meta" / name / "metanetwork.safetensors"
+
     def subject(self, member: Member) -> Subject:
         """What meta-training takes."""
         data = self.data(member.learns)
@@ -378,7 +382,7 @@ class Work:
 
     def compare(self, member: Member, name: str, shares: Sequence[float], seeds: Sequence[int]) -> None:
         """All rows of the table of one network: a metanetwork against its criterion and the others."""
-        path = self.home / "meta" / name / "metanetwork.safetensors"
+        path = self.metanetwork(name)
         arms: dict[str, Callable[[], Any]] = {**RIVALS, "dhp": mp.DHP, FUSED: partial(mp.IntraFusion, Criterion())}
         if path.exists():
             arms[name] = partial(mp.GraphMetanetwork, str(path), trial=0)
