@@ -70,7 +70,7 @@ EXPECTED = """## What it can expect
 How far the metanetwork's widths are from its criterion's (d, the root of the mean square of the logarithms of ratios)
 says what it gains: {level:+.2f} {slope:+.2f} d points, ± {error:.2f} on a family that the line was not drawn through
 ({families} families, d up to {furthest:.2f}). Where that is two errors from nothing, `GraphMetanetwork` tries nothing:
-on {sure} of {whole} networks and budgets here, on {right} of which it is right.
+by the line through the other families, on {sure} of {whole} networks and budgets here, on {right} of which it is right.
 """
 
 
@@ -216,7 +216,12 @@ def expecting(rows: Sequence[Row]) -> str:
     line = fitted(found)
     if line is None:
         return ""
-    said = [(each, sure) for each in found if (sure := line.sure(each.share, each.distance))]
+    others = {each.family: fitted([other for other in found if other.family != each.family]) for each in found}
+    said = [
+        (each, sure)
+        for each in found
+        if (drawn := others[each.family]) is not None and (sure := drawn.sure(each.share, each.distance))
+    ]
     return EXPECTED.format(
         level=line.level,
         slope=line.slope,

@@ -187,12 +187,12 @@ def test_what_it_can_expect_by_hand() -> None:
     """A gain of a point at any distance: it is sure of it, and right, where it did not lose."""
     rows = [
         each | {"distance": 0.5 if each["share"] == 0.3 else 1.0} if "without" in each["arm"] else each
-        for family in ("plain", "basic", "dense")
+        for family in ("plain", "basic", "dense", "mixer")
         for each in runs(family, {"criterion": 0.0, f"without {family}": 1.0})
     ]
-    assert [(each.distance, round(each.gain, 6)) for each in page.seen(rows)] == [(0.5, 1.0), (1.0, 1.0)] * 6
+    assert [(each.distance, round(each.gain, 6)) for each in page.seen(rows)] == [(0.5, 1.0), (1.0, 1.0)] * 8
     assert "+1.00 +0.00 d points, ± 0.00" in (told := page.expecting(rows))
-    assert "on 12 of 12 networks and budgets here, on 12 of which it is right" in told
+    assert "on 16 of 16 networks and budgets here, on 16 of which it is right" in told
     assert page.expecting(rows[:8]) == ""
     older = [{name: row[name] for name in row if name != "distance"} for row in rows]
     assert page.seen(older) == []

@@ -49,6 +49,7 @@ def test_at_one_distance_it_is_the_mean() -> None:
         (0.2, 1.1, 0),  # further than anything that was seen
         (0.5, 0.9, 0),  # more stays than it was seen to leave
         (0.05, 0.9, 0),
+        (0.0999, 0.9, 1),  # as good as a tenth
     ],
 )
 def test_it_is_sure_of_what_is_far_from_nothing_and_was_seen(share: float, away: float, sure: int) -> None:

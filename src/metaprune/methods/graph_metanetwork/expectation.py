@@ -22,6 +22,9 @@ __all__ = ["Expectation", "Seen", "distance", "fitted"]
 SURE = 2.0
 """How many errors an expectation is from zero where nothing need be tried."""
 
+NEAR = 0.005
+"""A share of the cost that is so near to one that was seen counts as seen: widths have steps."""
+
 LEAST = 3
 """Of families that a line is drawn through."""
 
@@ -77,7 +80,7 @@ class Expectation:
             distance: From the criterion's widths.
         """
         gain = self.gain(distance)
-        seen = distance <= self.furthest and self.low <= share <= self.high
+        seen = distance <= self.furthest and self.low - NEAR <= share <= self.high + NEAR
         if not seen or gain == 0 or abs(gain) < SURE * self.error:
             return 0
         return 1 if gain > 0 else -1
