@@ -216,7 +216,8 @@ def expecting(rows: Sequence[Row]) -> str:
     line = fitted(found)
     if line is None:
         return ""
-    others = {each.family: fitted([other for other in found if other.family != each.family]) for each in found}
+    families = dict.fromkeys(each.family for each in found)
+    others = {family: fitted([each for each in found if each.family != family]) for family in families}
     said = [
         (each, sure)
         for each in found
