@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from metaprune.graph.errors import PlanError
 from metaprune.graph.graph import ChannelGraph
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "ratios_of"]
 
 
 @dataclass(frozen=True, init=False)
@@ -84,6 +84,12 @@ class Plan:
             raise PlanError(
                 f"plan: expected JSON of axis names and kept channels, got {text[:40]!r} ({error})"
             ) from error
+
+
+def ratios_of(graph: ChannelGraph, plan: Plan) -> dict[str, float]:
+    """For each free axis the share of its channels that a plan leaves."""
+    widths = plan.widths
+    return {name: widths.get(name, axis.size) / axis.size for name, axis in graph.free.items()}
 
 
 def _channels(name: str, stays: Sequence[int]) -> tuple[int, ...]:

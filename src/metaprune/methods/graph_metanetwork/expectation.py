@@ -15,7 +15,7 @@ from typing import Any
 
 from metaprune.graph.arguments import is_number, is_whole
 from metaprune.graph.graph import ChannelGraph
-from metaprune.graph.plan import Plan
+from metaprune.graph.plan import Plan, ratios_of
 
 __all__ = ["Expectation", "Seen", "distance", "fitted"]
 
@@ -106,8 +106,8 @@ class Expectation:
 
 def distance(graph: ChannelGraph, one: Plan, other: Plan) -> float:
     """How far the widths of two plans are apart: the root of the mean square of their ratios' logarithms."""
-    widths = [{name: axis.size for name, axis in graph.free.items()} | plan.widths for plan in (one, other)]
-    logs = [math.log(widths[0][name] / widths[1][name]) for name in graph.free]
+    ratios = [ratios_of(graph, plan) for plan in (one, other)]
+    logs = [math.log(ratios[0][name] / ratios[1][name]) for name in graph.free]
     return math.sqrt(statistics.fmean(log * log for log in logs)) if logs else 0.0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaprune.cost.budget import Allocation
 from metaprune.graph.arguments import is_number, is_whole
@@ -107,13 +107,15 @@ class GraphMetanetwork:
         plain = edited._replace(
             model=clone(written_out(problem.model, problem.graph.written_out)), scores=torch.zeros_like(edited.scores)
         )
-        if expected is None:
-            return self._tried(problem, allocation, edited, plain)
         plans = [allocation.plan(self._ranked(problem, allocation, way)) for way in (edited, plain)]
         away = distance(problem.graph, *plans)
-        sure = expected.sure(allocation.limit / allocation.dense, away)
-        if not sure:
-            return self._tried(problem, allocation, edited, plain)
+        sure = expected.sure(allocation.limit / allocation.dense, away) if expected else 0
+        if not expected or not sure:
+            cut = (
+                carve(way.model, problem.graph, plan).model for way, plan in zip((edited, plain), plans, strict=True)
+            )
+            better, said = self._tried(problem, *cut)
+            return edited if better else plain, said
         said = (
             f"nothing was tried: with widths so far from the criterion's, the metanetwork gained "
             f"{expected.gain(away):+.2g} ± {expected.error:.2g} points on {expected.families} families of networks "
@@ -121,17 +123,14 @@ class GraphMetanetwork:
         )
         return edited if sure > 0 else plain, said
 
-    def _tried(
-        self, problem: Problem, allocation: Allocation, edited: Rewritten, plain: Rewritten
-    ) -> tuple[Rewritten, str]:
-        """The one that is better after a short fine-tuning, the edited one where both are alike; and why."""
+    def _tried(self, problem: Problem, edited: nn.Module, plain: nn.Module) -> tuple[bool, str]:
+        """Whether the edited one of two cut networks is not behind after a short fine-tuning; and why."""
         task = replace(problem.task, train=First(problem.task.train, self.trial * problem.recipe.accumulate))
         brief = replace(problem.recipe, epochs=1, warmup=0.0, schedule="cosine", milestones=(), before=0, after=0)
 
-        def reached(way: Rewritten, name: str) -> float:
-            plan = allocation.plan(self._ranked(problem, allocation, way))
+        def reached(model: nn.Module, name: str) -> float:
             history = replace(problem, task=task.cloned(), recipe=brief).fit(
-                carve(way.model, problem.graph, plan).model,
+                model,
                 name=f"trial {name} the metanetwork",
                 during=[_Origin(self.path)],
                 checkpoint=problem.checkpoint / name if problem.checkpoint else None,
@@ -142,14 +141,14 @@ class GraphMetanetwork:
         try:
             with_it = reached(edited, "with")
         except TrainError as error:
-            return plain, f"cut by the criterion alone: cut as the metanetwork says, its training failed ({error})"
+            return False, f"cut by the criterion alone: cut as the metanetwork says, its training failed ({error})"
         kept = with_it >= without if task.higher_is_better else with_it <= without
         said = (
             f"in a trial of {brief.steps(len(task.train))} steps: cut as the metanetwork says, {task.metric_name} "
             f"{with_it:.4g} on the validation data; cut by the criterion alone, {without:.4g}; "
             f"so it was cut {_way(kept)}"
         )
-        return edited if kept else plain, said
+        return kept, said
 
 
 def _way(edited: bool) -> str:

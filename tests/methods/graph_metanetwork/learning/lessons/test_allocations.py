@@ -8,12 +8,12 @@ from torch import Tensor
 
 import metaprune as mp
 from metaprune.cost.budget import Allocation
+from metaprune.graph.plan import ratios_of
 from metaprune.methods.graph_metanetwork.learning.lessons.allocations import (
     around,
     between,
     children,
     directions,
-    ratios_of,
 )
 from metaprune.methods.saliency import group_norms
 from tests.methods import small

@@ -9,7 +9,7 @@ import torch
 import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
-from metaprune.methods.graph_metanetwork.learning.lessons.allocations import ratios_of
+from metaprune.graph.plan import ratios_of
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched
 from metaprune.methods.graph_metanetwork.learning.lessons.surface import peak, summit
 from metaprune.methods.graph_metanetwork.learning.lessons.trials import Trial

@@ -12,10 +12,10 @@ from torch import Tensor
 from metaprune.cost.budget import Allocation
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.infer import Inference
-from metaprune.graph.plan import Plan
+from metaprune.graph.plan import Plan, ratios_of
 from metaprune.methods.graph_metanetwork.reading.features import axis_features, uses
 
-__all__ = ["Ratios", "around", "between", "children", "directions", "moved", "ratios_of"]
+__all__ = ["Ratios", "around", "between", "children", "directions", "moved"]
 
 Ratios = Mapping[str, float]
 """For each free axis the share of its channels that stays."""
@@ -25,12 +25,6 @@ TILT = 0.5
 
 SPREAD = 0.4
 """Of what is drawn at random, as a logarithm."""
-
-
-def ratios_of(graph: ChannelGraph, plan: Plan) -> dict[str, float]:
-    """The shares that a plan leaves."""
-    widths = plan.widths
-    return {name: widths.get(name, axis.size) / axis.size for name, axis in graph.free.items()}
 
 
 def between(first: Ratios, second: Ratios) -> dict[str, float]:

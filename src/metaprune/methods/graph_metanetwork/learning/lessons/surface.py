@@ -16,8 +16,7 @@ from torch import Tensor
 
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
-from metaprune.graph.plan import Plan
-from metaprune.methods.graph_metanetwork.learning.lessons.allocations import ratios_of
+from metaprune.graph.plan import Plan, ratios_of
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Searched
 
 __all__ = ["peak"]
