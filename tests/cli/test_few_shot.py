@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 
 from metaprune.cli.app import app
 from metaprune.cli.errors import UsageError
-from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, TaskName
+from metaprune.cli.purpose.look import Cut, Look
+from metaprune.cli.purpose.purpose import Purpose
+from metaprune.cli.purpose.recipes import Optimizer, recipes
+from metaprune.cli.purpose.task_name import TaskName
 from metaprune.cli.resolve import report_in
 from metaprune.train.tasks import few_shot
 
@@ -60,12 +63,12 @@ def test_a_folder_or_zip_of_characters_is_a_task(characters: Path, tmp_path: Pat
 
 def test_it_is_trained_by_reptile() -> None:
     purpose = Purpose.of("resnet8", TaskName.few_shot, None, None, {})
-    for recipe in purpose.recipes(4, 6, None, None, precision="auto"):
+    for recipe in recipes(purpose.task, 4, 6, None, None, precision="auto"):
         assert (recipe.lr, recipe.momentum, recipe.weight_decay, recipe.schedule) == (1.0, 0.0, 0.0, "linear")
         assert recipe.precision == "32-true"
-    _, tuned = purpose.recipes(4, 6, None, 0.3, 1e-4, after={"schedule": "cosine"}, precision="auto")
+    _, tuned = recipes(purpose.task, 4, 6, None, 0.3, 1e-4, after={"schedule": "cosine"}, precision="auto")
     assert (tuned.lr, tuned.weight_decay, tuned.schedule) == (0.3, 1e-4, "cosine")
-    _, other = purpose.recipes(4, 6, Optimizer.adamw, None, precision="auto")
+    _, other = recipes(purpose.task, 4, 6, Optimizer.adamw, None, precision="auto")
     assert (other.optimizer, other.lr) == ("adamw", 1e-3)
 
 

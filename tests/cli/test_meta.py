@@ -13,7 +13,9 @@ from typer.testing import CliRunner, Result
 
 from metaprune.cli import app
 from metaprune.cli.meta import _asked, _purpose
-from metaprune.cli.purpose import Cut, Look, Purpose, TaskName
+from metaprune.cli.purpose.look import Cut, Look
+from metaprune.cli.purpose.purpose import Purpose
+from metaprune.cli.purpose.task_name import TaskName
 from metaprune.methods.graph_metanetwork import Metanetwork, load, save
 from metaprune.methods.graph_metanetwork.learning.zoo import entries
 from metaprune.session import measuring
@@ -183,4 +185,4 @@ def test_what_a_zoo_remembers_is_what_it_was_asked() -> None:
     purpose = Purpose(TaskName.super_resolution, scale=3)
     told = json.loads(json.dumps(_asked(purpose, 1, look, cut)))
     assert (Look(**told["look"]), Cut(**told["cut"]), told["channels"]) == (look, cut, 1)
-    assert _purpose(["edsr", "srresnet"], **told["task"]) == purpose
+    assert _purpose(["edsr", "srresnet"], settings=told["task"]) == purpose

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from metaprune.cli import app
-from metaprune.cli.purpose import Look
+from metaprune.cli.purpose.look import Look
 
 CLASSES = 5
 OWN = """

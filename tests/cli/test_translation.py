@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 
 from metaprune.cli.app import app
 from metaprune.cli.errors import UsageError
-from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, TaskName
+from metaprune.cli.purpose.look import Cut, Look
+from metaprune.cli.purpose.purpose import Purpose
+from metaprune.cli.purpose.recipes import Optimizer, recipes
+from metaprune.cli.purpose.task_name import TaskName
 from metaprune.cli.resolve import network, report_in
 from metaprune.cli.weights import train_dense
 from metaprune.data.pictures import DataError
@@ -96,10 +99,10 @@ def test_both_ways_are_pruned_measured_and_exported(
 
 
 def test_it_is_trained_as_in_the_papers() -> None:
-    dense, pruned = Purpose(TaskName.translation).recipes(4, 6, None, None)
+    dense, pruned = recipes(TaskName.translation, 4, 6, None, None)
     assert (pruned.optimizer, pruned.lr, pruned.momentum, pruned.schedule) == ("adamw", 2e-4, 0.5, "linear")
     assert dense.epochs == 6
-    _, other = Purpose(TaskName.translation).recipes(4, 6, Optimizer.sgd, 0.1, after={"schedule": "constant"})
+    _, other = recipes(TaskName.translation, 4, 6, Optimizer.sgd, 0.1, after={"schedule": "constant"})
     assert (other.optimizer, other.lr, other.schedule) == ("sgd", 0.1, "constant")
 
 

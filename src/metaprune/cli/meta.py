@@ -34,7 +34,10 @@ from metaprune.cli.options import (
     Workers,
     several,
 )
-from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, TaskName
+from metaprune.cli.purpose.look import Cut, Look
+from metaprune.cli.purpose.purpose import Purpose
+from metaprune.cli.purpose.recipes import Optimizer, recipes
+from metaprune.cli.purpose.task_name import TaskName
 
 __all__ = ["GoalName"]
 
@@ -118,7 +121,7 @@ def zoo(
     epochs_stored = [int(number) for number in _numbers(snapshots, "--snapshots")]
     after = max(1, round(0.4 * epochs)) if tuning is None else tuning
     common = {"precision": precision, "device": device, **several(devices, None, nodes)}
-    dense, tuned = purpose.recipes(after, epochs, optimizer, None, **common)
+    dense, tuned = recipes(purpose.task, after, epochs, optimizer, None, **common)
     dense = dense if lr is None else replace(dense, lr=lr)
     tuned = replace(tuned, lr=dense.lr / 10)
     together(dense, "zoo")
@@ -222,7 +225,7 @@ def meta_train(
     together(recipe, "meta-train")
     writable(out)
     purpose, channels, look, cut = _remembered(about, words, folder)
-    _, searching = purpose.recipes(teacher_epochs, 1, None, None, seed=seed, **where)
+    _, searching = recipes(purpose.task, teacher_epochs, 1, None, None, seed=seed, **where)
     ready = purpose.load(data, batch_size, channels, cut, look)
     if ready.label != about["data"] or ready.builds != about["facts"].get("builds"):
         raise UsageError(f"--data: the networks of {folder} are of {about['data']}, got {ready.label}; give the same")
@@ -266,33 +269,37 @@ def meta_train(
 
 
 def _purpose(
-    models: list[str], task: TaskName | str | None = None, scale: int | None = None, sigma: float | None = None
+    models: list[str],
+    task: TaskName | None = None,
+    scale: int | None = None,
+    sigma: float | None = None,
+    settings: dict[str, str] | None = None,
 ) -> Purpose:
     """What the networks are for: all the same, and none of it with partners, which a zoo does not keep.
+
+    As given; else as a zoo remembers it (`settings`); else what built-in networks are for.
 
     Raises:
         UsageError: They are for several tasks, or for one that a zoo is not for.
     """
     from metaprune.cli.resolve import UsageError, task_of
 
-    asked = None if task is None else TaskName(task)
-    kinds = {name: TaskName(asked or task_of(name) or TaskName.classification) for name in models}
+    known = settings or {}
+    kinds = {name: TaskName(task or known.get("task") or task_of(name) or TaskName.classification) for name in models}
     first = kinds[models[0]]
     for name, kind in kinds.items():
         if kind not in ALONE:
             raise UsageError(f"network {name!r} is for {kind}; a zoo is for {', '.join(ALONE)}")
         if kind != first:
             raise UsageError(f"network {name!r} is for {kind}, {models[0]!r} for {first}; a zoo is for one task")
-    purposes = [Purpose.of(name, first, scale, sigma, {}) for name in models]  # each may refuse what is asked
+    purposes = [Purpose.of(name, first, scale, sigma, known) for name in models]  # each may refuse what is asked
     return purposes[0]
 
 
 def _asked(purpose: Purpose, channels: int | None, look: Look, cut: Cut) -> dict[str, Any]:
     """What of the task and the data is not as usual, as the index of a zoo remembers it for `meta-train`."""
-    whole = {"task": purpose.task.value, "scale": purpose.scale, "sigma": purpose.sigma}
-    task = {name: value for name, value in whole.items() if value is not None}
     told = {
-        "task": task if purpose.restores else {},
+        "task": purpose.settings if purpose.restores else {},
         "channels": channels,
         "look": {name: value for name, value in vars(look).items() if value != getattr(Look, name)},
         "cut": cut.given,
@@ -310,7 +317,7 @@ def _remembered(about: dict[str, Any], words: list[str], folder: Path) -> tuple[
 
     try:
         facts = about["facts"]
-        purpose = _purpose(words, **facts.get("task", {}))
+        purpose = _purpose(words, settings=facts.get("task", {}))
         return purpose, facts.get("channels"), Look(**facts.get("look", {})), Cut(**facts.get("cut", {}))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"zoo: {folder}/zoo.json is damaged ({error!r:.100}); make the zoo again") from error

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from metaprune.cli.config import Config
-from metaprune.cli.purpose import TaskName
+from metaprune.cli.purpose.task_name import TaskName
 
 __all__ = [
     "Augment",

@@ -43,7 +43,9 @@ from metaprune.cli.options import (
     Workers,
     several,
 )
-from metaprune.cli.purpose import Cut, Look, Optimizer, Purpose, Schedule, scheduled
+from metaprune.cli.purpose.look import Cut, Look
+from metaprune.cli.purpose.purpose import Purpose
+from metaprune.cli.purpose.recipes import Optimizer, Schedule, recipes, scheduled
 
 BUILT = ("classes", "inputs", "outputs")
 """What a report remembers of how its network is built."""
@@ -202,7 +204,7 @@ def prune(
     )
     common = {"seed": seed, "precision": precision, "device": device, "compile": compile}
     common |= several(devices, strategy, nodes)
-    dense, recipe = purpose.recipes(epochs, dense_epochs, optimizer, lr, weight_decay, after=after, **common)
+    dense, recipe = recipes(purpose.task, epochs, dense_epochs, optimizer, lr, weight_decay, after=after, **common)
     together(recipe, "prune")
     check_teacher(teacher, teacher_weights, teacher_share)
     loggers_of(log, out)

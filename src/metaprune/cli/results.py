@@ -36,7 +36,8 @@ from metaprune.cli.options import (
     Weights,
     Workers,
 )
-from metaprune.cli.purpose import Look, Purpose, label_of
+from metaprune.cli.purpose.look import Look, label_of
+from metaprune.cli.purpose.purpose import Purpose
 
 
 @app.command()
