@@ -21,9 +21,12 @@ from metaprune.cli.options import (
     Devices,
     Mean,
     Nodes,
+    OptimizerOption,
     Patch,
     Patches,
+    PrecisionOption,
     Scale,
+    Seed,
     Sigma,
     Size,
     Std,
@@ -36,7 +39,7 @@ from metaprune.cli.options import (
 )
 from metaprune.cli.purpose.look import Cut, Look
 from metaprune.cli.purpose.purpose import Purpose
-from metaprune.cli.purpose.recipes import Optimizer, recipes
+from metaprune.cli.purpose.recipes import recipes
 from metaprune.cli.purpose.task_name import TaskName
 
 __all__ = ["GoalName"]
@@ -69,9 +72,7 @@ def zoo(
     widths: Annotated[str, typer.Option(help="Shares of the channels that networks start with.")] = "1,0.75,0.5",
     cuts: Annotated[str, typer.Option(help="Shares of the MACs that networks are pruned to after training.")] = "1,0.6",
     snapshots: Annotated[str, typer.Option(help="Epochs after which the weights are stored too, as 5,10.")] = "",
-    optimizer: Annotated[
-        Optimizer | None, typer.Option(help="sgd by default; to restore, adamw without weight decay.")
-    ] = None,
+    optimizer: OptimizerOption = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate; by default what suits a dense network.")] = None,
     task: Task = None,
     scale: Scale = None,
@@ -88,7 +89,7 @@ def zoo(
     patches: Patches = None,
     val_images: ValImages = None,
     seed: Annotated[int, typer.Option(help="Of the choice, and the first network's; the others count up.")] = 0,
-    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed …")] = "auto",
+    precision: PrecisionOption = "auto",
     device: Device = "auto",
     devices: Devices = "1",
     nodes: Nodes = 1,
@@ -177,7 +178,7 @@ def meta_train(
     held_out: Annotated[int, typer.Option(help="Networks that are kept to choose by.")] = 1,
     every: Annotated[int, typer.Option(help="Epochs between two choices.")] = 1,
     batch_size: BatchSize = None,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     devices: Devices = "1",
     nodes: Nodes = 1,

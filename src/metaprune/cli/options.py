@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from metaprune.cli.config import Config
+from metaprune.cli.purpose.recipes import Optimizer
 from metaprune.cli.purpose.task_name import TaskName
 
 __all__ = [
@@ -27,11 +28,14 @@ __all__ = [
     "Mean",
     "Model",
     "Nodes",
+    "OptimizerOption",
     "Patch",
     "Patches",
     "Precision",
+    "PrecisionOption",
     "Pruned",
     "Scale",
+    "Seed",
     "Shots",
     "Sigma",
     "Size",
@@ -83,6 +87,11 @@ BatchSize = Annotated[
     int | None,
     typer.Option(help="Examples a batch: 128, and time is measured at it; to restore, 16, and time is measured at 1."),
 ]
+OptimizerOption = Annotated[
+    Optimizer | None, typer.Option(help="sgd by default; to restore, adamw without weight decay.")
+]
+Seed = Annotated[int, typer.Option(help="Of all that is random.")]
+PrecisionOption = Annotated[str, typer.Option(help="Of training: auto, 32-true, bf16-mixed …")]
 Task = Annotated[TaskName | None, typer.Option(help="What the network is for; classification by default.")]
 Scale = Annotated[int | None, typer.Option(help="For super-resolution: how many times larger images become.")]
 Sigma = Annotated[float | None, typer.Option(help="For denoising: standard deviation of the noise, of 255 levels.")]

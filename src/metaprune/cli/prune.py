@@ -24,10 +24,13 @@ from metaprune.cli.options import (
     Mean,
     Model,
     Nodes,
+    OptimizerOption,
     Patch,
     Patches,
     Precision,
+    PrecisionOption,
     Scale,
+    Seed,
     Shots,
     Sigma,
     Size,
@@ -45,7 +48,7 @@ from metaprune.cli.options import (
 )
 from metaprune.cli.purpose.look import Cut, Look
 from metaprune.cli.purpose.purpose import Purpose
-from metaprune.cli.purpose.recipes import Optimizer, Schedule, recipes, scheduled
+from metaprune.cli.purpose.recipes import Schedule, recipes, scheduled
 
 BUILT = ("classes", "inputs", "outputs")
 """What a report remembers of how its network is built."""
@@ -87,9 +90,7 @@ def prune(
     weights: Weights = None,
     dense_epochs: Annotated[int, typer.Option(help="Where no weights are given: epochs of the dense network.")] = 25,
     epochs: Annotated[int, typer.Option(help="Epochs after that: search and fine-tuning together.")] = 10,
-    optimizer: Annotated[
-        Optimizer | None, typer.Option(help="sgd by default; to restore, adamw without weight decay.")
-    ] = None,
+    optimizer: OptimizerOption = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate at the start of those epochs; by default what suits the rest.")
     ] = None,
@@ -139,8 +140,8 @@ def prune(
         str | None,
         typer.Option("--input", help="To restore: sizes that MACs and time are of, as 3x128x128; what enters."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed …")] = "auto",
+    seed: Seed = 0,
+    precision: PrecisionOption = "auto",
     device: Device = "auto",
     devices: Devices = "1",
     strategy: Strategy | None = None,
