@@ -109,7 +109,7 @@ def measure(setting: Setting, form: str, backward: bool) -> Measured:
     if form == "dense":
 
         def edit() -> Sequence[Tensor]:
-            weights, scores = metanetwork(graph)
+            weights, scores, _ = metanetwork(graph)
             return [*weights.values(), scores]
     else:
         from tests.methods.graph_metanetwork import scatter

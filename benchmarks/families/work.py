@@ -20,7 +20,7 @@ from torch import nn
 import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.tensors import digest, named_tensors
-from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, Subject, meta_train
+from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, Subject, Worth, meta_train
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Scored
 from metaprune.methods.graph_metanetwork.expectation import distance
 from metaprune.methods.graph_metanetwork.learning.goal import DataModel
@@ -47,7 +47,7 @@ EPOCHS = 3
 TESTED, TEACH, CHOOSE = (0, 1), (0, 1, 3), (2,)
 """Seeds of the networks of a family whose head room is measured, that are learned from, and that choose."""
 
-SHARPNESS = (0.0, 1.0, 3.0, math.inf)
+SHARPNESS = (0.0, 3.0, math.inf)
 """How much more lessons count that were measured better."""
 
 ROOM = (Rung(30, (0,)), Rung(4, (1,)), Rung(2, (2, 3, 4)))
@@ -88,37 +88,47 @@ class Meta:
 
     Attributes:
         surveys: Groups of what it is told of axes.
-        scored: What has a score.
+        scored: What has a score; widths learn from what all that was tried was worth, others imitate what was best.
         hidden: Size of its states.
-        layers: Rounds of messages.
-        sharpness: See `Searched.lessons`; None for the peak of a surface through all that was tried, alone.
+        layers: Rounds of messages; with none, widths are linear in what is told of axes.
+        sharpness: Where they imitate: see `Searched.lessons`; None for the peak of a surface through all that was
+            tried of a network, alone.
         families: Of those it may learn from, how many it does; 0 are all.
         epochs: Times that each network is seen.
         edits: Whether weights are edited, too, and learn what a cut and a short tuning leave of the loss.
     """
 
     surveys: tuple[str, ...] = GROUPS
-    scored: Scored = "both"
+    scored: Scored = "widths"
     hidden: int = 32
-    layers: int = 3
+    layers: int = 0
     sharpness: float | None = 1.0
     families: int = 0
     epochs: int = 40
     edits: bool = False
 
+    @property
+    def lr(self) -> float:
+        """The learning rate at the start."""
+        return 3e-3 if self.layers else 1e-2
+
 
 ABLATIONS: Mapping[str, Meta] = {
-    "axes only": Meta(scored="axes"),
-    "channels only": Meta(scored="channels"),
+    "imitates": Meta(scored="both", layers=3),
+    "imitates, axes only": Meta(scored="axes", layers=3),
+    "imitates, channels only": Meta(scored="channels", layers=3),
     "no survey": Meta(surveys=()),
     **{f"without {group}": Meta(surveys=tuple(other for other in GROUPS if other != group)) for group in GROUPS},
-    **{f"sharpness {sharpness:g}": Meta(sharpness=sharpness) for sharpness in SHARPNESS if sharpness != 1},
-    "the peak of a surface": Meta(sharpness=None),
+    **{
+        f"imitates, sharpness {sharpness:g}": Meta(scored="both", layers=3, sharpness=sharpness)
+        for sharpness in SHARPNESS
+    },
+    "imitates the peak of a surface": Meta(scored="both", layers=3, sharpness=None),
     **{f"{count} families": Meta(families=count) for count in (1, 2, 4, 6)},
-    "hidden 8": Meta(hidden=8),
-    "hidden 64": Meta(hidden=64),
-    "one round": Meta(layers=1),
-    "edits of weights": Meta(edits=True),
+    "one round of messages": Meta(layers=1),
+    "three rounds of messages": Meta(layers=3),
+    "three rounds, hidden 8": Meta(hidden=8, layers=3),
+    "edits of weights": Meta(scored="both", layers=3, edits=True),
 }
 """One thing changed each."""
 
@@ -311,7 +321,7 @@ class Work:
 
         self.kept("lessons").carry_out(run, row)
 
-    def taught(self, member: Member, sharpness: float | None) -> tuple[Lesson, ...]:
+    def taught(self, member: Member, meta: Meta) -> tuple[Lesson, ...]:
         """The lessons of a network that are there.
 
         Raises:
@@ -323,9 +333,11 @@ class Work:
                 f"this machine trains {member.name} to other weights than the lessons in {ROWS / 'lessons.jsonl'} are "
                 "of; move that file away, and do --parts lessons"
             )
-        if sharpness is None:
+        if meta.scored == "widths":
+            return tuple(lesson for row in rows for lesson in searched(row).graded())
+        if meta.sharpness is None:
             return tuple(Lesson(row["share"], plan_of(row["peak"])) for row in rows)
-        return tuple(lesson for row in rows for lesson in searched(row).lessons(sharpness))
+        return tuple(lesson for row in rows for lesson in searched(row).lessons(meta.sharpness))
 
     def meta_train(self, name: str, meta: Meta, families: Sequence[str]) -> None:
         """One row and a metanetwork, learned from all networks of these families that have lessons."""
@@ -337,7 +349,7 @@ class Work:
                 {
                     member.name: (member, lessons)
                     for member in members(known, seeds)
-                    if (lessons := self.taught(member, meta.sharpness))
+                    if (lessons := self.taught(member, meta))
                 }
                 for seeds in (TEACH, CHOOSE)
             )
@@ -345,12 +357,14 @@ class Work:
                 raise SystemExit(f"{name}: expected lessons to learn from and to choose by; do --parts lessons first")
             started = time.process_time()
             torch.manual_seed(0)
+            edits = Direct(low=min(TAUGHT), high=max(TAUGHT)) if meta.edits else None
+            goal = Worth() if meta.scored == "widths" else Imitate(edits)
             curve = meta_train(
                 Metanetwork(meta.hidden, meta.layers, surveys=meta.surveys, scored=meta.scored, edits=meta.edits),
                 {name: self.subject(member) for name, (member, _) in learned.items()},
                 held_out={name: self.subject(member) for name, (member, _) in chooses.items()},
-                goal=Imitate(Direct(low=min(TAUGHT), high=max(TAUGHT)) if meta.edits else None),
-                recipe=mp.Recipe(meta.epochs, lr=3e-3, weight_decay=0.1, optimizer="adamw", clip_norm=1.0),
+                goal=goal,
+                recipe=mp.Recipe(meta.epochs, lr=meta.lr, weight_decay=0.1, optimizer="adamw", clip_norm=1.0),
                 batches=4 if meta.edits else 1,
                 every=2,
                 lessons={name: lessons for name, (_, lessons) in (learned | chooses).items()},

@@ -40,6 +40,8 @@ def stirred(hidden: int = 8, layers: int = 3, seed: int = 0, **fields: Any) -> M
         nn.init.normal_(metanetwork.write_scores[2].weight)
         if metanetwork.scored != "channels":
             nn.init.normal_(metanetwork.write_axes[2].weight)
+        if metanetwork.scored == "widths":
+            nn.init.normal_(metanetwork.read_widths.weight)
     return metanetwork
 
 

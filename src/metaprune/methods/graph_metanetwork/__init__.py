@@ -10,6 +10,7 @@ from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
 from metaprune.methods.graph_metanetwork.learning.lessons.teach import teach
 from metaprune.methods.graph_metanetwork.learning.meta_train import meta_train
 from metaprune.methods.graph_metanetwork.learning.subject import Subject
+from metaprune.methods.graph_metanetwork.learning.worth import Worth
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "NetworkGraph",
     "Paper",
     "Subject",
+    "Worth",
     "edit",
     "graph_of",
     "load",

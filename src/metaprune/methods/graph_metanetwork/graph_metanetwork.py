@@ -23,6 +23,7 @@ from metaprune.methods.graph_metanetwork.criterion import Criterion, check, rank
 from metaprune.methods.graph_metanetwork.editor.edit import Rewritten, rewrite
 from metaprune.methods.graph_metanetwork.editor.saving import load
 from metaprune.methods.graph_metanetwork.expectation import Expectation, distance
+from metaprune.methods.graph_metanetwork.widths import widened
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import evidence_per_cost
 from metaprune.surgery.attention import written_out
@@ -98,14 +99,19 @@ class GraphMetanetwork:
         """For each free axis, what its channels weigh in the end."""
         tensors = named_tensors(written_out(edited.model, problem.graph.written_out))
         evidence = evidence_per_cost(edited.gradients, allocation.prices({}))
-        return ranking(tensors, problem.graph, edited.read, self.criterion, edited.scores, evidence)
+        ranked = ranking(tensors, problem.graph, edited.read, self.criterion, edited.scores, evidence)
+        if not edited.tilts.any():
+            return ranked
+        return widened(allocation, ranked, dict(zip(edited.read.names, edited.tilts.tolist(), strict=True)))
 
     def _chosen(
         self, problem: Problem, allocation: Allocation, edited: Rewritten, expected: Expectation | None
     ) -> tuple[Rewritten, str]:
         """The edited network, or the one as it was; and why."""
         plain = edited._replace(
-            model=clone(written_out(problem.model, problem.graph.written_out)), scores=torch.zeros_like(edited.scores)
+            model=clone(written_out(problem.model, problem.graph.written_out)),
+            scores=torch.zeros_like(edited.scores),
+            tilts=torch.zeros_like(edited.tilts),
         )
         plans = [allocation.plan(self._ranked(problem, allocation, way)) for way in (edited, plain)]
         away = distance(problem.graph, *plans)

@@ -48,7 +48,7 @@ def test_edits_and_scores_are_those_of_scatter(name: str) -> None:
     if not read.edges:
         pytest.skip("no tensor has two channel dimensions")
     metanetwork = stirred()
-    weights, scores = metanetwork(read)
+    weights, scores, _ = metanetwork(read)
     expected = scatter.edited(metanetwork, read, scatter.listed(read))
     assert distance(scores, expected.pop("")) < 1e-9
     assert distance({name: weights[name] for name in expected}, expected) < 1e-9

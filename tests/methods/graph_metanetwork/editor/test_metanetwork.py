@@ -1,6 +1,7 @@
 """The metanetwork: equivariant to renumbering, nothing before training, one for all networks."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def test_renumbered_channels_are_edited_alike(name: str) -> None:
     generator = Generator().manual_seed(3)
     orders = {axis: torch.randperm(a.size, generator=generator).tolist() for axis, a in c.graph.free.items()}
     metanetwork = stirred(step=0.3)
-    (edited, _, scores, _), (moved, read, others, _) = (
+    (edited, _, scores, *_), (moved, read, others, *_) = (
         rewrite(model, c.graph, metanetwork) for model in (c.model, oracle.permute(c.model, c.graph, orders))
     )
     for axis, nodes in read.free.items():
@@ -79,7 +80,7 @@ def test_weights_of_any_precision() -> None:
 
 def test_every_weight_of_the_metanetwork_is_used() -> None:
     metanetwork = stirred()
-    weights, scores = metanetwork(told(case("attention_split").read))
+    weights, scores, _ = metanetwork(told(case("attention_split").read))
     torch.stack([tensor.sin().sum() for tensor in (*weights.values(), scores)]).sum().backward()
     found = gradients(metanetwork)
     assert found.keys() == dict(metanetwork.named_parameters()).keys()
@@ -116,8 +117,41 @@ def test_scores_of_axes_leave_the_order_inside_alone() -> None:
             scores["both"][nodes] - scores["axes"][nodes], scores["channels"][nodes] - middle, rtol=1e-6, atol=1e-8
         )
     assert len({round(float(scores["axes"][nodes][0]), 6) for nodes in read.free.values()}) == len(read.free) > 2
-    with pytest.raises(MetapruneError, match="scored as channels or axes or both, got 'none'"):
+    with pytest.raises(MetapruneError, match="scored as channels or axes or both or widths, got 'none'"):
         Metanetwork(scored="none")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_widths_are_said_of_axes_that_may_be_cut(layers: int) -> None:
+    """Within bounds; beside them nothing has a score."""
+    read = told(case("resnet").read)
+    metanetwork = stirred(layers=layers, scored="widths", edits=False)
+    edited = metanetwork(read.aimed(0.3))
+    assert not edited.scores.any()
+    free = torch.tensor([name in read.free for name in read.names])
+    assert not free.all()
+    assert not edited.tilts[~free].any()
+    assert 1e-3 < edited.tilts[free].abs().max() <= module.WIDEST
+    assert edited.tilts[free].std() > 1e-3
+    assert (metanetwork(read.aimed(0.1)).tilts - edited.tilts)[free].abs().max() > 1e-3
+    assert all(torch.equal(edited.weights[block.name], block.tensor(block.matrix)) for block in read.learned)
+    assert not stirred(scored="both", edits=False)(read).tilts.any()
+    assert not Metanetwork(4, layers, scored="widths", edits=False)(read).tilts.any()
+
+
+def test_without_messages_widths_are_linear_in_what_is_told() -> None:
+    """By hand: of what differs from the mean of all axes that may be cut, and that times the logarithm of the share."""
+    read = told(case("resnet").read)
+    metanetwork = stirred(layers=0, scored="widths", edits=False)
+    free = [place for place, name in enumerate(read.names) if name in read.free]
+    rows = read.axes[free].double()
+    rows[:, -1] = 0
+    rows = torch.cat([torch.ones(len(rows), 1), rows - rows.mean(0)], 1).double()
+    first, second = metanetwork.read_widths.weight[0].detach().chunk(2)
+    for share in (0.5, 0.1):
+        said = rows @ (first + (math.log2(share) + module.MIDDLE) * second)
+        found = metanetwork(read.aimed(share)).tilts[free].detach()
+        torch.testing.assert_close(found, module.WIDEST * said.tanh(), rtol=1e-5, atol=1e-7)
 
 
 def test_without_edits_weights_are_copies_of_what_they_were() -> None:

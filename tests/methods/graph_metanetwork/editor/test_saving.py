@@ -15,7 +15,7 @@ from metaprune.train.atomic import write_tensors
 from tests.methods.graph_metanetwork.cases import case, stirred
 
 
-@pytest.mark.parametrize("scored", ["channels", "axes", "both"])
+@pytest.mark.parametrize("scored", ["channels", "axes", "both", "widths"])
 def test_saved_and_loaded_it_edits_alike(scored: str, tmp_path: Path) -> None:
     """With all its settings, and its parameters bit for bit, of which its edits are a function."""
     told: dict[str, Any] = {"surveys": ["place", "kind"], "edits": False} if scored == "both" else {}

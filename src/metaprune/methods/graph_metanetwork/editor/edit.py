@@ -30,12 +30,14 @@ class Rewritten(NamedTuple):
         model: The copy with the edited weights.
         read: What the metanetwork read.
         scores: How far it raises each channel in the ranking, see `metanetwork.Edited`.
+        tilts: By how much each axis is to be wider than the criterion has it, see there.
         gradients: What the training data said of its channels (`saliency.gate_gradients`); empty without a task.
     """
 
     model: nn.Module
     read: NetworkGraph
     scores: Float[Tensor, " nodes"]
+    tilts: Float[Tensor, " axes"]
     gradients: dict[str, Float[Tensor, " batches size"]]
 
 
@@ -72,7 +74,7 @@ def rewrite(
     with torch.no_grad(), on_the_cpu():
         edited = metanetwork(read.aimed(share))
     weights = {name: tensor.contiguous() for name, tensor in edited.weights.items()}
-    return Rewritten(with_tensors(model, weights), read, edited.scores, gradients)
+    return Rewritten(with_tensors(model, weights), read, edited.scores, edited.tilts, gradients)
 
 
 def edit(

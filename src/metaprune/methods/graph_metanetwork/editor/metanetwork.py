@@ -46,11 +46,17 @@ from metaprune.methods.graph_metanetwork.reading.survey.survey import columns
 
 __all__ = ["Edited", "Metanetwork", "Passed", "Scored", "aggregate"]
 
-Scored = Literal["channels", "axes", "both"]
+Scored = Literal["channels", "axes", "both", "widths"]
 """What has a score of its own."""
 
 EPSILON = 1e-5
 """Added to variances before the root."""
+
+WIDEST = 1.0
+"""No axis is said to be wider or narrower than the criterion has it by more than this, as a logarithm."""
+
+MIDDLE = 2.5
+"""Of the binary logarithms of usual shares, with another sign."""
 
 
 class Edited(NamedTuple):
@@ -59,10 +65,13 @@ class Edited(NamedTuple):
     Attributes:
         weights: Name of a parameter that trains -> its new values, of its shape, dtype and device.
         scores: How far each channel is raised in the ranking: its weight there counts exp(score) times.
+        tilts: For each axis, by how much it is to be wider than the criterion has it, as a logarithm; zeros where
+            something else has a score, and for axes that may not be cut.
     """
 
     weights: dict[str, Tensor]
     scores: Float[Tensor, " nodes"]
+    tilts: Float[Tensor, " axes"]
 
 
 class Passed(NamedTuple):
@@ -110,13 +119,14 @@ class Metanetwork(nn.Module):
 
     Args:
         hidden: h, the size of node and edge states; even.
-        layers: Rounds of messages.
+        layers: Rounds of messages; with none, for widths alone, an axis is known by what is told of it.
         step: How large edits are, as a share of a tensor's root mean square (absolute where `relative` is false).
         relative: Whether weights are read and edited relative to each tensor's root mean square, so that the scale of a
             tensor, which norms and rescaling make arbitrary, is a feature and no more.
         surveys: Groups of what else it is told of each axis (`survey.GROUPS`): what asks with it must survey these.
         scored: What has a score of its own: "channels"; "axes", which leaves the order of channels inside each to the
-            criterion; or "both", an axis's score and how far a channel is above the mean of its axis.
+            criterion; "both", an axis's score and how far a channel is above the mean of its axis; or "widths", by how
+            much each axis is to be wider than the criterion has it, which leaves the order of channels alone, too.
         edits: Whether weights are edited; else it ranks only, in half the time.
 
     Attributes:
@@ -140,8 +150,10 @@ class Metanetwork(nn.Module):
         super().__init__()
         if hidden < 2 or hidden % 2:
             raise MetapruneError(f"Metanetwork: expected an even number from 2 as hidden, got {hidden!r}")
-        if layers < 1:
-            raise MetapruneError(f"Metanetwork: expected layers from 1, got {layers!r}")
+        if layers < (0 if scored == "widths" and not edits else 1):
+            raise MetapruneError(
+                f"Metanetwork: expected layers from 1 (from 0 where only widths have a score), got {layers!r}"
+            )
         if not 0 < step < float("inf"):
             raise MetapruneError(f"Metanetwork: expected a positive step, got {step!r}")
         if scored not in get_args(Scored):
@@ -169,6 +181,9 @@ class Metanetwork(nn.Module):
         nn.init.zeros_(self.write_scores[2].bias)  # type: ignore[arg-type]
         if surveyed:
             self.read_survey = Encoder(surveyed, hidden, hidden)
+        if scored == "widths":
+            self.read_widths = nn.Linear(2 * (1 + AXIS_FEATURES + surveyed), 1, bias=False)
+            nn.init.zeros_(self.read_widths.weight)
         if scored != "channels":
             self.write_axes = Encoder(hidden, hidden, 1)
             nn.init.zeros_(self.write_axes[2].weight)  # type: ignore[arg-type]
@@ -197,11 +212,14 @@ class Metanetwork(nn.Module):
             Differentiable in the metanetwork's parameters.
         """
         graph = graph.to(self.places.device)
+        if not len(self.layers):
+            weights = {block.name: block.tensor(block.matrix).clone() for block in graph.learned}
+            return Edited(weights, self.places.new_zeros(len(graph.axis)), self.tilts(graph, None))
         passed = self.passed(graph)
         normed = F.layer_norm(passed.states, (self.hidden,))
-        scores = self.scores(graph, normed)
+        scores, tilts = self.scores(graph, normed), self.tilts(graph, normed)
         if not self.edits:
-            return Edited({block.name: block.tensor(block.matrix).clone() for block in graph.learned}, scores)
+            return Edited({block.name: block.tensor(block.matrix).clone() for block in graph.learned}, scores, tilts)
         edited: dict[str, Tensor] = {}
         for pile in passed.piles:
             if any(block.learned for block in pile.blocks):
@@ -214,20 +232,40 @@ class Metanetwork(nn.Module):
                 decoder = self.decoder(pile, self.write_attributes)
                 edits = decode(states.view(len(pile.blocks), -1, states.shape[1]), decoder)
                 edited |= self.edited(pile, edits[..., None])
-        return Edited(edited, scores)
+        return Edited(edited, scores, tilts)
 
     def scores(self, graph: NetworkGraph, states: Float[Tensor, " nodes h"]) -> Float[Tensor, " nodes"]:
         """How far each channel is raised, see `scored`; `states` are normed."""
         own: Tensor = self.write_scores(states)[:, 0]
         if self.scored == "channels":
             return own
-        counts = torch.bincount(graph.axis, minlength=len(graph.names)).clamp(min=1).to(own)
-        means = states.new_zeros(len(counts), self.hidden).index_add(0, graph.axis, states) / counts[:, None]
-        axes: Tensor = self.write_axes(means)[:, 0]
+        if self.scored == "widths":
+            return torch.zeros_like(own)
+        axes: Tensor = self.write_axes(_means(states, graph))[:, 0]
         if self.scored == "axes":
             return axes[graph.axis]
-        middle = own.new_zeros(len(counts)).index_add(0, graph.axis, own) / counts
-        return axes[graph.axis] + own - middle[graph.axis]
+        return axes[graph.axis] + own - _means(own[:, None], graph)[graph.axis, 0]
+
+    def tilts(self, graph: NetworkGraph, states: Float[Tensor, " nodes h"] | None) -> Float[Tensor, " axes"]:
+        """See `Edited.tilts`: linear in how what is told of an axis differs from the mean of all that may be cut, by
+        coefficients that are linear in the logarithm of the share; and what messages (`states`, normed) add.
+
+        Raises:
+            MetapruneError: The graph was not surveyed as it must be.
+        """
+        free = torch.tensor([place for place, name in enumerate(graph.names) if name in graph.free])
+        found = self.places.new_zeros(len(graph.names))
+        if self.scored != "widths" or not len(free):
+            return found
+        told = graph.axes.to(self.places)[free]
+        if self.surveys:
+            told = torch.cat([told, self.survey(graph)[free]], 1)
+        aim = told[:, AXIS_FEATURES - 1 : AXIS_FEATURES]
+        told = torch.cat([torch.ones_like(aim), told - told.mean(0)], 1)
+        said: Tensor = self.read_widths(torch.cat([told, (aim + MIDDLE) * told], 1))[:, 0]
+        if states is not None:
+            said = said + self.write_axes(_means(states, graph)[free])[:, 0]
+        return found.index_copy(0, free.to(found.device), WIDEST * torch.tanh(said))
 
     def passed(self, graph: NetworkGraph) -> Passed:
         """All rounds of messages: H <- H + join(to columns) + join(to rows), with e gated between the rounds."""
@@ -304,7 +342,12 @@ class Metanetwork(nn.Module):
         return states  # type: ignore[no-any-return]
 
     def surveyed(self, graph: NetworkGraph) -> Float[Tensor, " axes h"]:
-        """What it makes of the survey.
+        """What it makes of the survey."""
+        found: Tensor = self.read_survey(self.survey(graph))
+        return found
+
+    def survey(self, graph: NetworkGraph) -> Float[Tensor, " axes survey_features"]:
+        """What it is told of axes beside.
 
         Raises:
             MetapruneError: The graph was not surveyed as it must be.
@@ -315,8 +358,7 @@ class Metanetwork(nn.Module):
                 f"Metanetwork: expected a graph surveyed for {', '.join(self.surveys)} ({wanted} numbers an axis), got "
                 f"{got}; survey it: surveyed(read, model, graph, task, metanetwork.surveys)"
             )
-        found: Tensor = self.read_survey(graph.survey.to(self.places))
-        return found
+        return graph.survey.to(self.places)
 
     def decoder(self, pile: Pile, writer: Writer) -> Decoder:
         """How the edits of a pile's tensors are read off states."""
@@ -368,6 +410,12 @@ def aggregate(
     most, least = side.largest(received[:, 2]), -side.largest(-received[:, 3])
     high, low = torch.where(z >= 0, most, least), torch.where(z >= 0, least, most)
     return torch.cat([mean, deviation, z * high, z * low], 1)
+
+
+def _means(states: Float[Tensor, "nodes numbers"], graph: NetworkGraph) -> Float[Tensor, "axes numbers"]:
+    """Over the channels of each axis."""
+    counts = torch.bincount(graph.axis, minlength=len(graph.names)).clamp(min=1).to(states)
+    return states.new_zeros(len(counts), states.shape[1]).index_add(0, graph.axis, states) / counts[:, None]
 
 
 def _kept(piles: Iterable[Pile], like: Tensor) -> Iterator[Pile]:

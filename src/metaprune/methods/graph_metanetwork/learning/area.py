@@ -65,8 +65,7 @@ def metrics(
     for share in shares:
         with torch.no_grad():
             edited = metanetwork(data.read.aimed(share))
-        ranked = data.ranked(edited)
-        alive = living(data.read, data.plan(ranked, share))
+        alive = living(data.read, data.left(edited, share))
         hidden = {name: tensor.contiguous() for name, tensor in masked(data.read, edited.weights, alive).items()}
         model = with_tensors(data.model, hidden)
         tune(model, task, steps)

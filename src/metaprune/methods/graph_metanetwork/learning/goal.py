@@ -3,7 +3,8 @@
 `Paper` is that of Liu et al. 2025 (arXiv 2506.12041): the task's loss of the edited network, and the group-norm
 regulariser. `Direct` is beside the paper: the task's loss of the edited network without the channels that rank lowest,
 at budgets drawn at random, along a short tuning; only the channels that stay learn from it. `Imitate` teaches the
-scores, by which channels are ranked: to say at once what a search found. (Scores that learned from the gradients of
+scores, by which channels are ranked: to say at once what a search found. `worth.Worth` teaches widths, by what each
+allocation that a search tried was worth. (Scores that learned from the gradients of
 gates, passed straight through, were tried: those of channels that live are noise around zero in a trained network, and
 the ranking got worse.)
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import ClassVar, Protocol
 
 import torch
@@ -27,11 +28,13 @@ from metaprune.graph.tensors import clone, named_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, Weights, ranking
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson, of_share
+from metaprune.methods.graph_metanetwork.learning.lessons.tries import Tries, tries_of
 from metaprune.methods.graph_metanetwork.learning.objective import Objective, group_penalty, task_loss
 from metaprune.methods.graph_metanetwork.reading.evidence import informed
 from metaprune.methods.graph_metanetwork.reading.masks import living, masked
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
 from metaprune.methods.graph_metanetwork.reading.survey.survey import surveyed
+from metaprune.methods.graph_metanetwork.widths import widened
 from metaprune.methods.saliency import evidence_per_cost, gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Batch, Task
@@ -105,6 +108,15 @@ class DataModel:
         read = surveyed(read, own, graph, task, surveys, said)
         return cls(name, own, graph, read, allocation, evidence, task, tuple(lessons), criterion)
 
+    @cached_property
+    def tries(self) -> dict[float, Tries]:
+        """What was measured of it, for each share of its lessons."""
+        heights, found = self.heights, {}
+        for share in dict.fromkeys(lesson.share for lesson in self.lessons):
+            origin = self.asked_for(share).plan(heights)
+            found[share] = tries_of(of_share(self.lessons, share), self.graph, origin)
+        return found
+
     @property
     def weights(self) -> dict[str, Tensor]:
         """Its own tensors that are edited."""
@@ -124,8 +136,28 @@ class DataModel:
 
     def plan(self, ranked: dict[str, Tensor], share: float) -> Plan:
         """What a share of its MACs leaves; the smallest network where that cannot be met."""
-        least = self.allocation.form.at(self.allocation.least)
-        return self.allocation.plan(ranked, limit=max(share * self.allocation.dense, least))
+        return self.allocation.plan(ranked, limit=max(share * self.allocation.dense, self.least))
+
+    def left(self, edited: Edited, share: float) -> Plan:
+        """What a share of its MACs leaves of it, once edited."""
+        ranked = self.ranked(edited)
+        if edited.tilts.any() and share * self.allocation.dense > self.least:
+            tilts = dict(zip(self.read.names, edited.tilts.tolist(), strict=True))
+            ranked = widened(self.asked_for(share), ranked, tilts)
+        return self.plan(ranked, share)
+
+    def asked_for(self, share: float) -> Allocation:
+        """Plans of a share of its MACs, used up as where a network is pruned.
+
+        Raises:
+            BudgetError: The smallest network has more.
+        """
+        return Allocation(self.graph, Budget(macs=share, multiple_of=1))
+
+    @property
+    def least(self) -> float:
+        """The MACs of the smallest network."""
+        return self.allocation.form.at(self.allocation.least)
 
 
 class Goal(Protocol):
@@ -329,7 +361,7 @@ class _Tuned:
 
         def objective(edited: Edited) -> Tensor:
             if self.alive is None:
-                plan = self.data.plan(self.data.ranked(edited), self.share)
+                plan = self.data.left(edited, self.share)
                 self.alive = living(self.data.read, plan)
                 self.moved = {name: torch.zeros_like(weight) for name, weight in edited.weights.items()}
             now = {name: weight + self.moved[name] for name, weight in edited.weights.items()}

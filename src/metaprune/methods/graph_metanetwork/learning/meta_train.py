@@ -33,6 +33,7 @@ from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal, I
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
 from metaprune.methods.graph_metanetwork.learning.objective import Objective, add_gradients
 from metaprune.methods.graph_metanetwork.learning.subject import Subject, subjects
+from metaprune.methods.graph_metanetwork.learning.worth import Worth
 from metaprune.surgery.trace import trace
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError
@@ -89,7 +90,8 @@ def meta_train(
         batches: How many a step adds up.
         every: Epochs between two choices.
         criterion: By what channels are ranked; whoever prunes with the metanetwork should name the same.
-        lessons: Name of a data model -> what a search found for it, from `teach` or `search`; for `Imitate`.
+        lessons: Name of a data model -> what a search found for it, from `teach` or `search`; for `Imitate` and
+            `Worth`.
         choose_by: What chooses the parameters: the "area" under the metric of the held-out networks, cut to several
             budgets and tuned for some steps, of which each look takes minutes; or how little their own "lessons"
             surprise, at once.
@@ -119,6 +121,11 @@ def meta_train(
         raise TrainError(f"meta_train: expected precision 'auto' or '32-true', got {recipe.precision!r}")
     if recipe.strategy == "fsdp":
         raise TrainError("meta_train: expected strategy 'auto' or 'ddp', got 'fsdp'; it splits no weights")
+    if isinstance(goal, Worth | Imitate) and (metanetwork.scored == "widths") != isinstance(goal, Worth):
+        wanted = "'widths'" if isinstance(goal, Worth) else "'channels', 'axes' or 'both'"
+        raise TrainError(
+            f"meta_train: {type(goal).__name__} teaches a metanetwork with scored={wanted}, got {metanetwork.scored!r}"
+        )
     folder = Path(out) if out is not None else None
     if folder is not None and checkpoint is None:
         checkpoint = Checkpoint(folder / "checkpoints")
@@ -142,7 +149,7 @@ def meta_train(
             )
             training.points[name] = one.points
             if choose_by == "lessons" and name in held_out:
-                Imitate().share(data, torch.Generator())  # refuses what cannot choose
+                training.lessons.share(data, torch.Generator())  # refuses what cannot choose
             if name in models:
                 training.goal.share(data, torch.Generator())  # refuses what it cannot learn from
                 training.models.append(data)
@@ -182,6 +189,7 @@ class _Training:
         folder: Path | None,
     ) -> None:
         self.metanetwork, self.goal, self.recipe, self.choose_by = metanetwork, goal, recipe, choose_by
+        self.lessons: Goal = goal if isinstance(goal, Worth) else Imitate()  # where they choose: what they say
         self.batches, self.every, self.criterion, self.folder = batches, every, criterion, folder
         self.group = now()
         self.device = self.group.device if self.group.size > 1 else _device(recipe)
@@ -276,7 +284,7 @@ class _Training:
                 for data in self.held_out
             ]
         else:
-            sign, found = -1, {data.name: _surprises(self.metanetwork, data) for data in self.held_out}
+            sign, found = -1, {data.name: _surprises(self.lessons, self.metanetwork, data) for data in self.held_out}
             worths = [sum(values) / len(values) for values in found.values()]
         mean = sum(worths) / len(worths)
         if not self.best or sign * mean > sign * self.curve.best.area:
@@ -353,12 +361,12 @@ class _Training:
 
 
 @torch.no_grad()
-def _surprises(metanetwork: Metanetwork, data: DataModel) -> list[float]:
+def _surprises(goal: Goal, metanetwork: Metanetwork, data: DataModel) -> list[float]:
     """How far what it says of a network is from the network's own lessons, at each of their budgets."""
     found = []
     for share in dict.fromkeys(lesson.share for lesson in data.lessons):
         edited = metanetwork(data.read.aimed(share))
-        [(_, surprise)] = Imitate().objectives(data, data.task, [], share)
+        [(_, surprise)] = goal.objectives(data, data.task, [], share)
         found.append(float(surprise(edited)))
     return found
 

@@ -52,18 +52,21 @@ def add_gradients(
         edited = metanetwork(graph)
     if not edited.weights:
         raise MetapruneError("add_gradients: expected a network with parameters that train, got none to edit")
-    leaves = [leaf.requires_grad_() for leaf in (*edited.weights.values(), edited.scores)]
+    leaves = [leaf.requires_grad_() for leaf in _parts(edited)]
     total = 0.0
     for objective in objectives:
         value = objective(edited)
         value.backward()  # type: ignore[no-untyped-call]
         total += value.item()
     group.add_gradients(leaves)
-    weights, scores = metanetwork(graph)
-    pairs = zip((*weights.values(), scores), leaves, strict=True)
+    pairs = zip(_parts(metanetwork(graph)), leaves, strict=True)
     reached = [(again, leaf.grad) for again, leaf in pairs if leaf.grad is not None]
     torch.autograd.backward([again for again, _ in reached], [gradient for _, gradient in reached])
     return group.total(torch.tensor(total, dtype=torch.float64)).item()
+
+
+def _parts(edited: Edited) -> list[Tensor]:
+    return [*edited.weights.values(), edited.scores, edited.tilts]
 
 
 def task_loss(model: nn.Module, task: Task, batch: Batch) -> Callable[[Weights], Tensor]:

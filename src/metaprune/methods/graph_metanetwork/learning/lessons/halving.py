@@ -43,6 +43,9 @@ class Rung:
 RUNGS = (Rung(30, (0,)), Rung(8, (1, 2)), Rung(3, (3, 4, 5, 6)))
 """How many are tried how often."""
 
+ROUGH = 0.3
+"""What a law of widths is taken to leave unexplained of the variance between allocations."""
+
 
 @dataclass(frozen=True)
 class Searched:
@@ -120,6 +123,21 @@ class Searched:
             return tuple(Lesson(self.share, self.trials[n].plan) for n, value in drawn.items() if value == best)[:1]
         weights = {name: math.exp(sharpness * (value - best) / between) for name, value in drawn.items()}
         return tuple(Lesson(self.share, self.trials[n].plan, w) for n, w in weights.items() if w > 1e-3)
+
+    def graded(self) -> tuple[Lesson, ...]:
+        """Every allocation that was measured as a lesson with what it was worth, counting by how sure that is.
+
+        What seeds explain of a mean is noise² / tries; beside it, no smooth law explains all that differs (`ROUGH`).
+        """
+        sure = {
+            name: 1 / max(self.noise**2 / len(trial.metrics) + ROUGH * self.spread**2, 1e-30)
+            for name, trial in self.trials.items()
+        }
+        return tuple(
+            Lesson(self.share, trial.plan, sure[name], self.worth(trial.mean()))
+            for name, trial in self.trials.items()
+            if math.isfinite(trial.mean())
+        )
 
 
 def search(

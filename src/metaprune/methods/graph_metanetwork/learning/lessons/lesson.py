@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metaprune.graph.plan import Plan
 
-__all__ = ["Lesson", "of_share"]
+__all__ = ["Lesson", "nearest", "of_share"]
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,22 @@ class Lesson:
         share: Of the MACs, that it was asked to leave.
         plan: The channels that stayed.
         weight: How much it counts among the lessons of the same share.
+        worth: What the network was worth after a short tuning, more is better; None where that was not measured.
     """
 
     share: float
     plan: Plan
     weight: float = 1.0
+    worth: float | None = None
 
 
 def of_share(lessons: Sequence[Lesson], share: float) -> tuple[Lesson, ...]:
     """Those for a share of the MACs, with weights that sum to 1."""
     found = [lesson for lesson in lessons if lesson.share == share]
     whole = sum(lesson.weight for lesson in found)
-    return tuple(Lesson(share, lesson.plan, lesson.weight / whole) for lesson in found)
+    return tuple(replace(lesson, weight=lesson.weight / whole) for lesson in found)
+
+
+def nearest(lessons: Sequence[Lesson], share: float) -> float:
+    """The share among those of some lessons that is nearest to another, as a ratio."""
+    return min((lesson.share for lesson in lessons), key=lambda own: abs(math.log(own / share)))

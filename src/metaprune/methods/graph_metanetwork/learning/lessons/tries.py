@@ -1,0 +1,50 @@
+"""What a search measured at one share of the cost, as numbers that a surface is drawn through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaprune.graph.graph import ChannelGraph
+from metaprune.graph.plan import Plan, ratios_of
+from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
+
+__all__ = ["Tries", "tries_of"]
+
+
+class Tries(NamedTuple):
+    """What was measured; axes are those that may be cut.
+
+    Attributes:
+        away: Logarithms of widths over those that the criterion leaves.
+        worth: What they were worth, more is better.
+        weight: How much each counts; their sum is 1.
+    """
+
+    away: Float[Tensor, "tries axes"]
+    worth: Float[Tensor, " tries"]
+    weight: Float[Tensor, " tries"]
+
+
+def tries_of(lessons: Sequence[Lesson], graph: ChannelGraph, origin: Plan) -> Tries:
+    """Of the lessons that were measured, as numbers.
+
+    Args:
+        lessons: Of one share.
+        graph: Of the network that they are of.
+        origin: What the criterion leaves.
+    """
+    known = [lesson for lesson in lessons if lesson.worth is not None]
+
+    def logarithms(plan: Plan) -> Tensor:
+        return torch.tensor(list(ratios_of(graph, plan).values()), dtype=torch.float64).log()
+
+    middle = logarithms(origin)
+    away = [logarithms(lesson.plan) - middle for lesson in known]
+    weight = torch.tensor([lesson.weight for lesson in known], dtype=torch.float64)
+    worth = torch.tensor([lesson.worth for lesson in known], dtype=torch.float64)
+    return Tries(torch.stack(away) if away else middle.new_zeros(0, len(middle)), worth, weight / weight.sum())
