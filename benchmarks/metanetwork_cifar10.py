@@ -45,7 +45,8 @@ from metaprune.methods.graph_metanetwork import (
 )
 from metaprune.methods.graph_metanetwork.criterion import importance
 from metaprune.methods.graph_metanetwork.learning.area import STEPS, area, metrics
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal
+from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.goal import Goal
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks, variants
 from metaprune.methods.graph_metanetwork.reading.masks import masked
 from metaprune.methods.method import Found, Problem

@@ -23,7 +23,7 @@ from metaprune.graph.tensors import digest, named_tensors
 from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, Subject, Worth, meta_train
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Scored
 from metaprune.methods.graph_metanetwork.expectation import distance
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched, search
 from metaprune.methods.graph_metanetwork.learning.lessons.surface import peak
 from metaprune.methods.graph_metanetwork.learning.lessons.trials import measured

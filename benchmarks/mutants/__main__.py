@@ -26,7 +26,7 @@ from benchmarks.mutants.trying import ROOT, Place, Verdict, Warm, imported
 
 DECIDE = (
     *("graph", "surgery", "cost", "train", "session", "data", "methods/dhp", "methods/gates"),
-    *("methods/graph_metanetwork/reading", "methods/graph_metanetwork/learning/goal.py", "saving.py"),
+    *("methods/graph_metanetwork/reading", "methods/graph_metanetwork/learning/goals", "saving.py"),
     *("report/report.py", "report/summary.py", "report/card.py", "report/drawing.py"),
 )
 """Where a fault would be believed: what infers, cuts, prices, trains, keeps and says figures."""

@@ -199,7 +199,10 @@ def meta_train(
     from metaprune.cli.resolve import UsageError, example
     from metaprune.cli.show import console
     from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
-    from metaprune.methods.graph_metanetwork.learning.goal import Direct, Goal, Imitate, Paper
+    from metaprune.methods.graph_metanetwork.learning.goals.direct import Direct
+    from metaprune.methods.graph_metanetwork.learning.goals.goal import Goal
+    from metaprune.methods.graph_metanetwork.learning.goals.imitate import Imitate
+    from metaprune.methods.graph_metanetwork.learning.goals.paper import Paper
     from metaprune.methods.graph_metanetwork.learning.lessons.teach import teach
     from metaprune.methods.graph_metanetwork.learning.meta_train import meta_train as run
     from metaprune.methods.graph_metanetwork.learning.zoo import entries, known, networks

@@ -21,7 +21,8 @@ from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanet
 from metaprune.methods.graph_metanetwork.learning import area as areas
 from metaprune.methods.graph_metanetwork.learning.area import SHARES, area, tune
 from metaprune.methods.graph_metanetwork.learning.curve import Curve
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal
+from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.goal import Goal
 from metaprune.methods.saliency import group_norms
 from metaprune.train import Checkpoint, Recipe, Task
 from metaprune.train.task import First
@@ -195,8 +196,8 @@ class Killed(BaseException):
 
 def dies_at(batch: int, **arguments: Any) -> None:
     """A training that dies of so many batches that its steps ask about."""
-    goals = sys.modules["metaprune.methods.graph_metanetwork.learning.goal"]
-    asked, left = goals.task_loss, iter(range(batch))  # type: ignore[attr-defined]
+    goals = [sys.modules[f"metaprune.methods.graph_metanetwork.learning.goals.{name}"] for name in ("paper", "direct")]
+    asked, left = goals[0].task_loss, iter(range(batch))
 
     def task_loss(*of: Any) -> Any:
         if next(left, None) is None:
@@ -204,7 +205,8 @@ def dies_at(batch: int, **arguments: Any) -> None:
         return asked(*of)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(goals, "task_loss", task_loss)
+        for module in goals:
+            patch.setattr(module, "task_loss", task_loss)
         with pytest.raises(Killed):
             train(fresh(), **arguments)
 

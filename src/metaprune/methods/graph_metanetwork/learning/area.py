@@ -16,7 +16,7 @@ from torch import nn
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.tensors import with_tensors
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
 from metaprune.methods.graph_metanetwork.reading.masks import living, masked
 from metaprune.surgery.recalibrate import recalibrate
 from metaprune.train import randomness

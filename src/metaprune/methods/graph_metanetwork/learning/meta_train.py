@@ -29,11 +29,14 @@ from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited, Metan
 from metaprune.methods.graph_metanetwork.editor.saving import is_metanetwork, save
 from metaprune.methods.graph_metanetwork.learning.area import RATE, SHARES, STEPS, area, metrics
 from metaprune.methods.graph_metanetwork.learning.curve import SURPRISE, Check, Curve, Step, written_in
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal, Imitate, Paper
+from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.goal import Goal
+from metaprune.methods.graph_metanetwork.learning.goals.imitate import Imitate
+from metaprune.methods.graph_metanetwork.learning.goals.objective import Objective, add_gradients
+from metaprune.methods.graph_metanetwork.learning.goals.paper import Paper
+from metaprune.methods.graph_metanetwork.learning.goals.worth import Worth
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
-from metaprune.methods.graph_metanetwork.learning.objective import Objective, add_gradients
 from metaprune.methods.graph_metanetwork.learning.subject import Subject, subjects
-from metaprune.methods.graph_metanetwork.learning.worth import Worth
 from metaprune.surgery.trace import trace
 from metaprune.train import randomness
 from metaprune.train.checkpoint import Checkpoint, CheckpointError

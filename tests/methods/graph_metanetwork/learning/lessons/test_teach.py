@@ -13,8 +13,8 @@ import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError, PlanError
 from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, teach
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel
-from metaprune.methods.graph_metanetwork.learning.objective import add_gradients
+from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.objective import add_gradients
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from tests.methods import small

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.objective import Objective
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import nearest
-from metaprune.methods.graph_metanetwork.learning.objective import Objective
 from metaprune.train.task import Batch, Task
 
 __all__ = ["Worth"]

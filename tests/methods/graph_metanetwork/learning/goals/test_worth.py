@@ -13,7 +13,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import ratios_of
 from metaprune.methods.graph_metanetwork import GraphMetanetwork, Imitate, Lesson, Metanetwork, Worth, meta_train, save
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import ROUGH, Rung, Searched
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import nearest
 from metaprune.methods.graph_metanetwork.learning.lessons.trials import Trial

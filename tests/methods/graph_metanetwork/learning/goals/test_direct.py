@@ -11,8 +11,10 @@ import metaprune as mp
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork import Direct, Metanetwork, Paper
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
-from metaprune.methods.graph_metanetwork.learning.goal import DataModel, Goal, _Tuned
-from metaprune.methods.graph_metanetwork.learning.objective import group_penalty, task_loss
+from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.direct import _Tuned
+from metaprune.methods.graph_metanetwork.learning.goals.goal import Goal
+from metaprune.methods.graph_metanetwork.learning.goals.objective import group_penalty, task_loss
 from metaprune.methods.graph_metanetwork.reading.masks import living, masked
 from tests.methods import small
 from tests.methods.graph_metanetwork.cases import stirred

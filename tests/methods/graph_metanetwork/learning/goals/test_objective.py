@@ -13,7 +13,7 @@ import metaprune as mp
 from metaprune.cost.budget import Allocation, Budget
 from metaprune.methods.graph_metanetwork import Metanetwork, edit, graph_of
 from metaprune.methods.graph_metanetwork.criterion import Weights, importance, relative_importance
-from metaprune.methods.graph_metanetwork.learning.objective import (
+from metaprune.methods.graph_metanetwork.learning.goals.objective import (
     Objective,
     add_gradients,
     group_penalty,
