@@ -40,7 +40,7 @@ ALL = "all families"
 
 LEFT_OUT = """## Families left out
 
-A metanetwork for each family, which learned from the networks of all others, prunes two networks of this one, at each
+A metanetwork for each family, which learned from the networks of all others, prunes networks of this one, at each
 budget and with two seeds; all arms are tuned for the same epochs, a search counted. Areas are means over budgets and
 networks, of test figures, in points; the error of a difference is the standard error that seeds make. “Best control”:
 of uniform, magnitude and Taylor, the one with the largest area here. Head room is that above, where it was asked.

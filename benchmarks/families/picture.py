@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from benchmarks.experiment import pyplot
 from benchmarks.families.page import Row, above, by_family, criterion_of, whole_of
 
@@ -21,18 +22,21 @@ def draw(rows: Sequence[Row], path: Path, most: int) -> bool:
     if not gains:
         return False
     plt = pyplot()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    growth = grown(rows, most)
+    figure, panels = plt.subplots(1, 1 + bool(growth), figsize=(4 + 4 * bool(growth), 3.2), layout="constrained")
+    left, *others = np.atleast_1d(panels)
     for place, (value, error) in enumerate(gains.values()):
         left.errorbar(value, place, xerr=error, marker="o", capsize=3, color="C0")
     left.axvline(0, color="grey", linestyle=":")
     left.set_yticks(range(len(gains)), list(gains))
     left.invert_yaxis()
     left.set(title="the family left out", xlabel="points above the criterion")
-    for count, (value, error) in grown(rows, most).items():
-        right.errorbar(count, value, yerr=error, marker="o", capsize=3, color="C0")
-    right.axhline(0, color="grey", linestyle=":")
-    right.set(title="how it grows", xlabel="families learned from", ylabel="points above the criterion")
-    for panel in (left, right):
+    for right in others:
+        for count, (value, error) in growth.items():
+            right.errorbar(count, value, yerr=error, marker="o", capsize=3, color="C0")
+        right.axhline(0, color="grey", linestyle=":")
+        right.set(title="how it grows", xlabel="families learned from", ylabel="points above the criterion")
+    for panel in (left, *others):
         panel.grid(alpha=0.3)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
