@@ -65,7 +65,9 @@ def ship(work: Work) -> None:
     work.meta_train(page.ALL, Meta(), KNOWN)
     metanetwork = load(work.metanetwork(page.ALL))
     metanetwork.expectation = fitted(page.seen(work.kept("runs").rows()))
-    save(metanetwork, work.home / "shipped" / "metanetwork.safetensors")
+    shipped = work.home / "shipped"
+    shipped.mkdir(exist_ok=True)
+    save(metanetwork, shipped / "metanetwork.safetensors")
 
 
 def apart(work: Work, shares: Sequence[float]) -> None:
