@@ -179,7 +179,7 @@ def test_a_metanetwork_learns_from_networks_that_restore(folder: Path, tmp_path:
     asked = f"{TASKS['cleaning']} --patch 24 --patches-per-epoch 8 --count 2 --epochs 1 --cuts 1 --precision 32-true"
     assert "2 networks in" in metaprune(f"zoo {net} {asked} {common} {tmp_path}/zoo")
     index = json.loads((tmp_path / "zoo" / "zoo.json").read_text())
-    assert index["facts"]["task"] == {"task": "denoising", "sigma": 50.0}
+    assert index["facts"]["task"] == {"task": "denoising", "sigma": "50.0"}  # as in reports
     assert index["facts"]["cut"] == {"patch": 24, "patches": 8}
     assert index["recipe"]["optimizer"] == "adamw"
     learn = f"--objective direct --epochs 1 --batches 1 --hidden 4 --layers 1 {common} {tmp_path}/metanetwork"
