@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from benchmarks.experiment import pyplot
 from benchmarks.families.page import Row, above, by_family, criterion_of, whole_of
 
@@ -23,8 +22,10 @@ def draw(rows: Sequence[Row], path: Path, most: int) -> bool:
         return False
     plt = pyplot()
     growth = grown(rows, most)
-    figure, panels = plt.subplots(1, 1 + bool(growth), figsize=(4 + 4 * bool(growth), 3.2), layout="constrained")
-    left, *others = np.atleast_1d(panels)
+    columns = 2 if growth else 1
+    figure, [[left, *others]] = plt.subplots(
+        1, columns, squeeze=False, figsize=(4 * columns, 3.2), layout="constrained"
+    )
     for place, (value, error) in enumerate(gains.values()):
         left.errorbar(value, place, xerr=error, marker="o", capsize=3, color="C0")
     left.axvline(0, color="grey", linestyle=":")

@@ -212,13 +212,10 @@ class Metanetwork(nn.Module):
             Differentiable in the metanetwork's parameters.
         """
         graph = graph.to(self.places.device)
-        if not len(self.layers):
-            weights = {block.name: block.tensor(block.matrix).clone() for block in graph.learned}
-            return Edited(weights, self.places.new_zeros(len(graph.axis)), self.tilts(graph, None))
-        passed = self.passed(graph)
-        normed = F.layer_norm(passed.states, (self.hidden,))
+        passed = self.passed(graph) if len(self.layers) else None
+        normed = None if passed is None else F.layer_norm(passed.states, (self.hidden,))
         scores, tilts = self.scores(graph, normed), self.tilts(graph, normed)
-        if not self.edits:
+        if passed is None or not self.edits:
             return Edited({block.name: block.tensor(block.matrix).clone() for block in graph.learned}, scores, tilts)
         edited: dict[str, Tensor] = {}
         for pile in passed.piles:
@@ -234,13 +231,13 @@ class Metanetwork(nn.Module):
                 edited |= self.edited(pile, edits[..., None])
         return Edited(edited, scores, tilts)
 
-    def scores(self, graph: NetworkGraph, states: Float[Tensor, " nodes h"]) -> Float[Tensor, " nodes"]:
-        """How far each channel is raised, see `scored`; `states` are normed."""
+    def scores(self, graph: NetworkGraph, states: Float[Tensor, " nodes h"] | None) -> Float[Tensor, " nodes"]:
+        """How far each channel is raised, see `scored`; `states` are normed, none without messages."""
+        if states is None or self.scored == "widths":
+            return self.places.new_zeros(len(graph.axis))
         own: Tensor = self.write_scores(states)[:, 0]
         if self.scored == "channels":
             return own
-        if self.scored == "widths":
-            return torch.zeros_like(own)
         axes: Tensor = self.write_axes(_means(states, graph))[:, 0]
         if self.scored == "axes":
             return axes[graph.axis]
@@ -253,10 +250,10 @@ class Metanetwork(nn.Module):
         Raises:
             MetapruneError: The graph was not surveyed as it must be.
         """
-        free = torch.tensor([place for place, name in enumerate(graph.names) if name in graph.free])
         found = self.places.new_zeros(len(graph.names))
-        if self.scored != "widths" or not len(free):
+        if self.scored != "widths" or not (cut := graph.free):
             return found
+        free = torch.tensor([place for place, name in enumerate(graph.names) if name in cut])
         told = graph.axes.to(self.places)[free]
         if self.surveys:
             told = torch.cat([told, self.survey(graph)[free]], 1)

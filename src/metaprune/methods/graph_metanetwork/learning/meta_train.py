@@ -35,7 +35,7 @@ from metaprune.methods.graph_metanetwork.learning.goals.imitate import Imitate
 from metaprune.methods.graph_metanetwork.learning.goals.objective import Objective, add_gradients
 from metaprune.methods.graph_metanetwork.learning.goals.paper import Paper
 from metaprune.methods.graph_metanetwork.learning.goals.worth import Worth
-from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
+from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson, shares
 from metaprune.methods.graph_metanetwork.learning.subject import Subject, subjects
 from metaprune.surgery.trace import trace
 from metaprune.train import randomness
@@ -367,7 +367,7 @@ class _Training:
 def _surprises(goal: Goal, metanetwork: Metanetwork, data: DataModel) -> list[float]:
     """How far what it says of a network is from the network's own lessons, at each of their budgets."""
     found = []
-    for share in dict.fromkeys(lesson.share for lesson in data.lessons):
+    for share in shares(data.lessons):
         edited = metanetwork(data.read.aimed(share))
         [(_, surprise)] = goal.objectives(data, data.task, [], share)
         found.append(float(surprise(edited)))

@@ -16,7 +16,7 @@ from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import clone, named_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, ranking
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
-from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson, of_share
+from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson, of_share, shares
 from metaprune.methods.graph_metanetwork.learning.lessons.tries import Tries, tries_of
 from metaprune.methods.graph_metanetwork.reading.evidence import informed
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
@@ -99,7 +99,7 @@ class DataModel:
     def tries(self) -> dict[float, Tries]:
         """What was measured of it, for each share of its lessons."""
         heights, found = self.heights, {}
-        for share in dict.fromkeys(lesson.share for lesson in self.lessons):
+        for share in shares(self.lessons):
             origin = self.asked_for(share).plan(heights)
             found[share] = tries_of(of_share(self.lessons, share), self.graph, origin)
         return found

@@ -14,7 +14,7 @@ from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
 from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
 from metaprune.methods.graph_metanetwork.learning.goals.goal import Goal
 from metaprune.methods.graph_metanetwork.learning.goals.objective import Objective
-from metaprune.methods.graph_metanetwork.learning.lessons.lesson import of_share
+from metaprune.methods.graph_metanetwork.learning.lessons.lesson import of_share, shares
 from metaprune.methods.graph_metanetwork.reading.masks import living
 from metaprune.train.task import Batch, Task
 
@@ -51,8 +51,8 @@ class Imitate:
             raise MetapruneError(
                 f"Imitate: expected lessons for data model {data.name!r}, got none; make them with teach(...)"
             )
-        shares = list(dict.fromkeys(lesson.share for lesson in data.lessons))
-        return shares[int(torch.randint(len(shares), (), generator=drawn))]
+        known = shares(data.lessons)
+        return known[int(torch.randint(len(known), (), generator=drawn))]
 
     def objectives(
         self, data: DataModel, task: Task, batches: Sequence[Batch], share: float

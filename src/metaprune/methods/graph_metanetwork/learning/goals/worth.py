@@ -21,7 +21,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
 from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
 from metaprune.methods.graph_metanetwork.learning.goals.objective import Objective
-from metaprune.methods.graph_metanetwork.learning.lessons.lesson import nearest
+from metaprune.methods.graph_metanetwork.learning.lessons.lesson import nearest, shares
 from metaprune.train.task import Batch, Task
 
 __all__ = ["Worth"]
@@ -57,15 +57,15 @@ class Worth:
 
     def share(self, data: DataModel, drawn: torch.Generator) -> float:
         """Around that of any of its lessons."""
-        shares = list(dict.fromkeys(lesson.share for lesson in data.lessons))
-        for own in shares or [math.nan]:
+        known = shares(data.lessons)
+        for own in known or [math.nan]:
             measured = sum(lesson.worth is not None for lesson in data.lessons if lesson.share == own)
             if measured < FEWEST:
                 raise MetapruneError(
                     f"Worth: expected {FEWEST} lessons or more of data model {data.name!r} that were measured at a "
                     f"share, got {measured}; search(...) makes them, and Searched.graded() tells what they were worth"
                 )
-        own = shares[int(torch.randint(len(shares), (), generator=drawn))]
+        own = known[int(torch.randint(len(known), (), generator=drawn))]
         return min(1.0, own * 2 ** (self.near * (2 * torch.rand((), generator=drawn).item() - 1)))
 
     def objectives(

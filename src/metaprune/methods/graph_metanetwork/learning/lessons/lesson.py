@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from metaprune.graph.plan import Plan
 
-__all__ = ["Lesson", "nearest", "of_share"]
+__all__ = ["Lesson", "nearest", "of_share", "shares"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class Lesson:
     worth: float | None = None
 
 
+def shares(lessons: Sequence[Lesson]) -> list[float]:
+    """Those of the MACs that there are lessons for, each once."""
+    return list(dict.fromkeys(lesson.share for lesson in lessons))
+
+
 def of_share(lessons: Sequence[Lesson], share: float) -> tuple[Lesson, ...]:
     """Those for a share of the MACs, with weights that sum to 1."""
     found = [lesson for lesson in lessons if lesson.share == share]
@@ -37,4 +42,4 @@ def of_share(lessons: Sequence[Lesson], share: float) -> tuple[Lesson, ...]:
 
 def nearest(lessons: Sequence[Lesson], share: float) -> float:
     """The share among those of some lessons that is nearest to another, as a ratio."""
-    return min((lesson.share for lesson in lessons), key=lambda own: abs(math.log(own / share)))
+    return min(shares(lessons), key=lambda own: abs(math.log(own / share)))

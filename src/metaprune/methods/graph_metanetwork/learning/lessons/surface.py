@@ -16,8 +16,9 @@ from torch import Tensor
 
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
-from metaprune.graph.plan import Plan, ratios_of
+from metaprune.graph.plan import Plan
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Searched
+from metaprune.methods.graph_metanetwork.learning.lessons.tries import logarithms
 
 __all__ = ["peak"]
 
@@ -47,7 +48,7 @@ def peak(found: Searched, allocation: Allocation, heights: Mapping[str, Tensor])
     origin = found.rivals[0]
     if len(trials) < 4 or origin not in trials:
         raise MetapruneError(f"peak: expected four tries or more and {origin!r} among them, got {len(trials)}")
-    logs = {name: _logarithms(allocation, trial.plan, names) for name, trial in trials.items()}
+    logs = {name: logarithms(allocation.graph, trial.plan) for name, trial in trials.items()}
     x = torch.stack([logs[name] - logs[origin] for name in trials])
     y = torch.tensor([found.worth(trial.mean()) for trial in trials.values()], dtype=torch.float64)
     noise = torch.tensor([found.noise**2 / len(trial.metrics) for trial in trials.values()], dtype=torch.float64)
@@ -95,8 +96,3 @@ def _fitted(
     leverage = ((inputs @ inverse) * inputs).sum(1) * weight
     left_out = (y - inputs @ coefficients) / (1 - leverage).clamp(min=1e-6)
     return coefficients, float((weight * left_out.square()).sum())
-
-
-def _logarithms(allocation: Allocation, plan: Plan, names: list[str]) -> Float[Tensor, " axes"]:
-    ratios = ratios_of(allocation.graph, plan)
-    return torch.tensor([math.log(ratios[name]) for name in names], dtype=torch.float64)

@@ -13,7 +13,7 @@ from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan, ratios_of
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
 
-__all__ = ["Tries", "tries_of"]
+__all__ = ["Tries", "logarithms", "tries_of"]
 
 
 class Tries(NamedTuple):
@@ -39,12 +39,13 @@ def tries_of(lessons: Sequence[Lesson], graph: ChannelGraph, origin: Plan) -> Tr
         origin: What the criterion leaves.
     """
     known = [lesson for lesson in lessons if lesson.worth is not None]
-
-    def logarithms(plan: Plan) -> Tensor:
-        return torch.tensor(list(ratios_of(graph, plan).values()), dtype=torch.float64).log()
-
-    middle = logarithms(origin)
-    away = [logarithms(lesson.plan) - middle for lesson in known]
+    middle = logarithms(graph, origin)
+    away = [logarithms(graph, lesson.plan) - middle for lesson in known]
     weight = torch.tensor([lesson.weight for lesson in known], dtype=torch.float64)
     worth = torch.tensor([lesson.worth for lesson in known], dtype=torch.float64)
     return Tries(torch.stack(away) if away else middle.new_zeros(0, len(middle)), worth, weight / weight.sum())
+
+
+def logarithms(graph: ChannelGraph, plan: Plan) -> Float[Tensor, " axes"]:
+    """Of the shares that a plan leaves of the axes that may be cut."""
+    return torch.tensor(list(ratios_of(graph, plan).values()), dtype=torch.float64).log()
