@@ -21,11 +21,13 @@ import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.tensors import digest, named_tensors
 from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, Subject, Worth, meta_train
+from metaprune.methods.graph_metanetwork.criterion import heights
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Scored
 from metaprune.methods.graph_metanetwork.expectation import distance
-from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
+from metaprune.methods.graph_metanetwork.learning.goals.worth import LINEAR
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched, search
 from metaprune.methods.graph_metanetwork.learning.lessons.surface import peak
+from metaprune.methods.graph_metanetwork.learning.lessons.teach import BRIEF
 from metaprune.methods.graph_metanetwork.learning.lessons.trials import measured
 from metaprune.methods.graph_metanetwork.learning.zoo import Variant, grow, networks
 from metaprune.methods.graph_metanetwork.reading.survey.survey import GROUPS
@@ -52,9 +54,6 @@ SHARPNESS = (0.0, 3.0, math.inf)
 
 ROOM = (Rung(30, (0,)), Rung(4, (1,)), Rung(2, (2, 3, 4)))
 """How allocations are tried where it is asked how much there is to win."""
-
-BRIEF = (Rung(20, (0,)), Rung(3, (1,)))
-"""How allocations are tried for lessons alone, where nobody asks how much there is to win."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,8 @@ class Meta:
 
     @property
     def recipe(self) -> mp.Recipe:
-        """Of its training; a sum of some thirty numbers takes larger steps than a network."""
-        lr, decay = (3e-3, 0.1) if self.layers else (0.1, 0.03)
-        return mp.Recipe(self.epochs, lr=lr, weight_decay=decay, optimizer="adamw", clip_norm=1.0)
+        """Of its training."""
+        return replace(LINEAR, epochs=self.epochs, **({"lr": 3e-3, "weight_decay": 0.1} if self.layers else {}))
 
 
 ABLATIONS: Mapping[str, Meta] = {
@@ -144,7 +142,7 @@ def weights_of(network: nn.Module) -> str:
 
 def heights_of(problem: Problem) -> dict[str, torch.Tensor]:
     """The metanetwork's criterion of a network: a score for each channel."""
-    return DataModel.of("", problem.model, problem.graph, problem.task, torch.device("cpu")).heights
+    return heights(problem.model, problem.graph, problem.task, "blend")
 
 
 @dataclass(frozen=True)
@@ -156,9 +154,9 @@ class Uniform:
 
     def find(self, problem: Problem) -> Found:
         """Rank, and take the same share of each."""
-        heights = heights_of(problem)
-        plan = Allocation(problem.graph, problem.budget).proportional(heights)
-        return Found(plan, problem.model, heights)
+        ranked = heights_of(problem)
+        plan = Allocation(problem.graph, problem.budget).proportional(ranked)
+        return Found(plan, problem.model, ranked)
 
 
 @dataclass(frozen=True)
@@ -175,8 +173,8 @@ class Criterion:
 
     def find(self, problem: Problem) -> Found:
         """Rank, and fit the budget."""
-        heights = self.scores(problem)
-        return Found(Allocation(problem.graph, problem.budget).plan(heights), problem.model, heights)
+        ranked = self.scores(problem)
+        return Found(Allocation(problem.graph, problem.budget).plan(ranked), problem.model, ranked)
 
 
 RIVALS: Mapping[str, Callable[[], Any]] = {
@@ -238,9 +236,9 @@ class Work:
         """Allocations of a network at a budget, tried, and what one-shot criteria say among them; and the peak."""
         rivals = {name: make().find(problem) for name, make in RIVALS.items()}
         plans = {name: found.plan for name, found in rivals.items()}
-        heights = rivals["criterion"].scores
-        found = search(problem, heights, plans, out, rungs=rungs)
-        return found, peak(found, Allocation(problem.graph, problem.budget), heights)
+        ranked = rivals["criterion"].scores
+        found = search(problem, ranked, plans, out, rungs=rungs, teachers={"dhp": mp.DHP()})
+        return found, peak(found, Allocation(problem.graph, problem.budget), ranked)
 
     def searches(self, member: Member, share: float) -> Path:
         """Where a search keeps what it tried."""

@@ -95,6 +95,22 @@ def test_a_teacher_searches_first(zoo: Path, tmp_path: Path) -> None:
     assert {name for step in curve["steps"] for name in step["parts"]} == {"surprise"}
 
 
+@pytest.mark.slow
+def test_widths_are_learned_from_all_that_was_measured(zoo: Path, tmp_path: Path) -> None:
+    """And networks are pruned with what was learned."""
+    train = f"meta-train ZOO {COMMON} --objective worth --teacher-epochs 1 --shares 0.5 --out {tmp_path / 'out'}"
+    shown = metaprune(*train.replace("ZOO", str(zoo)).split()).stdout
+    assert re.search(r"surprise at the lessons of networks held out: [\d.]+ without edits", shown)
+    file = tmp_path / "out" / "metanetwork.safetensors"
+    config = load(file).config
+    assert (config["scored"], config["layers"], config["edits"]) == ("widths", 0, False)
+    assert len(json.loads((tmp_path / "out" / "curve.json").read_text())["steps"]) == 40
+    assert len(list(tmp_path.glob("out/lessons/*/teacher-dhp.json"))) == 2
+    words = ["--method", "graph_metanetwork", "--metanetwork", file, "--dense-epochs", 1, "--out", tmp_path / "pruned"]
+    metaprune(*of_network(f"prune NET {RUN}", zoo).split(), *words)
+    assert json.loads((tmp_path / "pruned" / "report.json").read_text())["notes"]
+
+
 # command -> what the line says
 BAD = {
     f"zoo resnet9 {COMMON} --out OUT": "not built in",
@@ -117,6 +133,10 @@ BAD = {
     f"{TRAIN} --out OUT --hidden 3": "an even number",
     f"{TRAIN} --out OUT --strength -1": "strength",
     f"{TRAIN} --out OUT --batches 0": "--batches: expected a number from 1",
+    f"{TRAIN} --out OUT --objective worth --hidden 3": "an even number",
+    f"{TRAIN} --out OUT --objective worth --teacher nobody": "method 'nobody' is not known",
+    f"{TRAIN} --out OUT --objective worth --shares 0.5,half": "--shares: expected numbers",
+    f"{TRAIN} --out OUT --objective worth --shares 0.0001": "budget",
     f"{TRAIN} --out OUT --objective imitate --teacher nobody": "method 'nobody' is not known",
     f"{TRAIN} --out OUT --objective imitate --shares half": "--shares: expected numbers",
     f"prune resnet8 {RUN} --out OUT --method graph_metanetwork --metanetwork HERE/nowhere": "no file at",

@@ -49,9 +49,10 @@ ALONE = (TaskName.classification, TaskName.super_resolution, TaskName.denoising)
 
 
 class GoalName(StrEnum):
-    """Goals of meta-training, best first."""
+    """Goals of meta-training."""
 
     imitate = "imitate"
+    worth = "worth"
     direct = "direct"
     paper = "paper"
 
@@ -163,17 +164,33 @@ def meta_train(
     out: Annotated[Path, typer.Option(help="Where the metanetwork, its curve and the checkpoints go.")],
     objective: Annotated[
         GoalName,
-        typer.Option(help="imitate: what a search found; direct: loss at random budgets; paper: loss and regulariser."),
+        typer.Option(
+            help="imitate: what a search found; worth: widths, by what all were worth that a search tuned; "
+            "direct: loss at random budgets; paper: loss and regulariser."
+        ),
     ] = GoalName.imitate,
     strength: Annotated[float, typer.Option(help="For paper: how much the regulariser counts.")] = 1.0,
-    teacher: Annotated[str, typer.Option(help="For imitate: the method that searches.")] = "dhp",
-    teacher_epochs: Annotated[int, typer.Option(help="For imitate: epochs of the recipe that it searches with.")] = 5,
-    shares: Annotated[str, typer.Option(help="For imitate: shares of the MACs it searches for.")] = "0.25,0.35,0.5",
-    epochs: Annotated[int, typer.Option(help="Times that each network is seen.")] = 20,
+    teacher: Annotated[
+        str, typer.Option(help="For imitate: the method that searches; for worth: one whose widths are tried, too.")
+    ] = "dhp",
+    teacher_epochs: Annotated[
+        int, typer.Option(help="For imitate and worth: epochs of the recipe that is searched or tuned with.")
+    ] = 5,
+    shares: Annotated[
+        str | None,
+        typer.Option(
+            help="For imitate and worth: shares of the MACs searched for; by default 0.25,0.35,0.5, for worth 0.1,0.3."
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Times that each network is seen; by default 20, for worth 40.")
+    ] = None,
     batches: Annotated[int, typer.Option(help="For direct and paper: batches that a step adds up.")] = 4,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 3e-3,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate at the start; by default 3e-3, for worth 0.1.")
+    ] = None,
     hidden: Annotated[int, typer.Option(help="Size of the metanetwork's states.")] = 32,
-    layers: Annotated[int, typer.Option(help="Its rounds of messages.")] = 4,
+    layers: Annotated[int | None, typer.Option(help="Its rounds of messages; by default 4, for worth 0.")] = None,
     step: Annotated[float, typer.Option(help="How large edits are, as a share of a tensor's root mean square.")] = 0.1,
     held_out: Annotated[int, typer.Option(help="Networks that are kept to choose by.")] = 1,
     every: Annotated[int, typer.Option(help="Epochs between two choices.")] = 1,
@@ -188,11 +205,14 @@ def meta_train(
     """Meta-train a graph metanetwork on a zoo; a killed run goes on.
 
     The networks held out are the last ones by name, with their snapshots; which parameters are taken is decided by how
-    accurate those are, on the validation data, when they are edited, cut to several budgets, and tuned for some steps.
-    By default the other networks are searched first, which takes most of the time; what is found goes into OUT/lessons.
+    accurate those are, on the validation data, when they are edited, cut to several budgets, and tuned for some steps;
+    for worth, by what was measured of them, too. By default the other networks are searched first, and for worth all
+    are, which takes most of the time; what is found goes into OUT/lessons.
     What the networks are for, and how their images are cut and scaled, the zoo remembers. With --devices, processes
     each search for lessons of their own, and learn from all together.
     """
+    from dataclasses import replace
+
     import torch
 
     from metaprune.cli.choosing import chosen_method
@@ -203,9 +223,11 @@ def meta_train(
     from metaprune.methods.graph_metanetwork.learning.goals.goal import Goal
     from metaprune.methods.graph_metanetwork.learning.goals.imitate import Imitate
     from metaprune.methods.graph_metanetwork.learning.goals.paper import Paper
-    from metaprune.methods.graph_metanetwork.learning.lessons.teach import teach
+    from metaprune.methods.graph_metanetwork.learning.goals.worth import LINEAR, Worth
+    from metaprune.methods.graph_metanetwork.learning.lessons.teach import LESSONS, TIGHT, grade, teach
     from metaprune.methods.graph_metanetwork.learning.meta_train import meta_train as run
     from metaprune.methods.graph_metanetwork.learning.zoo import entries, known, networks
+    from metaprune.methods.graph_metanetwork.reading.survey.survey import GROUPS
     from metaprune.train.recipe import Recipe
 
     set_threads(threads)
@@ -213,10 +235,15 @@ def meta_train(
         GoalName.paper: Paper(strength),
         GoalName.direct: Direct(),
         GoalName.imitate: Imitate(),
+        GoalName.worth: Worth(),
     }
-    searcher, searched_for = chosen_method(teacher, []), _numbers(shares, "--shares")
+    wide = objective == GoalName.worth
+    searcher = chosen_method(teacher, [])
+    searched_for = (TIGHT if wide else LESSONS) if shares is None else _numbers(shares, "--shares")
     where = {"device": device, **several(devices, None, nodes)}
-    recipe = Recipe(epochs, lr=lr, optimizer="adamw", seed=seed, precision="32-true", **where)
+    usual = LINEAR if wide else Recipe(20, lr=3e-3, optimizer="adamw")
+    chosen: dict[str, Any] = {name: value for name, value in (("epochs", epochs), ("lr", lr)) if value is not None}
+    recipe = replace(usual, **chosen, seed=seed, precision="32-true", **where)
     about, found = known(folder), entries(folder)
     if not 1 <= held_out < len(found):
         raise UsageError(f"--held-out: expected 1 to {len(found) - 1}, fewer than the zoo's networks, got {held_out}")
@@ -225,7 +252,10 @@ def meta_train(
             raise UsageError(f"--{name}: expected a number from 1, got {value}")
     words = sorted({entry.variant.network for entry in found})
     torch.manual_seed(seed)
-    metanetwork = Metanetwork(hidden, layers, step)
+    if wide:
+        metanetwork = Metanetwork(hidden, layers or 0, step, surveys=GROUPS, scored="widths", edits=False)
+    else:
+        metanetwork = Metanetwork(hidden, 4 if layers is None else layers, step)
     together(recipe, "meta-train")
     writable(out)
     purpose, channels, look, cut = _remembered(about, words, folder)
@@ -239,9 +269,11 @@ def meta_train(
     last = {entry.variant.name for entry in found[-held_out:]}
     learned = {name: model for name, model in models.items() if name.partition("@")[0] not in last}
     lessons = None
+    home: dict[str, Any] = {"out": out / "lessons", "shares": searched_for, "recipe": searching}
     if objective == GoalName.imitate:
-        found_in = out / "lessons"
-        lessons = teach(learned, args, ready.task, searcher, out=found_in, shares=searched_for, recipe=searching)
+        lessons = teach(learned, args, ready.task, searcher, **home)
+    elif wide:
+        lessons = grade(models, args, ready.task, teachers={teacher: searcher}, **home)
     curve = run(
         metanetwork,
         learned,
@@ -253,11 +285,13 @@ def meta_train(
         batches=batches,
         every=every,
         lessons=lessons,
+        choose_by="lessons" if wide else "area",
         out=out,
     )
     shown = console()
+    looked_at = "surprise at the lessons of" if wide else f"area of {ready.task.metric_name} on"
     shown.print(
-        f"area of {ready.task.metric_name} on networks held out: {curve.checks[0].area:.2f} without edits, "
+        f"{looked_at} networks held out: {curve.checks[0].area:.2f} without edits, "
         f"{curve.best.area:.2f} with those after step {curve.chosen} of {len(curve.steps)}",
         soft_wrap=True,
     )

@@ -10,7 +10,7 @@ from metaprune.methods.graph_metanetwork.learning.goals.paper import Paper
 from metaprune.methods.graph_metanetwork.learning.goals.worth import Worth
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import search
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
-from metaprune.methods.graph_metanetwork.learning.lessons.teach import teach
+from metaprune.methods.graph_metanetwork.learning.lessons.teach import grade, teach
 from metaprune.methods.graph_metanetwork.learning.meta_train import meta_train
 from metaprune.methods.graph_metanetwork.learning.subject import Subject
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
@@ -26,6 +26,7 @@ __all__ = [
     "Subject",
     "Worth",
     "edit",
+    "grade",
     "graph_of",
     "load",
     "meta_train",

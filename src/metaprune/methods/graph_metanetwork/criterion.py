@@ -7,14 +7,18 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from metaprune.cost.budget import Allocation, Budget
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
-from metaprune.methods.graph_metanetwork.reading.network_graph import Block, NetworkGraph
-from metaprune.methods.saliency import relative_norms
+from metaprune.graph.tensors import clone, named_tensors
+from metaprune.methods.graph_metanetwork.reading.network_graph import Block, NetworkGraph, graph_of
+from metaprune.methods.saliency import evidence_per_cost, gate_gradients, relative_norms
+from metaprune.surgery.attention import written_out
+from metaprune.train.task import Task
 
-__all__ = ["CRITERIA", "Criterion", "Weights", "check", "importance", "ranking", "relative_importance"]
+__all__ = ["CRITERIA", "Criterion", "Weights", "check", "heights", "importance", "ranking", "relative_importance"]
 
 Criterion = Literal["blend", "magnitude", "importance"]
 
@@ -55,6 +59,24 @@ def ranking(
         }
     raised = scores.detach().cpu().double().exp()
     return {name: weighed[name] * raised[nodes] for name, nodes in read.free.items()}
+
+
+def heights(model: nn.Module, graph: ChannelGraph, task: Task, criterion: Criterion) -> dict[str, Tensor]:
+    """The ranking of a network as it is, which no metanetwork has edited; `model` is left untouched.
+
+    Args:
+        model: The network.
+        graph: Its channel graph.
+        task: Whose training data give the evidence of a blend.
+        criterion: As for `ranking`.
+    """
+    own = clone(written_out(model, graph.written_out)).eval()
+    evidence: dict[str, Tensor] = {}
+    if criterion == "blend" and len(task.train):
+        prices = Allocation(graph, Budget(macs=1.0, multiple_of=1)).prices({})
+        evidence = evidence_per_cost(gate_gradients(own, graph, task), prices)
+    read = graph_of(own, graph)
+    return ranking(named_tensors(own), graph, read, criterion, torch.zeros(len(read.axis)), evidence)
 
 
 def check(criterion: str, who: str) -> None:

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,10 +13,12 @@ import torch
 import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
+from metaprune.graph.plan import ratios_of
 from metaprune.methods.graph_metanetwork.learning.lessons import trials as tries
+from metaprune.methods.graph_metanetwork.learning.lessons.allocations import between
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, Searched, search
 from metaprune.methods.graph_metanetwork.learning.lessons.trials import Trial
-from metaprune.methods.method import Problem
+from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from metaprune.train.run import TrainError
 from tests.methods import small
@@ -150,3 +154,40 @@ def test_what_was_better_counts_more(higher: bool) -> None:
     [best] = found.lessons(math.inf)
     assert best.share == 0.3
     assert found.chosen(["a", "b"]) == "b"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Has found a plan."""
+
+    plan: mp.Plan
+    asked: list[Path] = field(default_factory=list)
+
+    name: ClassVar[str] = "teacher"
+    reference: ClassVar[str] = "none"
+
+    def find(self, problem: Problem) -> Found:
+        assert isinstance(problem.checkpoint, Path)
+        self.asked.append(problem.checkpoint)
+        return Found(self.plan, problem.model, {})
+
+
+def test_what_teachers_find_is_tried_and_goes_on_where_it_is_good(judge: Judge, tmp_path: Path) -> None:
+    """The widest of the axis that counts, and the narrowest; each asked once, and its channels are the ranking's."""
+    heights = group_norms(problem().model, problem().graph)
+    allocation = Allocation(problem().graph, problem().budget)
+    [axis] = [name for name, axis in problem().graph.free.items() if axis.size == 12]
+    ways = {word: dict.fromkeys(problem().graph.free, 0.4) | {axis: own} for word, own in (("good", 1.0), ("bad", 0.1))}
+    upside_down = {name: -own for name, own in heights.items()}
+    teachers = {word: Teacher(allocation.nearest(ratios, upside_down)) for word, ratios in ways.items()}
+    rivals = {"own": allocation.plan(heights), "uniform": allocation.proportional(heights)}
+    for _ in range(2):
+        found = search(problem(), heights, rivals, tmp_path, rungs=RUNGS, teachers=teachers)
+    assert [len(teacher.asked) for teacher in teachers.values()] == [1, 1]
+    tried = {trial.plan.to_json(): trial for trial in found.trials.values()}
+    good, bad = (tried[allocation.nearest(ratios, heights).to_json()] for ratios in ways.values())
+    assert len(good.metrics) > len(bad.metrics) == 1
+    for teacher in teachers.values():
+        half = between(ratios_of(problem().graph, rivals["own"]), ratios_of(problem().graph, teacher.plan))
+        assert allocation.nearest(half, heights).to_json() in tried
+    assert not [path for path in tmp_path.rglob("*") if path.is_dir()]

@@ -12,9 +12,11 @@ from torch import nn
 import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError, PlanError
-from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, teach
+from metaprune.methods.graph_metanetwork import Direct, Imitate, Lesson, Metanetwork, grade, teach
 from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
 from metaprune.methods.graph_metanetwork.learning.goals.objective import add_gradients
+from metaprune.methods.graph_metanetwork.learning.lessons import trials
+from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 from tests.methods import small
@@ -197,3 +199,58 @@ def test_no_checkpoint_is_left(tmp_path: Path) -> None:
         progress=False,
     )
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lesson.json"]
+
+
+def graded(method: Contrary, out: Path, model: nn.Module | None = None, epochs: int = 2) -> tuple[Lesson, ...]:
+    models, rungs, recipe = {"small": model or small.network()}, (Rung(4, (0,)), Rung(1, (1,))), small.recipe(epochs)
+    common = {"shares": SHARES, "recipe": recipe, "rungs": rungs, "progress": False}
+    return grade(models, small.EXAMPLE, small.task(), out=out, teachers={"contrary": method}, **common)["small"]
+
+
+def test_all_that_was_tried_is_told_with_what_it_was_worth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each share, what the teacher found among it; killed, it goes on, and asks nothing twice."""
+    asked: list[int] = []
+
+    def tuned(problem: Problem, plan: mp.Plan, number: int, tested: bool) -> dict[str, float | None]:
+        asked.append(number)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return {"metric": float(sum(plan.widths.values())) + number, "test": None, "seconds": 1.0}
+
+    monkeypatch.setattr(trials, "_tuned", tuned)
+    method = Contrary()
+    with pytest.raises(KeyboardInterrupt):
+        graded(method, tmp_path)
+    lessons = graded(method, tmp_path)
+    tries = len(asked)
+    assert graded(Contrary(), tmp_path) == lessons
+    assert len(asked) == tries
+    assert method.asked == list(SHARES)
+    model = small.network()
+    graph = mp.trace(model, small.EXAMPLE)
+    scores = {name: -norms for name, norms in group_norms(model, graph).items()}
+    for share in SHARES:
+        own = [lesson for lesson in lessons if lesson.share == share]
+        assert len(own) > 4
+        assert {mp.macs(graph, lesson.plan) <= share * mp.macs(graph) for lesson in own} == {True}
+        widths = [lesson.plan.widths for lesson in own]
+        assert Allocation(graph, mp.Budget(macs=share, multiple_of=1)).plan(scores).widths in widths
+        for lesson in own:
+            assert lesson.worth in {sum(lesson.plan.widths.values()) + luck for luck in (0, 0.5)}
+
+
+def test_graded_lessons_of_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "_tuned", lambda *_: {"metric": 1.0, "test": None, "seconds": 1.0})
+    graded(Contrary(), tmp_path)
+    with pytest.raises(MetapruneError, match=r"grade: .* holds another lesson \(its recipe differ\); name another"):
+        graded(Contrary(), tmp_path, epochs=3)
+    with pytest.raises(MetapruneError, match=r"holds another lesson \(its teachers differ\)"):
+        graded(Contrary(breaks_at=0.1), tmp_path)
+    (tmp_path / "small-0.4" / "search.json").write_text("{}")
+    with pytest.raises(MetapruneError, match=r"search\.json"):
+        graded(Contrary(), tmp_path)
+
+
+def test_a_network_without_axes_is_refused_before_anything_is_tuned(tmp_path: Path) -> None:
+    with pytest.raises(MetapruneError, match="small"):
+        graded(Contrary(), tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))

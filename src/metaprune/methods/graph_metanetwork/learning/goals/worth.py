@@ -22,9 +22,13 @@ from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
 from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
 from metaprune.methods.graph_metanetwork.learning.goals.objective import Objective
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import nearest, shares
+from metaprune.train.recipe import Recipe
 from metaprune.train.task import Batch, Task
 
-__all__ = ["Worth"]
+__all__ = ["LINEAR", "Worth"]
+
+LINEAR = Recipe(40, lr=0.1, weight_decay=0.03, optimizer="adamw", clip_norm=1.0)
+"""For a metanetwork without messages: a sum of some thirty numbers takes larger steps than a network."""
 
 FEWEST = 4
 """Measured allocations that a surface is drawn through, at least."""

@@ -15,7 +15,7 @@ from metaprune.graph.infer import Inference
 from metaprune.graph.plan import Plan, ratios_of
 from metaprune.methods.graph_metanetwork.reading.features import axis_features, uses
 
-__all__ = ["Ratios", "around", "between", "children", "directions", "moved"]
+__all__ = ["Ratios", "around", "between", "children", "directions", "moved", "toward"]
 
 Ratios = Mapping[str, float]
 """For each free axis the share of its channels that stays."""
@@ -74,8 +74,7 @@ def around(
     graph = allocation.graph
     shares = {name: ratios_of(graph, plan) for name, plan in rivals.items()}
     own, *others = shares
-    wanted: list[tuple[str, Ratios]] = [(f"{name}'s widths", shares[name]) for name in others]
-    wanted += [(f"half way to {name}", between(shares[own], shares[name])) for name in others]
+    wanted = _toward(shares[own], {name: shares[name] for name in others})
     for what, direction in directions(graph).items():
         for sign, word in ((1, "more"), (-1, "less")):
             tilt = {name: sign * TILT * value for name, value in direction.items()}
@@ -85,6 +84,28 @@ def around(
         base = shares[list(shares)[number % min(len(shares), 2)]]
         wanted.append((f"drawn {number}", moved(base, {name: drawn.gauss(0, SPREAD) for name in base})))
     return _different(allocation, heights, rivals, wanted, count)
+
+
+def toward(
+    allocation: Allocation,
+    heights: Mapping[str, Tensor],
+    known: Mapping[str, Plan],
+    own: Plan,
+    others: Mapping[str, Plan],
+) -> dict[str, Plan]:
+    """The widths of others with the channels that `heights` ranks first, and half way to them; none that is known.
+
+    Args:
+        allocation: Within the budget.
+        heights: As for `around`.
+        known: All that were tried.
+        own: What `heights` alone would keep.
+        others: Name -> plan.
+    """
+    shares = {name: ratios_of(allocation.graph, plan) for name, plan in others.items()}
+    wanted = _toward(ratios_of(allocation.graph, own), shares)
+    found = _different(allocation, heights, known, wanted, len(known) + len(wanted))
+    return {name: plan for name, plan in found.items() if name not in known}
 
 
 def children(
@@ -114,6 +135,12 @@ def children(
         wanted.append((f"child {number}", moved(between(shares[first], shares[second]), noise)))
     found = _different(allocation, heights, known, wanted, len(known) + count)
     return {name: plan for name, plan in found.items() if name not in known}
+
+
+def _toward(own: Ratios, others: Mapping[str, Ratios]) -> list[tuple[str, Ratios]]:
+    """All of the way, and half of it."""
+    whole: list[tuple[str, Ratios]] = [(f"{name}'s widths", ratios) for name, ratios in others.items()]
+    return whole + [(f"half way to {name}", between(own, ratios)) for name, ratios in others.items()]
 
 
 def _different(

@@ -9,9 +9,11 @@ found is compared with the best of the rivals without the luck of the draw.
 from __future__ import annotations
 
 import math
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -19,10 +21,10 @@ from torch import Tensor
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
-from metaprune.methods.graph_metanetwork.learning.lessons.allocations import around, children
+from metaprune.methods.graph_metanetwork.learning.lessons.allocations import around, children, toward
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
 from metaprune.methods.graph_metanetwork.learning.lessons.trials import Trial, kept_plans, measured
-from metaprune.methods.method import Problem
+from metaprune.methods.method import Method, Problem
 
 __all__ = ["RUNGS", "Rung", "Searched", "search"]
 
@@ -148,11 +150,13 @@ def search(
     *,
     rungs: Sequence[Rung] = RUNGS,
     seed: int = 0,
+    teachers: Mapping[str, Method] | None = None,
 ) -> Searched:
     """Try allocations within the problem's budget; what a killed search had tried is not tried again.
 
     The first rung is filled up in two goes: two thirds from `allocations.around`, the rest from `allocations.children`
-    of the best quarter of those. In the last rung the test data are measured, too, where there are any.
+    of the best quarter of those; what teachers find is tried beside. In the last rung the test data are measured, too,
+    where there are any.
 
     Args:
         problem: The network, its budget (MACs), what it is for, and how it is tuned.
@@ -161,6 +165,8 @@ def search(
         out: The folder of the trials; several processes may share it.
         rungs: How many are tried how often; seeds may not repeat.
         seed: Of what is drawn.
+        teachers: Name -> method that searches for longer, such as `mp.DHP()`. Its widths with the channels that
+            `heights` ranks first, and half way to them, are tried; unlike rivals they go on only where they are good.
     """
     seeds = [number for rung in rungs for number in rung.seeds]
     if not rungs or not all(rung.seeds and rung.most > 0 for rung in rungs) or len(set(seeds)) < len(seeds):
@@ -168,7 +174,8 @@ def search(
     allocation = Allocation(problem.graph, problem.budget)
     first, *later = rungs
     whole = first.most + len(rivals)
-    plans = kept_plans(out / "plans.json", around(allocation, heights, rivals, max(2 * whole // 3, len(rivals)), seed))
+    begun = max(2 * whole // 3, len(rivals))
+    plans = kept_plans(out / "plans.json", lambda: around(allocation, heights, rivals, begun, seed))
     found = Searched(problem.budget.value, {}, tuple(rivals), tuple(rungs), problem.task.higher_is_better)
     trials = measured(problem, plans, first.seeds, out, tested=not later)
 
@@ -177,10 +184,16 @@ def search(
 
     best = order(list(plans))[: max(len(plans) // 4, 2)]
     if len(best) > 1 and whole > len(plans):
-        more = children(allocation, heights, plans, best, whole - len(plans), seed)
-        plans |= kept_plans(out / "children.json", more)
-        untried = {name: plan for name, plan in plans.items() if name not in trials}
-        trials |= measured(problem, untried, first.seeds, out, tested=not later)
+        known = plans
+        plans = known | kept_plans(
+            out / "children.json", lambda: children(allocation, heights, known, best, whole - len(known), seed)
+        )
+    for name, method in (teachers or {}).items():
+        plans |= kept_plans(
+            out / f"teacher-{name}.json", partial(_taught, problem, heights, plans, rivals, name, method, out)
+        )
+    untried = {name: plan for name, plan in plans.items() if name not in trials}
+    trials |= measured(problem, untried, first.seeds, out, tested=not later)
     alive = list(plans)
     for place, rung in enumerate(later, 1):
         alive = [*rivals, *order([name for name in alive if name not in rivals])[: rung.most]]
@@ -196,3 +209,20 @@ def search(
                 seconds=before.seconds + trial.seconds,
             )
     return replace(found, trials=trials)
+
+
+def _taught(
+    problem: Problem,
+    heights: Mapping[str, Tensor],
+    known: Mapping[str, Plan],
+    rivals: Mapping[str, Plan],
+    name: str,
+    method: Method,
+    out: Path,
+) -> dict[str, Plan]:
+    """What a method finds, as allocations to try; it searches under the budget, and a killed search goes on."""
+    checkpoint = out / f"teacher-{name}"
+    plan = method.find(replace(problem, checkpoint=checkpoint)).plan
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    own = next(iter(rivals.values()))
+    return toward(Allocation(problem.graph, problem.budget), heights, known, own, {name: plan})

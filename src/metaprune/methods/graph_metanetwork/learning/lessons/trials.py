@@ -5,12 +5,13 @@ Several processes may work on one folder: a lock that the system lets go of when
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from metaprune.surgery.slice import carve
 from metaprune.train.atomic import FileError, read_json, write_json
 from metaprune.train.engine import evaluate
 from metaprune.train.folder import sweep
+from metaprune.train.progress import Bar
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import TrainError
 
@@ -55,8 +57,8 @@ class Trial:
         return statistics.fmean(self.metrics[each] for each in (self.metrics if seeds is None else seeds))
 
 
-def kept_plans(path: Path, plans: Mapping[str, Plan]) -> dict[str, Plan]:
-    """The plans in a file, or those given, which are written to it: a search that goes on tries what it began with.
+def kept_plans(path: Path, make: Callable[[], Mapping[str, Plan]]) -> dict[str, Plan]:
+    """The plans in a file, or those made, which are written to it: a search that goes on tries what it began with.
 
     Raises:
         MetapruneError: The file is damaged.
@@ -64,7 +66,7 @@ def kept_plans(path: Path, plans: Mapping[str, Plan]) -> dict[str, Plan]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            write_json(path, {"plans": {name: json.loads(plan.to_json()) for name, plan in plans.items()}})
+            write_json(path, {"plans": {name: json.loads(plan.to_json()) for name, plan in make().items()}})
         try:
             return {name: Plan(kept) for name, kept in read_json(path)["plans"].items()}
         except (FileError, KeyError, AttributeError) as error:
@@ -105,7 +107,15 @@ def measured(
         return found
 
     wanted = [(name, number) for number in seeds for name in plans]
-    rows = dict(zip(wanted, shared(wanted, lambda one: kept_in(*one).with_suffix(".lock"), row), strict=True))
+    done = itertools.count(1)
+    with Bar("tunings", len(wanted), shown=problem.progress) as bar:
+
+        def shown(one: tuple[str, int]) -> dict[str, Any]:
+            found = row(one)
+            bar.at(next(done), one[0])
+            return found
+
+        rows = dict(zip(wanted, shared(wanted, lambda one: kept_in(*one).with_suffix(".lock"), shown), strict=True))
     return {
         name: Trial(
             name,
