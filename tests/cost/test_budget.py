@@ -414,6 +414,23 @@ def test_prices_by_hand() -> None:
         assert Allocation(graph, mp.Budget(**given, multiple_of=1)).prices({}) == pytest.approx({"0": expected})
 
 
+def test_elasticities_by_hand() -> None:
+    """A width twice as large: by how much the cost grows; of two bounds, the mean."""
+    graph = mp.trace(nn.Sequential(nn.Linear(5, 10), nn.Linear(10, 8), nn.Linear(8, 4)), (torch.zeros(2, 5),))
+    widths = {"0": 6, "1": 3}
+    macs, params = 5 * 6 + 6 * 3 + 3 * 4, 6 * 6 + 7 * 3 + 4 * 4
+    of_macs = {"0": 6 * (5 + 3) / macs, "1": 3 * (6 + 4) / macs}
+    of_params = {"0": 6 * (6 + 3) / params, "1": 3 * (7 + 4) / params}
+    both = {name: (of_macs[name] + of_params[name]) / 2 for name in widths}
+    for given, expected in (
+        ({"macs": 0.5}, of_macs),
+        ({"params": 0.5}, of_params),
+        ({"macs": 0.5, "params": 0.9}, both),
+    ):
+        found = Allocation(graph, mp.Budget(**given, multiple_of=1)).elasticities(widths)
+        assert found == pytest.approx(expected)
+
+
 def test_what_is_left_unspent_is_of_the_nearest_bound() -> None:
     graph = mp.trace(nn.Sequential(nn.Linear(5, 10), nn.Linear(10, 4)), (torch.zeros(2, 5),))
     both = Allocation(graph, mp.Budget(macs=0.8, params=0.9, multiple_of=1))

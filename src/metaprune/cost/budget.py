@@ -403,6 +403,20 @@ class Allocation:
             slopes = slopes + bound.form.slopes(point) / bound.dense
         return dict(zip(self.form.axes, (slopes / len(self.bounds)).tolist(), strict=True))
 
+    def elasticities(self, widths: Mapping[str, int]) -> dict[str, float]:
+        """By how much the cost F grows where a free axis is widened at the given widths: d log F / d log n.
+
+        Of several bounds, the mean; 0 where an axis costs nothing, or less the wider it is.
+        """
+        point = torch.tensor(
+            [float(widths.get(axis, self.sizes[axis])) for axis in self.form.axes], dtype=torch.float64
+        )
+        whole = {axis: int(width) for axis, width in zip(self.form.axes, point.tolist(), strict=True)}
+        grows = torch.zeros(len(point), dtype=torch.float64)
+        for bound in self.bounds:
+            grows = grows + bound.form.slopes(point) * point / bound.form.at(whole)
+        return dict(zip(self.form.axes, (grows / len(self.bounds)).clamp(min=0).tolist(), strict=True))
+
     def _allowed(self, limit: float | None) -> tuple[float, ...]:
         """What each bound allows where the first allows `limit`."""
         if limit is None:

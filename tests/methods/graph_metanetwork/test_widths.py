@@ -16,15 +16,21 @@ from tests.methods import small
 
 @pytest.mark.parametrize(("multiple_of", "share"), [(1, 0.4), (1, 0.2), (4, 0.4)])
 def test_a_budget_leaves_the_widths_that_were_said(multiple_of: int, share: float) -> None:
-    """Those of the nearest plan within it, whatever axis is to be wider, or narrower."""
+    """Of those that cost what it allows the nearest, where axes count by the roots of their elasticities; by hand."""
     model = small.network()
     graph = mp.trace(model, small.EXAMPLE)
     allocation = Allocation(graph, mp.Budget(macs=share, multiple_of=multiple_of))
     heights = relative_norms(named_tensors(model), graph)
-    plain = ratios_of(graph, allocation.plan(heights))
+    origin = allocation.plan(heights)
+    plain, grows = ratios_of(graph, origin), allocation.elasticities(origin.widths)
+    g = torch.tensor([grows[axis] for axis in graph.free], dtype=torch.float64)
     for name, said in [(name, said) for name in graph.free for said in (-0.5, 0.5)]:
         tilts = dict.fromkeys(graph.free, 0.0) | {name: said}
-        wanted = {axis: min(1.0, ratio * math.exp(tilts[axis])) for axis, ratio in plain.items()}
+        t = torch.tensor([tilts[axis] for axis in graph.free], dtype=torch.float64)
+        level = t - g.sqrt() * (g @ t) / (g @ g.sqrt())
+        assert abs(float(g @ level)) < 1e-9, "costs neither more nor less"
+        said_so = dict(zip(graph.free, level.tolist(), strict=True))
+        wanted = {axis: min(1.0, ratio * math.exp(said_so[axis])) for axis, ratio in plain.items()}
         expected = allocation.nearest(wanted, heights)
         ranked = widened(allocation, heights, tilts)
         plan = allocation.plan(ranked)

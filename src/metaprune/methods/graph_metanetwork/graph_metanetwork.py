@@ -84,7 +84,7 @@ class GraphMetanetwork:
         allocation = Allocation(problem.graph, problem.budget)
         share = allocation.limit / allocation.dense
         metanetwork = load(self.path)
-        edited = rewrite(problem.model, problem.graph, metanetwork, problem.task, share)
+        edited = rewrite(problem.model, problem.graph, metanetwork, problem.task, share, allocation, self.criterion)
         notes = []
         if self.trial and not self.tuning and not problem.at_once:
             edited, said = self._chosen(problem, allocation, edited, metanetwork.expectation)

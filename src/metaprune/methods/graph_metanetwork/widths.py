@@ -19,7 +19,9 @@ LOWEST = 1e-30
 def widened(allocation: Allocation, heights: Mapping[str, Tensor], tilts: Mapping[str, float]) -> dict[str, Tensor]:
     """The ranking with each axis raised or lowered as a whole, so that a budget leaves it wider, or narrower.
 
-    Each axis is divided by what lies between the last of its channels that stays and the first that goes.
+    What is said need not cost what the budget allows. Of the widths that do, those are taken that are nearest to it, in
+    logarithms, where an axis counts by the root of its elasticity g (`Allocation.elasticities`): t - √g (g·t) / (g·√g).
+    Then each axis is divided by what lies between the last of its channels that stays and the first that goes.
 
     Args:
         allocation: Within the budget.
@@ -27,8 +29,12 @@ def widened(allocation: Allocation, heights: Mapping[str, Tensor], tilts: Mappin
         tilts: For each free axis the logarithm of its width over the one that `heights` leaves it.
     """
     graph = allocation.graph
-    plain = ratios_of(graph, allocation.plan(heights))
-    wanted = {name: min(1.0, ratio * math.exp(tilts[name])) for name, ratio in plain.items()}
+    plan = allocation.plan(heights)
+    plain, grows = ratios_of(graph, plan), allocation.elasticities(plan.widths)
+    over = sum(grows[name] * tilts[name] for name in plain) / max(sum(own**1.5 for own in grows.values()), LOWEST)
+    wanted = {
+        name: min(1.0, ratio * math.exp(tilts[name] - over * math.sqrt(grows[name]))) for name, ratio in plain.items()
+    }
     widths = allocation.nearest(wanted, heights).widths
     return {name: height / _edge(height, widths.get(name, len(height))) for name, height in heights.items()}
 

@@ -10,9 +10,14 @@ import torch
 from torch import nn
 
 import metaprune as mp
+from metaprune.cost.budget import Allocation
+from metaprune.cost.closed_form import macs_form
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.term import Axis, Concat, Product
-from metaprune.methods.graph_metanetwork import NetworkGraph, graph_of
+from metaprune.methods.graph_metanetwork import Metanetwork, NetworkGraph, graph_of
+from metaprune.methods.graph_metanetwork.criterion import heights as ranked
+from metaprune.methods.graph_metanetwork.editor.edit import rewrite
+from metaprune.methods.graph_metanetwork.learning.goals.data_model import DataModel
 from metaprune.methods.graph_metanetwork.reading.survey import sensitivity as sensing
 from metaprune.methods.graph_metanetwork.reading.survey.position import _stand, costs, kinds, places
 from metaprune.methods.graph_metanetwork.reading.survey.spectra import effective_rank, spectra
@@ -41,11 +46,13 @@ def survey(model: nn.Module, groups: tuple[str, ...] = GROUPS) -> NetworkGraph:
 
 
 def test_groups_side_by_side() -> None:
+    told = GROUPS[:-1]
+    assert GROUPS[-1] == "left", "which is told with the budget"
     whole = survey(network()).survey
-    assert whole.shape == (len(survey(network()).names), columns(GROUPS))
+    assert whole.shape == (len(survey(network()).names), columns(told))
     assert whole.isfinite().all()
     start = 0
-    for group in GROUPS:
+    for group in told:
         width = columns([group])
         torch.testing.assert_close(survey(network(), (group,)).survey, whole[:, start : start + width])
         start += width
@@ -194,3 +201,26 @@ def test_what_the_loss_hangs_on(monkeypatch: pytest.MonkeyPatch) -> None:
         assert said == pytest.approx(expected, rel=1e-3, abs=1e-4)
     nobody = replace(TASK, train=First(TASK.train, 0))
     assert set(map(tuple, sensing.sensitivity(model, graph, read, nobody, order).values())) == {(0.0,) * 4}
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_what_is_left_at_a_budget(share: float) -> None:
+    """By hand, from the plan and finite differences of the cost: in the data model, and where a network is pruned."""
+    model, graph = network(), traced()
+    allocation = Allocation(graph, mp.Budget(macs=share, multiple_of=1))
+    heights = ranked(model, graph, TASK, "blend")
+    plan = allocation.plan(heights)
+    cost, expected = macs_form(graph).at, {}
+    for name, axis in graph.free.items():
+        width = plan.widths.get(name, axis.size)
+        more, less = (cost({**plan.widths, name: width + step}) for step in (1, -1))
+        grows = (more - less) / 2 * width / cost(plan.widths)
+        expected[name] = [math.log(width / axis.size), math.log(grows)]
+    data = DataModel.of("it", model, graph, TASK, torch.device("cpu"), surveys=GROUPS)
+    torch.manual_seed(0)
+    metanetwork = Metanetwork(4, 0, surveys=GROUPS, scored="widths", edits=False)
+    torch.nn.init.normal_(metanetwork.read_widths.weight)
+    read = data.aimed(share)
+    for place, name in enumerate(read.names):
+        assert read.left[place].tolist() == pytest.approx(expected.get(name, [0.0, 0.0]), abs=1e-5)
+    torch.testing.assert_close(metanetwork(read).tilts, rewrite(model, graph, metanetwork, TASK, share).tilts)

@@ -8,15 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metaprune.cost.budget import Allocation, Budget
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.graph.tensors import named_tensors, with_tensors
+from metaprune.methods.graph_metanetwork.criterion import Criterion, ranking
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
 from metaprune.methods.graph_metanetwork.reading.evidence import informed
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
+from metaprune.methods.graph_metanetwork.reading.survey.left import left
 from metaprune.methods.graph_metanetwork.reading.survey.survey import surveyed
-from metaprune.methods.saliency import gate_gradients, relative_norms
+from metaprune.methods.saliency import evidence_per_cost, gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Task
 
@@ -47,6 +50,8 @@ def rewrite(
     metanetwork: Metanetwork,
     task: Task | None = None,
     share: float = 0.5,
+    allocation: Allocation | None = None,
+    criterion: Criterion = "blend",
 ) -> Rewritten:
     """A copy of `model` with edited weights, and how far its channels are raised in the ranking; nothing is cut yet.
 
@@ -57,10 +62,14 @@ def rewrite(
         task: Some of its training data are asked about each channel (`saliency.gate_gradients`); without a task
             the metanetwork has nothing but the weights.
         share: Of the cost, that the network will be cut to.
+        allocation: The budget it will be cut to, where a metanetwork is told what the criterion leaves; by default that
+            share of the MACs.
+        criterion: By what channels will be ranked.
 
     Raises:
         PlanError: The graph is of another network.
         MetapruneError: The network has no finite values, or no parameters that train.
+        BudgetError: The share cannot be met, where that has to be known.
     """
     model = written_out(model, graph.written_out)
     read = graph_of(model, graph)
@@ -71,8 +80,14 @@ def rewrite(
     gradients = gate_gradients(model, graph, task) if task is not None else {}
     read = informed(read, gradients, relative_norms(named_tensors(model), graph))
     read = surveyed(read, model, graph, task, metanetwork.surveys, gradients)
+    told = None
+    if "left" in metanetwork.surveys:
+        allocation = allocation or Allocation(graph, Budget(macs=share, multiple_of=1))
+        evidence = evidence_per_cost(gradients, allocation.prices({}))
+        heights = ranking(named_tensors(model), graph, read, criterion, torch.zeros(len(read.axis)), evidence)
+        told = left(allocation, allocation.plan(heights), read.names)
     with torch.no_grad(), on_the_cpu():
-        edited = metanetwork(read.aimed(share))
+        edited = metanetwork(read.aimed(share, told))
     weights = {name: tensor.contiguous() for name, tensor in edited.weights.items()}
     return Rewritten(with_tensors(model, weights), read, edited.scores, edited.tilts, gradients)
 

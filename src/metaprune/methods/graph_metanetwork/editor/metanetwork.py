@@ -55,9 +55,6 @@ EPSILON = 1e-5
 WIDEST = 1.0
 """No axis is said to be wider or narrower than the criterion has it by more than this, as a logarithm."""
 
-MIDDLE = 2.5
-"""Of the binary logarithms of usual shares, with another sign."""
-
 
 class Edited(NamedTuple):
     """What a metanetwork says of a network.
@@ -182,7 +179,7 @@ class Metanetwork(nn.Module):
         if surveyed:
             self.read_survey = Encoder(surveyed, hidden, hidden)
         if scored == "widths":
-            self.read_widths = nn.Linear(2 * (1 + AXIS_FEATURES + surveyed), 1, bias=False)
+            self.read_widths = nn.Linear(1 + AXIS_FEATURES + surveyed, 1, bias=False)
             nn.init.zeros_(self.read_widths.weight)
         if scored != "channels":
             self.write_axes = Encoder(hidden, hidden, 1)
@@ -244,8 +241,9 @@ class Metanetwork(nn.Module):
         return axes[graph.axis] + own - _means(own[:, None], graph)[graph.axis, 0]
 
     def tilts(self, graph: NetworkGraph, states: Float[Tensor, " nodes h"] | None) -> Float[Tensor, " axes"]:
-        """See `Edited.tilts`: linear in how what is told of an axis differs from the mean of all that may be cut, by
-        coefficients that are linear in the logarithm of the share; and what messages (`states`, normed) add.
+        """See `Edited.tilts`: linear in how what is told of an axis differs from the mean of all that may be cut.
+
+        What messages (`states`, normed) say is added.
 
         Raises:
             MetapruneError: The graph was not surveyed as it must be.
@@ -257,9 +255,8 @@ class Metanetwork(nn.Module):
         told = graph.axes.to(self.places)[free]
         if self.surveys:
             told = torch.cat([told, self.survey(graph)[free]], 1)
-        aim = told[:, AXIS_FEATURES - 1 : AXIS_FEATURES]
-        told = torch.cat([torch.ones_like(aim), told - told.mean(0)], 1)
-        said: Tensor = self.read_widths(torch.cat([told, (aim + MIDDLE) * told], 1))[:, 0]
+        told = torch.cat([torch.ones_like(told[:, :1]), told - told.mean(0)], 1)
+        said: Tensor = self.read_widths(told)[:, 0]
         if states is not None:
             said = said + self.write_axes(_means(states, graph)[free])[:, 0]
         return found.index_copy(0, free.to(found.device), WIDEST * torch.tanh(said))
@@ -349,13 +346,15 @@ class Metanetwork(nn.Module):
         Raises:
             MetapruneError: The graph was not surveyed as it must be.
         """
-        wanted, got = columns(self.surveys), graph.survey.shape[1]
+        told = torch.cat([graph.survey, graph.left], 1) if "left" in self.surveys else graph.survey
+        wanted, got = columns(self.surveys), told.shape[1]
         if wanted != got:
             raise MetapruneError(
                 f"Metanetwork: expected a graph surveyed for {', '.join(self.surveys)} ({wanted} numbers an axis), got "
-                f"{got}; survey it: surveyed(read, model, graph, task, metanetwork.surveys)"
+                f"{got}; survey it: surveyed(read, model, graph, task, metanetwork.surveys), and aim it: "
+                "read.aimed(share, left)"
             )
-        return graph.survey.to(self.places)
+        return told.to(self.places)
 
     def decoder(self, pile: Pile, writer: Writer) -> Decoder:
         """How the edits of a pile's tensors are read off states."""

@@ -64,7 +64,7 @@ def metrics(
     found = []
     for share in shares:
         with torch.no_grad():
-            edited = metanetwork(data.read.aimed(share))
+            edited = metanetwork(data.aimed(share))
         alive = living(data.read, data.left(edited, share))
         hidden = {name: tensor.contiguous() for name, tensor in masked(data.read, edited.weights, alive).items()}
         model = with_tensors(data.model, hidden)

@@ -264,7 +264,7 @@ class _Training:
             objectives = self.goal.objectives(data, data.task, batches, share)
             group = self.group if self.goal.apart else ALONE
             ours = itertools.islice(objectives, group.rank, None, group.size)
-            total = add_gradients(self.metanetwork, data.read.aimed(share), _noted(ours, parts), group)
+            total = add_gradients(self.metanetwork, data.aimed(share), _noted(ours, parts), group)
         if not math.isfinite(total):
             raise TrainError(
                 f"meta_train: the objective of {data.name!r} is {total} at step {self.step + 1}, lr {lr:.3g}; "
@@ -368,7 +368,7 @@ def _surprises(goal: Goal, metanetwork: Metanetwork, data: DataModel) -> list[fl
     """How far what it says of a network is from the network's own lessons, at each of their budgets."""
     found = []
     for share in shares(data.lessons):
-        edited = metanetwork(data.read.aimed(share))
+        edited = metanetwork(data.aimed(share))
         [(_, surprise)] = goal.objectives(data, data.task, [], share)
         found.append(float(surprise(edited)))
     return found

@@ -92,6 +92,7 @@ class NetworkGraph:
         identity: Which channel a node is, where its axis is fixed; see `identity_features`.
         evidence: What data say of each channel, zeros where none were asked; see `evidence.informed`.
         survey: What else is told of each axis, nothing by default; see `survey.surveyed`.
+        left: What a criterion leaves of each axis at the share that it is aimed at; nothing until it is told (`aimed`).
     """
 
     edges: tuple[Block, ...]
@@ -105,6 +106,7 @@ class NetworkGraph:
     identity: Float[Tensor, " nodes identity_features"]
     evidence: Float[Tensor, " nodes evidence_features"]
     survey: Float[Tensor, " axes survey_features"]
+    left: Float[Tensor, " axes left_features"]
 
     @property
     def learned(self) -> tuple[Block, ...]:
@@ -118,11 +120,17 @@ class NetworkGraph:
         spans = zip(self.names, [0, *stops], stops, self.axes.tolist(), strict=False)
         return {name: slice(start, stop) for name, start, stop, told in spans if told[0] == 1}
 
-    def aimed(self, share: float) -> NetworkGraph:
-        """The same, told that it will be cut to a share of its cost; until then it is told that it stays whole."""
+    def aimed(self, share: float, left: Sequence[Sequence[float]] | None = None) -> NetworkGraph:
+        """The same, told that it will be cut to a share of its cost; until then it is told that it stays whole.
+
+        Args:
+            share: Of the cost, that will stay.
+            left: What a criterion would leave of each axis (`survey.left.left`), for metanetworks that are told of it.
+        """
         axes = self.axes.clone()
         axes[:, -1] = math.log2(share)
-        return replace(self, axes=axes)
+        told = self.left if left is None else self.axes.new_tensor(left).reshape(len(axes), -1)
+        return replace(self, axes=axes, left=told)
 
     def sides(self) -> tuple[tuple[Incidence, tuple[Block, ...], Literal["rows", "columns"]], ...]:
         """What the dimensions of tensors are made of, with the tensors, and which of their dimensions it is."""
@@ -136,7 +144,7 @@ class NetworkGraph:
         """The same with all but the network's own tensors on another device."""
         if self.axis.device == device:
             return self
-        names = ("rows", "columns", "held", "axis", "axes", "identity", "evidence", "survey")
+        names = ("rows", "columns", "held", "axis", "axes", "identity", "evidence", "survey", "left")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -195,6 +203,7 @@ def graph_of(model: nn.Module, graph: ChannelGraph) -> NetworkGraph:
         axis_features(graph, names, used),
         torch.cat([torch.zeros(0, IDENTITY_FEATURES), *(identity_features(axis) for axis in axes)]),
         torch.zeros(nodes, EVIDENCE_FEATURES),
+        torch.zeros(len(names), 0),
         torch.zeros(len(names), 0),
     )
 

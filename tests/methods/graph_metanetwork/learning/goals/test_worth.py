@@ -24,12 +24,16 @@ SHARES = (0.4, 0.2)
 
 
 def searched(share: float, wider: str, seed: int = 0, count: int = 24) -> Searched:
-    """Networks are best where one axis is wider by a half than the criterion has it, and the others narrower."""
+    """Networks are best where one axis is wider by a half than the criterion has it, and the others narrower.
+
+    What costs more matters more: the root of the elasticity.
+    """
     model = small.network()
     graph = mp.trace(model, small.EXAMPLE)
     data = DataModel.of("small", model, graph, small.task(), torch.device("cpu"))
     allocation = Allocation(graph, mp.Budget(macs=share, multiple_of=1))
-    start = ratios_of(graph, allocation.plan(data.heights))
+    origin = allocation.plan(data.heights)
+    start, grows = ratios_of(graph, origin), allocation.elasticities(origin.widths)
     drawn = torch.Generator().manual_seed(seed)
     trials = {}
     for number in range(count):
@@ -37,7 +41,9 @@ def searched(share: float, wider: str, seed: int = 0, count: int = 24) -> Search
         ratios = {name: min(1.0, ratio * math.exp(by[name])) for name, ratio in start.items()}
         plan = allocation.nearest(ratios, data.heights)
         got = {name: math.log(ratio / start[name]) for name, ratio in ratios_of(graph, plan).items()}
-        metric = 70 - sum((away - (0.4 if name == wider else -0.2)) ** 2 for name, away in got.items())
+        metric = 70 - sum(
+            math.sqrt(grows[name]) * (away - (0.4 if name == wider else -0.2)) ** 2 for name, away in got.items()
+        )
         trials[f"try {number}"] = Trial(f"try {number}", plan, {0: metric})
     return Searched(share, trials, ("try 0",), (Rung(count, (0,)),), higher_is_better=True)
 

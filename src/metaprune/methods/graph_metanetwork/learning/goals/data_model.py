@@ -20,6 +20,7 @@ from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson, 
 from metaprune.methods.graph_metanetwork.learning.lessons.tries import Tries, tries_of
 from metaprune.methods.graph_metanetwork.reading.evidence import informed
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
+from metaprune.methods.graph_metanetwork.reading.survey.left import left
 from metaprune.methods.graph_metanetwork.reading.survey.survey import surveyed
 from metaprune.methods.graph_metanetwork.widths import widened
 from metaprune.methods.saliency import evidence_per_cost, gate_gradients, relative_norms
@@ -43,6 +44,7 @@ class DataModel:
         task: What it is for.
         lessons: What a search found for it.
         criterion: By what its channels are ranked.
+        asks_left: Whether a metanetwork is told what the criterion leaves of it.
     """
 
     name: str
@@ -54,6 +56,7 @@ class DataModel:
     task: Task
     lessons: tuple[Lesson, ...] = ()
     criterion: Criterion = "blend"
+    asks_left: bool = False
 
     @classmethod
     def of(
@@ -93,15 +96,22 @@ class DataModel:
         evidence = evidence_per_cost(said, allocation.prices({})) if len(task.train) else {}
         read = informed(read, said, relative_norms(named_tensors(own), graph))
         read = surveyed(read, own, graph, task, surveys, said)
-        return cls(name, own, graph, read, allocation, evidence, task, tuple(lessons), criterion)
+        return cls(name, own, graph, read, allocation, evidence, task, tuple(lessons), criterion, "left" in surveys)
+
+    def aimed(self, share: float) -> NetworkGraph:
+        """What a metanetwork reads of it, where it is to be cut to a share of its MACs."""
+        if not self.asks_left:
+            return self.read.aimed(share)
+        plan = self.asked_for(share).plan(self.heights) if self.can_be(share) else self.plan(self.heights, share)
+        return self.read.aimed(share, left(self.allocation, plan, self.read.names))
 
     @cached_property
     def tries(self) -> dict[float, Tries]:
         """What was measured of it, for each share of its lessons."""
         heights, found = self.heights, {}
         for share in shares(self.lessons):
-            origin = self.asked_for(share).plan(heights)
-            found[share] = tries_of(of_share(self.lessons, share), self.graph, origin)
+            allocation = self.asked_for(share)
+            found[share] = tries_of(of_share(self.lessons, share), allocation, allocation.plan(heights))
         return found
 
     @property
@@ -115,7 +125,7 @@ class DataModel:
         tensors = named_tensors(self.model) | edited.weights
         return ranking(tensors, self.graph, self.read, self.criterion, edited.scores, self.evidence)
 
-    @property
+    @cached_property
     def heights(self) -> dict[str, Tensor]:
         """For each free axis what its channels weigh in the ranking as it is, with no metanetwork."""
         scores = torch.zeros(len(self.read.axis))
@@ -128,10 +138,14 @@ class DataModel:
     def left(self, edited: Edited, share: float) -> Plan:
         """What a share of its MACs leaves of it, once edited."""
         ranked = self.ranked(edited)
-        if edited.tilts.any() and share * self.allocation.dense > self.least:
+        if edited.tilts.any() and self.can_be(share):
             tilts = dict(zip(self.read.names, edited.tilts.tolist(), strict=True))
             ranked = widened(self.asked_for(share), ranked, tilts)
         return self.plan(ranked, share)
+
+    def can_be(self, share: float) -> bool:
+        """Whether it can be cut to a share of its MACs."""
+        return share * self.allocation.dense > self.least
 
     def asked_for(self, share: float) -> Allocation:
         """Plans of a share of its MACs, used up as where a network is pruned.

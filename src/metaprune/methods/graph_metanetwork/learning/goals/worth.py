@@ -39,8 +39,8 @@ class Worth:
     """Widths are said that are the peak of a surface through all that was measured: for `scored="widths"`.
 
     The objective is 1 - the correlation of what was measured with -|x - t|^2, by weights that say how sure each is:
-    x are the logarithms of an allocation's widths over the criterion's, t what the metanetwork says. It has no units,
-    and how steep a surface is need not be known.
+    x are the logarithms of an allocation's widths over the criterion's, t what the metanetwork says. An axis counts in
+    the distance by the root of what it costs. The objective has no units, and how steep a surface is need not be known.
 
     Attributes:
         near: The share that a step is aimed at is the lessons' own times up to 2^near or 2^-near, so that what is said
@@ -81,8 +81,8 @@ class Worth:
 
         def unexplained(edited: Edited) -> Tensor:
             peak = edited.tilts[places.to(edited.tilts.device)]
-            away, worth, weight = (told.to(peak) for told in tries)
-            explained = (away @ peak - away.square().sum(1) / 2) / len(peak)
+            away, worth, weight, steep = (told.to(peak) for told in tries)
+            explained = away @ (steep * peak) - away.square() @ steep / 2
             return 1 - _correlation(explained, worth, weight) + self.short * peak.square().mean()
 
         yield "unexplained", unexplained

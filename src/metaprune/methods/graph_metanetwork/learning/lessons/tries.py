@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metaprune.cost.budget import Allocation
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan, ratios_of
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
@@ -23,27 +24,34 @@ class Tries(NamedTuple):
         away: Logarithms of widths over those that the criterion leaves.
         worth: What they were worth, more is better.
         weight: How much each counts; their sum is 1.
+        steep: How much an axis counts in distances: the root of its elasticity at the criterion's widths
+            (`Allocation.elasticities`); their sum is 1.
     """
 
     away: Float[Tensor, "tries axes"]
     worth: Float[Tensor, " tries"]
     weight: Float[Tensor, " tries"]
+    steep: Float[Tensor, " axes"]
 
 
-def tries_of(lessons: Sequence[Lesson], graph: ChannelGraph, origin: Plan) -> Tries:
+def tries_of(lessons: Sequence[Lesson], allocation: Allocation, origin: Plan) -> Tries:
     """Of the lessons that were measured, as numbers.
 
     Args:
         lessons: Of one share.
-        graph: Of the network that they are of.
+        allocation: Of the network that they are of.
         origin: What the criterion leaves.
     """
     known = [lesson for lesson in lessons if lesson.worth is not None]
+    graph = allocation.graph
     middle = logarithms(graph, origin)
-    away = [logarithms(graph, lesson.plan) - middle for lesson in known]
+    moved = [logarithms(graph, lesson.plan) - middle for lesson in known]
+    away = torch.stack(moved) if moved else middle.new_zeros(0, len(middle))
     weight = torch.tensor([lesson.weight for lesson in known], dtype=torch.float64)
     worth = torch.tensor([lesson.worth for lesson in known], dtype=torch.float64)
-    return Tries(torch.stack(away) if away else middle.new_zeros(0, len(middle)), worth, weight / weight.sum())
+    grows = allocation.elasticities(origin.widths)
+    roots = torch.tensor([grows[name] for name in graph.free], dtype=torch.float64).clamp(min=1e-12).sqrt()
+    return Tries(away, worth, weight / weight.sum(), roots / roots.sum())
 
 
 def logarithms(graph: ChannelGraph, plan: Plan) -> Float[Tensor, " axes"]:

@@ -15,6 +15,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import named_tensors
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph
+from metaprune.methods.graph_metanetwork.reading.survey.left import LEFT
 from metaprune.methods.graph_metanetwork.reading.survey.position import COST, KIND, PLACE, costs, kinds, places
 from metaprune.methods.graph_metanetwork.reading.survey.sensitivity import SENSITIVITY, sensitivity
 from metaprune.methods.graph_metanetwork.reading.survey.spectra import SPECTRA, spectra
@@ -23,7 +24,7 @@ from metaprune.train.task import First, Task
 
 __all__ = ["GROUPS", "Group", "columns", "surveyed"]
 
-Group = Literal["cost", "place", "kind", "spectra", "evidence", "sensitivity"]
+Group = Literal["cost", "place", "kind", "spectra", "evidence", "sensitivity", "left"]
 
 EVIDENCE = 4
 
@@ -34,6 +35,7 @@ _WIDTHS: dict[Group, int] = {
     "spectra": SPECTRA,
     "evidence": EVIDENCE,
     "sensitivity": SENSITIVITY,
+    "left": LEFT,
 }
 
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -63,7 +65,7 @@ def surveyed(
     """The graph, with what some groups tell of its axes side by side, in the order of `GROUPS`.
 
     All is relative: shares, logarithms of ratios, ranks over the largest. Of axes that may not be cut only cost, place
-    and kind are told.
+    and kind are told. What is "left" of axes depends on the budget, and is told with it (`NetworkGraph.aimed`).
 
     Args:
         read: Of the network, from `graph_of`.
@@ -73,6 +75,7 @@ def surveyed(
         groups: Which.
         gradients: From `saliency.gate_gradients`, where they are known.
     """
+    groups = [group for group in groups if group != "left"]
     if not columns(groups):
         return read
     names = list(read.names)
@@ -92,7 +95,7 @@ def surveyed(
     def priced() -> dict[str, list[float]]:
         return costs(graph, names, Allocation(graph, Budget(macs=1.0, multiple_of=1)).prices({}))
 
-    tell: dict[Group, Callable[[], Mapping[str, list[float]]]] = {
+    tell: dict[str, Callable[[], Mapping[str, list[float]]]] = {
         "cost": priced,
         "place": lambda: places(graph, names, depths),
         "kind": lambda: kinds(graph, names),
