@@ -9,6 +9,7 @@ what there is. The part `apart` looks at families and data that nothing is learn
 import argparse
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -49,6 +50,8 @@ def left_out(work: Work, families: Sequence[str], shares: Sequence[float]) -> No
         work.meta_train(without(family), Meta(), others)
         for member in members([family], TESTED):
             work.compare(member, without(family), shares, (0, 1))
+            for share, seed in itertools.product(shares, (0, 1)):
+                work.prune(member, f"{without(family)}, fused", partial(work.fused, without(family)), share, seed)
 
 
 def ablations(work: Work, families: Sequence[str], shares: Sequence[float]) -> None:

@@ -17,7 +17,8 @@ Points are percent of accuracy, and tenths of a decibel of PSNR.
 
 ROOM = """## Head room
 
-What an allocation of widths can win at most, as far as a search finds it: some thirty allocations, each cut, tuned for
+What an allocation of widths can win at most, as far as a search finds it: some thirty allocations, those of DHP among
+them with the channels of the metanetwork's criterion, each cut, tuned for
 {epochs} epochs and measured on validation data, the best four with a second seed, and the best two with three seeds
 that have chosen nothing. The best of these and the best one-shot criterion, both chosen before those three seeds, are
 compared on test data (mean, and its standard error from the seeds). “Above its own”: the metanetwork's criterion.
@@ -54,7 +55,7 @@ One metanetwork, learned from all families above; on these nothing was learned a
 ABLATED = """## One thing changed
 
 Metanetworks that differ in one thing, with the family left out; points above the criterion, beside those of the whole
-on the same networks.
+on the same networks. “Fused”: what the metanetwork cuts, fused into what stays, as with the criterion above.
 """
 
 SAVED = """## What a forward pass saves

@@ -103,7 +103,7 @@ class Meta:
     hidden: int = 32
     layers: int = 0
     sharpness: float | None = 1.0
-    short: float = 0.1
+    short: float = 0.5
     families: int = 0
     epochs: int = 40
     edits: bool = False
@@ -126,7 +126,7 @@ ABLATIONS: Mapping[str, Meta] = {
     },
     "imitates the peak of a surface": Meta(scored="both", layers=3, sharpness=None),
     **{f"{count} families": Meta(families=count) for count in (1, 2, 4, 6)},
-    "nearer to the criterion": Meta(short=0.3),
+    "further from the criterion": Meta(short=0.1),
     "one round of messages": Meta(layers=1),
     "three rounds of messages": Meta(layers=3),
     "three rounds, hidden 8": Meta(hidden=8, layers=3),
@@ -391,6 +391,14 @@ class Work:
         """Where a metanetwork lies."""
         return self.home / "meta" / name / "metanetwork.safetensors"
 
+    def pruning(self, name: str) -> mp.GraphMetanetwork:
+        """By a metanetwork, taken at its word."""
+        return mp.GraphMetanetwork(str(self.metanetwork(name)), trial=0)
+
+    def fused(self, name: str) -> mp.IntraFusion:
+        """By a metanetwork, and what goes is fused into what stays."""
+        return mp.IntraFusion(self.pruning(name))
+
     def subject(self, member: Member) -> Subject:
         """What meta-training takes."""
         data = self.data(member.learns)
@@ -398,10 +406,9 @@ class Work:
 
     def compare(self, member: Member, name: str, shares: Sequence[float], seeds: Sequence[int]) -> None:
         """All rows of the table of one network: a metanetwork against its criterion and the others."""
-        path = self.metanetwork(name)
         arms: dict[str, Callable[[], Any]] = {**RIVALS, "dhp": mp.DHP, FUSED: partial(mp.IntraFusion, Criterion())}
-        if path.exists():
-            arms[name] = partial(mp.GraphMetanetwork, str(path), trial=0)
+        if self.metanetwork(name).exists():
+            arms[name] = partial(self.pruning, name)
         for share, seed, (arm, method) in itertools.product(shares, seeds, arms.items()):
             self.prune(member, arm, method, share, seed)
 

@@ -49,7 +49,7 @@ class Worth:
     """
 
     near: float = 0.5
-    short: float = 0.1
+    short: float = 0.5
 
     batch_statistics: ClassVar[bool] = False
     apart: ClassVar[bool] = True
