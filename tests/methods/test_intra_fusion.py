@@ -3,7 +3,10 @@
 import copy
 import importlib.util
 import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from metaprune.cost.latency import latencies
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.intra_fusion.features import features
 from metaprune.methods.intra_fusion.transport import distances, handed_on, nearest, transported
-from metaprune.methods.method import Problem
+from metaprune.methods.method import Found, Problem
 from metaprune.session import measuring
 from tests.methods import small
 
@@ -132,6 +135,40 @@ def test_a_ranking_decides_and_is_asked_what_it_asks() -> None:
     problem = Problem(model, graph, budget, task, small.recipe(1))
     own, theirs = (one.scores(problem) for one in (method, ranking))
     assert all(torch.equal(own[axis], scores) for axis, scores in theirs.items())
+
+
+@dataclass(frozen=True)
+class Edits:
+    """A ranking that writes other weights, and trains them for an epoch of the schedule."""
+
+    name: ClassVar[str] = "edits"
+    reference: ClassVar[str] = "none"
+    asks_data: ClassVar[bool] = False
+
+    def scores(self, problem: Problem) -> Mapping[str, torch.Tensor]:
+        return mp.Magnitude().scores(problem)
+
+    def find(self, problem: Problem) -> Found:
+        found = mp.Magnitude().find(problem)
+        other = copy.deepcopy(problem.model)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(2)
+        return replace(found, model=other, epochs=1, notes=("edited",), spent={"evaluations": 3})
+
+
+def test_what_a_ranking_did_to_the_weights_stays_and_counts() -> None:
+    model, budget = dense(), mp.Budget(macs=0.5, multiple_of=1)
+    graph = mp.trace(model, small.EXAMPLE)
+    problem = Problem(model, graph, budget, small.task(), small.recipe(2))
+    edited, method = Edits().find(problem), mp.IntraFusion(Edits())
+    found = method.find(problem)
+    expected = method.fused(edited.model, graph, edited.plan)
+    assert found.plan == edited.plan
+    assert all(map(torch.equal, found.model.state_dict().values(), expected.state_dict().values()))
+    assert (found.epochs, found.notes, found.spent) == (1, ("edited",), {"evaluations": 3})
+    assert isinstance(found.before, nn.Module)
+    assert all(map(torch.equal, found.before.state_dict().values(), edited.model.state_dict().values()))
 
 
 def test_an_axis_that_cannot_be_fused_is_cut_and_the_report_says_why() -> None:

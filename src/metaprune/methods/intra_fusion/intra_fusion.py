@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -111,11 +111,10 @@ class IntraFusion:
             found = self.ranking.find(problem)
         if problem.at_once:
             return found
-        return Found(
-            found.plan,
-            self.fused(problem.model, problem.graph, found.plan),
-            found.scores,
-            before=problem.model,
+        return replace(
+            found,
+            model=self.fused(found.model, problem.graph, found.plan),
+            before=found.model,
             recalibrate=self.recalibrate,
             notes=(*found.notes, *_dropped(problem.graph, found.plan)),
         )

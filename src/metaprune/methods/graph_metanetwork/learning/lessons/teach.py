@@ -125,8 +125,7 @@ def grade(
         Name -> all that was tried at all shares, with what it was worth.
 
     Raises:
-        MetapruneError: The folder holds lessons of another network, method or recipe; nothing of a network trains, or
-            nothing of it can be cut.
+        MetapruneError: The folder holds lessons of another network, other teachers or another recipe.
         BudgetError: A network cannot be cut to a share.
     """
     problems = _problems(models, args, kwargs, task, shares, recipe or Recipe(), Path(out), progress)
