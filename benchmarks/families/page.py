@@ -166,8 +166,8 @@ def ablations(rows: Sequence[Row]) -> str:
     lines = [ABLATED, "| what is changed | above the criterion | the whole, there | families | runs |"]
     lines += ["|---|--:|--:|--:|--:|"]
     for what, some in changed.items():
-        there = {_place(row) for row in some}
-        same = [row for row in rows if _place(row) in there]
+        there = {place(row) for row in some}
+        same = [row for row in rows if place(row) in there]
         criterion = criterion_of(same)
         figures = [above(some, criterion), above(whole_of(same), criterion)]
         told = " | ".join(f"{value:+.2f} ± {error:.2f}" for value, error in figures)
@@ -258,7 +258,8 @@ def _cell(row: Row) -> tuple[Any, ...]:
     return row["member"], row["share"]
 
 
-def _place(row: Row) -> tuple[Any, ...]:
+def place(row: Row) -> tuple[Any, ...]:
+    """Which network, budget and seed a row is of."""
     return *_cell(row), row["seed"]
 
 

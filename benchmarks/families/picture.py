@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.experiment import pyplot
-from benchmarks.families.page import Row, above, by_family, criterion_of, whole_of
+from benchmarks.families.page import Row, above, by_family, criterion_of, place, whole_of
 
 
 def draw(rows: Sequence[Row], path: Path, most: int) -> bool:
@@ -26,8 +26,8 @@ def draw(rows: Sequence[Row], path: Path, most: int) -> bool:
     figure, [[left, *others]] = plt.subplots(
         1, columns, squeeze=False, figsize=(4 * columns, 3.2), layout="constrained"
     )
-    for place, (value, error) in enumerate(gains.values()):
-        left.errorbar(value, place, xerr=error, marker="o", capsize=3, color="C0")
+    for level, (value, error) in enumerate(gains.values()):
+        left.errorbar(value, level, xerr=error, marker="o", capsize=3, color="C0")
     left.axvline(0, color="grey", linestyle=":")
     left.set_yticks(range(len(gains)), list(gains))
     left.invert_yaxis()
@@ -45,12 +45,14 @@ def draw(rows: Sequence[Row], path: Path, most: int) -> bool:
 
 
 def grown(rows: Sequence[Row], most: int) -> dict[int, tuple[float, float]]:
-    """Families that were learned from -> points above the criterion, on the networks that all of these pruned."""
-    counted = [(int(found[1]), row) for row in rows if (found := re.search(r", (\d+) families$", row["arm"]))]
-    members = {row["member"] for _, row in counted}
-    here = [row for row in rows if row["member"] in members]
-    found = {
-        count: above([row for number, row in counted if number == count], criterion_of(here))
-        for count in sorted({number for number, _ in counted})
-    }
-    return found | ({most: above(whole_of(here), criterion_of(here))} if found else {})
+    """Families learned from -> points above the criterion, on the networks, budgets and seeds that all have."""
+    counted: dict[int, list[Row]] = {}
+    for row in rows:
+        if found := re.search(r", (\d+) families$", row["arm"]):
+            counted.setdefault(int(found[1]), []).append(row)
+    if not counted:
+        return {}
+    counted[most] = whole_of(rows)
+    common = set.intersection(*({place(row) for row in some} for some in counted.values()))
+    own = criterion_of(rows)
+    return {count: above([row for row in counted[count] if place(row) in common], own) for count in sorted(counted)}

@@ -210,9 +210,11 @@ def test_one_thing_changed_is_compared_on_the_same_networks() -> None:
 
 
 def test_how_it_grows_with_families(tmp_path: Path) -> None:
-    """On the networks that all of them pruned."""
+    """On the networks and budgets that all of them have."""
     arms = {"criterion": 0.0, "without plain": 1.0, "without plain, 1 families": -0.5, "without plain, 4 families": 0.5}
     rows = runs("plain", arms) + runs("basic", {"criterion": 0.0, "without basic": 9.0})
+    rows += [row | {"share": 0.05, "metric": row["metric"] + 7} for row in runs("plain", {"without plain": 1.0})]
+    rows += [row | {"share": 0.05} for row in runs("plain", {"criterion": 0.0, "without plain, 1 families": -0.5})]
     values = {count: value for count, (value, _) in picture.grown(rows, 8).items()}
     assert values == {1: pytest.approx(-0.5), 4: pytest.approx(0.5), 8: pytest.approx(1.0)}
     assert picture.draw(rows, tmp_path / "families.svg", 8)
