@@ -179,7 +179,7 @@ def test_what_teachers_find_is_tried_and_goes_on_where_it_is_good(judge: Judge, 
     [axis] = [name for name, axis in problem().graph.free.items() if axis.size == 12]
     ways = {word: dict.fromkeys(problem().graph.free, 0.4) | {axis: own} for word, own in (("good", 1.0), ("bad", 0.1))}
     upside_down = {name: -own for name, own in heights.items()}
-    teachers = {word: Teacher(allocation.nearest(ratios, upside_down)) for word, ratios in ways.items()}
+    teachers = {f"{word}/own": Teacher(allocation.nearest(ratios, upside_down)) for word, ratios in ways.items()}
     rivals = {"own": allocation.plan(heights), "uniform": allocation.proportional(heights)}
     for _ in range(2):
         found = search(problem(), heights, rivals, tmp_path, rungs=RUNGS, teachers=teachers)
@@ -191,3 +191,6 @@ def test_what_teachers_find_is_tried_and_goes_on_where_it_is_good(judge: Judge, 
         half = between(ratios_of(problem().graph, rivals["own"]), ratios_of(problem().graph, teacher.plan))
         assert allocation.nearest(half, heights).to_json() in tried
     assert not [path for path in tmp_path.rglob("*") if path.is_dir()]
+    alike = dict(zip(("a b", "a-b"), teachers.values(), strict=True))
+    with pytest.raises(MetapruneError, match="expected teachers whose names differ in letters"):
+        search(problem(), heights, rivals, tmp_path, rungs=RUNGS, teachers=alike)

@@ -23,7 +23,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
 from metaprune.methods.graph_metanetwork.learning.lessons.allocations import around, children, toward
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
-from metaprune.methods.graph_metanetwork.learning.lessons.trials import Trial, kept_plans, measured
+from metaprune.methods.graph_metanetwork.learning.lessons.trials import Trial, as_file, kept_plans, measured
 from metaprune.methods.method import Method, Problem
 
 __all__ = ["RUNGS", "Rung", "Searched", "search"]
@@ -171,6 +171,8 @@ def search(
     seeds = [number for rung in rungs for number in rung.seeds]
     if not rungs or not all(rung.seeds and rung.most > 0 for rung in rungs) or len(set(seeds)) < len(seeds):
         raise MetapruneError(f"search: expected rungs with seeds of their own, got {list(rungs)}")
+    if len({as_file(name) for name in teachers or ()}) < len(teachers or ()):
+        raise MetapruneError(f"search: expected teachers whose names differ in letters, got {list(teachers or ())}")
     allocation = Allocation(problem.graph, problem.budget)
     first, *later = rungs
     whole = first.most + len(rivals)
@@ -190,7 +192,7 @@ def search(
         )
     for name, method in (teachers or {}).items():
         plans |= kept_plans(
-            out / f"teacher-{name}.json", partial(_taught, problem, heights, plans, rivals, name, method, out)
+            out / f"teacher-{as_file(name)}.json", partial(_taught, problem, heights, plans, rivals, name, method, out)
         )
     untried = {name: plan for name, plan in plans.items() if name not in trials}
     trials |= measured(problem, untried, first.seeds, out, tested=not later)
@@ -221,7 +223,7 @@ def _taught(
     out: Path,
 ) -> dict[str, Plan]:
     """What a method finds, as allocations to try; it searches under the budget, and a killed search goes on."""
-    checkpoint = out / f"teacher-{name}"
+    checkpoint = out / f"teacher-{as_file(name)}"
     plan = method.find(replace(problem, checkpoint=checkpoint)).plan
     shutil.rmtree(checkpoint, ignore_errors=True)
     own = next(iter(rivals.values()))

@@ -31,7 +31,7 @@ from metaprune.train.progress import Bar
 from metaprune.train.randomness import isolated, seed
 from metaprune.train.run import TrainError
 
-__all__ = ["Trial", "kept_plans", "measured"]
+__all__ = ["Trial", "as_file", "kept_plans", "measured"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ class Trial:
     def mean(self, seeds: Iterable[int] | None = None) -> float:
         """Of the metric, over some seeds or all."""
         return statistics.fmean(self.metrics[each] for each in (self.metrics if seeds is None else seeds))
+
+
+def as_file(name: str) -> str:
+    """A name as a part of the name of a file."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)
 
 
 def kept_plans(path: Path, make: Callable[[], Mapping[str, Plan]]) -> dict[str, Plan]:
@@ -94,7 +99,7 @@ def measured(
     sweep(folder)
 
     def kept_in(name: str, number: int) -> Path:
-        return folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{number}.json"
+        return folder / f"{as_file(name)}-{number}.json"
 
     def row(one: tuple[str, int]) -> dict[str, Any]:
         plan, path = plans[one[0]], kept_in(*one)
