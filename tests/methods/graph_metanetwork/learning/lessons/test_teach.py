@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -254,3 +254,25 @@ def test_graded_lessons_of_something_else(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_network_without_axes_is_refused_before_anything_is_tuned(tmp_path: Path) -> None:
     with pytest.raises(MetapruneError, match="small"):
         graded(Contrary(), tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+
+
+def test_what_cannot_teach_is_refused_before_anything_is_searched(tmp_path: Path) -> None:
+    good: dict[str, Any] = {"models": {"small": small.network()}, "shares": SHARES}
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"models": {}}, "expected one network and one share or more, got 0 and 2"),
+        ({"shares": ()}, "expected one network and one share or more, got 1 and 0"),
+        ({"models": {"it": small.network().requires_grad_(False)}}, "parameters that train in network 'it', got none"),
+        ({"method": "dhp"}, r"expected a method as mp.DHP\(\) or the like, got 'dhp'"),
+        ({"method": mp.DHP}, r"expected a method as mp.DHP\(\) or the like, got"),
+    ]
+    for change, said in bad:
+        given = {"method": mp.Magnitude(), **good, **change}
+        method, args = given.pop("method"), (small.EXAMPLE, small.task())
+        models = given.pop("models")
+        with pytest.raises(MetapruneError, match="teach: .*" + said):
+            teach(models, *args, method, out=tmp_path, **given)
+        with pytest.raises(MetapruneError, match="grade: .*" + said):
+            grade(models, *args, out=tmp_path, teachers={"it": method}, **given)
+    with pytest.raises(MetapruneError, match="grade: expected criterion"):
+        grade(good["models"], small.EXAMPLE, small.task(), out=tmp_path, criterion="none")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

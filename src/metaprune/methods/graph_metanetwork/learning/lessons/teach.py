@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from metaprune.cost.budget import Allocation, Budget
+from metaprune.graph.arguments import brief
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import digest, named_tensors
-from metaprune.methods.graph_metanetwork.criterion import Criterion, heights
+from metaprune.methods.graph_metanetwork.criterion import Criterion, check, heights
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, search
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
 from metaprune.methods.graph_metanetwork.learning.turns import shared
@@ -81,9 +82,10 @@ def teach(
         Name -> what was found, a lesson for each share.
 
     Raises:
-        MetapruneError: The folder holds lessons of another network, method or recipe.
+        MetapruneError: The folder holds lessons of another network, method or recipe; nothing of a network trains.
         BudgetError: A network cannot be cut to a share.
     """
+    _check("teach", models, shares, [method])
     problems = _problems(models, args, kwargs, task, shares, recipe or Recipe(), Path(out), progress)
     return _each(problems, partial(_found, method), progress)
 
@@ -125,11 +127,32 @@ def grade(
         Name -> all that was tried at all shares, with what it was worth.
 
     Raises:
-        MetapruneError: The folder holds lessons of another network, other teachers or another recipe.
+        MetapruneError: The folder holds lessons of another network, other teachers or another recipe; nothing of a
+            network trains.
         BudgetError: A network cannot be cut to a share.
     """
+    check(criterion, "grade")
+    _check("grade", models, shares, list((teachers or {}).values()))
     problems = _problems(models, args, kwargs, task, shares, recipe or Recipe(), Path(out), progress)
     return _each(problems, partial(_graded, dict(teachers or {}), tuple(rungs), criterion), progress)
+
+
+def _check(who: str, models: Mapping[str, nn.Module], shares: Sequence[float], methods: Sequence[object]) -> None:
+    """Refuse what cannot be, before anything is traced.
+
+    Raises:
+        MetapruneError: There are no networks or no shares, nothing of a network trains, or a method is none.
+    """
+    if not models or not shares:
+        raise MetapruneError(f"{who}: expected one network and one share or more, got {len(models)} and {len(shares)}")
+    for name, model in models.items():
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise MetapruneError(
+                f"{who}: expected parameters that train in network {name!r}, got none; call model.requires_grad_()"
+            )
+    for method in methods:
+        if isinstance(method, type) or not isinstance(method, Method):
+            raise MetapruneError(f"{who}: expected a method as mp.DHP() or the like, got {brief(method)}")
 
 
 class _Asked(NamedTuple):
