@@ -19,11 +19,11 @@ ROOM = """## Head room
 
 What an allocation of widths can win at most, as far as a search finds it: some thirty allocations, those of DHP among
 them with the channels of the metanetwork's criterion, each cut, tuned for {epochs} epochs and measured on validation
-data, the best four with a second seed, and the best two with three seeds that have chosen nothing. The best of these and the best one-shot criterion, both chosen before those three seeds, are
-compared on test data (mean, and its standard error from the seeds). “Above its own”: the metanetwork's criterion.
-“Peak”: what a surface through all that was tried says is the best, tuned with the same three seeds, above the best
-criterion. “Between” is the deviation of validation figures between allocations of one network, what seeds do taken out;
-“seeds”, the deviation that seeds make.
+data, the best four with a second seed, and the best two with three seeds that have chosen nothing. The best of these
+and the best one-shot criterion, both chosen before those three seeds, are compared on test data (mean, and its standard
+error from the seeds). “Above its own”: the metanetwork's criterion. “Peak”: what a surface through all that was tried
+says is the best, tuned with the same three seeds, above the best criterion. “Between” is the deviation of validation
+figures between allocations of one network, what seeds do taken out; “seeds”, the deviation that seeds make.
 """
 
 FUSED = "criterion, fused"
