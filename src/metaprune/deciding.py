@@ -13,7 +13,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.limits import Limits, limited
 from metaprune.graph.plan import Plan
-from metaprune.methods.method import Method, OneShot, Problem
+from metaprune.methods.method import Method, OneShot, Problem, check_method
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
 from metaprune.timing import timed
@@ -110,8 +110,7 @@ def _problem(
     clock: Clock | None = None,
 ) -> tuple[OneShot, Problem]:
     """What the method is asked, after all that can be known of its answer was checked."""
-    if isinstance(method, type) or not isinstance(method, Method):
-        raise MetapruneError(f"{who}: expected a method as mp.Magnitude() or the like, got {method!r}")
+    check_method(method, who, "mp.Magnitude()")
     if not isinstance(method, OneShot):
         raise MetapruneError(
             f"{who}: {method.name} decides while it trains; use mp.prune, or a one-shot method as mp.Taylor()"

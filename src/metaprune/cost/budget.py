@@ -408,10 +408,8 @@ class Allocation:
 
         Of several bounds, the mean; 0 where an axis costs nothing, or less the wider it is.
         """
-        point = torch.tensor(
-            [float(widths.get(axis, self.sizes[axis])) for axis in self.form.axes], dtype=torch.float64
-        )
-        whole = {axis: int(width) for axis, width in zip(self.form.axes, point.tolist(), strict=True)}
+        whole = {axis: widths.get(axis, self.sizes[axis]) for axis in self.form.axes}
+        point = torch.tensor(list(whole.values()), dtype=torch.float64)
         grows = torch.zeros(len(point), dtype=torch.float64)
         for bound in self.bounds:
             grows = grows + bound.form.slopes(point) * point / bound.form.at(whole)

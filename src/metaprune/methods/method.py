@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from metaprune.cost.budget import Budget
+from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.train.engine import fit
@@ -19,7 +20,7 @@ from metaprune.train.recipe import Recipe
 from metaprune.train.run import History, Projector, Row
 from metaprune.train.task import Task
 
-__all__ = ["Found", "Method", "OneShot", "Problem"]
+__all__ = ["Found", "Method", "OneShot", "Problem", "check_method"]
 
 
 @dataclass(frozen=True)
@@ -153,3 +154,13 @@ class OneShot(Method, Protocol):
     def scores(self, problem: Problem) -> Mapping[str, Tensor]:
         """For each free axis what its channels are worth, shape (size,), comparable between axes; without training."""
         ...
+
+
+def check_method(method: object, who: str, example: str) -> None:
+    """Refuse what is no method, such as the class of one.
+
+    Raises:
+        MetapruneError: It is none.
+    """
+    if isinstance(method, type) or not isinstance(method, Method):
+        raise MetapruneError(f"{who}: expected a method as {example} or the like, got {method!r}")

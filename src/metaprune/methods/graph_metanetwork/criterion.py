@@ -33,7 +33,7 @@ def ranking(
     graph: ChannelGraph,
     read: NetworkGraph,
     criterion: Criterion,
-    scores: Float[Tensor, " nodes"],
+    scores: Float[Tensor, " nodes"] | None,
     evidence: Mapping[str, Float[Tensor, " size"]],
 ) -> dict[str, Tensor]:
     """For each free axis, what its channels weigh times exp(score), shape (size,), comparable between axes.
@@ -45,7 +45,7 @@ def ranking(
         criterion: "magnitude" is the group norm relative to each tensor's (`saliency.group_norms`), "importance" the
             sum of squares that the regulariser weighs, relative to the axis's mean (`relative_importance`),
             and "blend" the group norm times the root of the evidence.
-        scores: The metanetwork's.
+        scores: The metanetwork's; None raises nothing.
         evidence: From `saliency.evidence_per_cost`, of the network as it was; where there is none, a blend is the
             group norm.
     """
@@ -57,6 +57,7 @@ def ranking(
         weighed = {
             name: norms * evidence[name].sqrt() if name in evidence else norms for name, norms in weighed.items()
         }
+    scores = torch.zeros(len(read.axis)) if scores is None else scores
     raised = scores.detach().cpu().double().exp()
     return {name: weighed[name] * raised[nodes] for name, nodes in read.free.items()}
 
@@ -75,8 +76,7 @@ def heights(model: nn.Module, graph: ChannelGraph, task: Task, criterion: Criter
     if criterion == "blend" and len(task.train):
         prices = Allocation(graph, Budget(macs=1.0, multiple_of=1)).prices({})
         evidence = evidence_per_cost(gate_gradients(own, graph, task), prices)
-    read = graph_of(own, graph)
-    return ranking(named_tensors(own), graph, read, criterion, torch.zeros(len(read.axis)), evidence)
+    return ranking(named_tensors(own), graph, graph_of(own, graph), criterion, None, evidence)
 
 
 def check(criterion: str, who: str) -> None:

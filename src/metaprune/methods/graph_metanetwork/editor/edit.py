@@ -84,7 +84,7 @@ def rewrite(
     if "left" in metanetwork.surveys:
         allocation = allocation or Allocation(graph, Budget(macs=share, multiple_of=1))
         evidence = evidence_per_cost(gradients, allocation.prices({}))
-        heights = ranking(named_tensors(model), graph, read, criterion, torch.zeros(len(read.axis)), evidence)
+        heights = ranking(named_tensors(model), graph, read, criterion, None, evidence)
         told = left(allocation, allocation.plan(heights), read.names)
     with torch.no_grad(), on_the_cpu():
         edited = metanetwork(read.aimed(share, told))

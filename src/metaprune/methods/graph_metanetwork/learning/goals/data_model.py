@@ -128,8 +128,7 @@ class DataModel:
     @cached_property
     def heights(self) -> dict[str, Tensor]:
         """For each free axis what its channels weigh in the ranking as it is, with no metanetwork."""
-        scores = torch.zeros(len(self.read.axis))
-        return ranking(named_tensors(self.model), self.graph, self.read, self.criterion, scores, self.evidence)
+        return ranking(named_tensors(self.model), self.graph, self.read, self.criterion, None, self.evidence)
 
     def plan(self, ranked: dict[str, Tensor], share: float) -> Plan:
         """What a share of its MACs leaves; the smallest network where that cannot be met."""

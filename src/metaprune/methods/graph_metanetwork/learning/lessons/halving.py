@@ -192,7 +192,8 @@ def search(
         )
     for name, method in (teachers or {}).items():
         plans |= kept_plans(
-            out / f"teacher-{as_file(name)}.json", partial(_taught, problem, heights, plans, rivals, name, method, out)
+            out / f"teacher-{as_file(name)}.json",
+            partial(_taught, problem, allocation, heights, plans, next(iter(rivals.values())), name, method, out),
         )
     untried = {name: plan for name, plan in plans.items() if name not in trials}
     trials |= measured(problem, untried, first.seeds, out, tested=not later)
@@ -215,9 +216,10 @@ def search(
 
 def _taught(
     problem: Problem,
+    allocation: Allocation,
     heights: Mapping[str, Tensor],
     known: Mapping[str, Plan],
-    rivals: Mapping[str, Plan],
+    own: Plan,
     name: str,
     method: Method,
     out: Path,
@@ -226,5 +228,4 @@ def _taught(
     checkpoint = out / f"teacher-{as_file(name)}"
     plan = method.find(replace(problem, checkpoint=checkpoint)).plan
     shutil.rmtree(checkpoint, ignore_errors=True)
-    own = next(iter(rivals.values()))
-    return toward(Allocation(problem.graph, problem.budget), heights, known, own, {name: plan})
+    return toward(allocation, heights, known, own, {name: plan})

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from metaprune.cost.budget import Allocation, Budget
-from metaprune.graph.arguments import brief
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import digest, named_tensors
@@ -26,7 +25,7 @@ from metaprune.methods.graph_metanetwork.criterion import Criterion, check, heig
 from metaprune.methods.graph_metanetwork.learning.lessons.halving import Rung, search
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson
 from metaprune.methods.graph_metanetwork.learning.turns import shared
-from metaprune.methods.method import Method, Problem
+from metaprune.methods.method import Method, Problem, check_method
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.trace import trace
 from metaprune.train.atomic import read_json, write_json
@@ -151,8 +150,7 @@ def _check(who: str, models: Mapping[str, nn.Module], shares: Sequence[float], m
                 f"{who}: expected parameters that train in network {name!r}, got none; call model.requires_grad_()"
             )
     for method in methods:
-        if isinstance(method, type) or not isinstance(method, Method):
-            raise MetapruneError(f"{who}: expected a method as mp.DHP() or the like, got {brief(method)}")
+        check_method(method, who, "mp.DHP()")
 
 
 class _Asked(NamedTuple):
