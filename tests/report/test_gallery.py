@@ -160,3 +160,51 @@ def test_the_card_has_the_metrics(shown: Report) -> None:
     assert "| MACs of one example (1×128×128) |" in card
     assert "Without a network (noisy (σ = 25)): 20.49 dB, SSIM 0.4000." in card
     assert '"PSNR"' in card
+
+
+class Sets:
+    """A distance between sets of pictures, as those of torchmetrics are: one picture has none."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def update(self, made: Tensor, true: Tensor) -> None:
+        self.seen += len(made)
+
+    def compute(self) -> float:
+        if self.seen < 2:
+            raise RuntimeError("more than one sample is required")
+        return 1.5
+
+
+def error(output: Tensor, batch: tuple[Tensor, Tensor]) -> tuple[float, int]:
+    return float((output - batch[1]).square().mean((1, 2, 3)).sum()), len(output)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_only_a_set_has_is_not_said_of_a_picture(shown: Report, count: int) -> None:
+    given = [(torch.zeros(count, 3, 20, 30), torch.ones(count, 3, 20, 30))]
+    plain = Denoising([], [], sigma=25)
+    both = replace(plain, metric=Sets(), metric_name="distance", further={"error": error, "sets": Sets()})
+    (found,) = samples({"dense": nn.Identity()}, given, both, RECIPE)
+    assert [(shot.metric, shot.further) for shot in found.shots] == [(None, {"error": 1.0})] * 2 + [(None, {})]
+    assert render(replace(shown, samples=(found,))).count("<small>error 1.000</small>") == 2
+
+
+def test_figures_are_of_the_picture_that_is_shown() -> None:
+    true = torch.full((2, 1, 20, 30), 0.5)
+    given = [(torch.stack([true[0] + 0.1, true[1] + 0.4]), true)]
+    task = replace(Denoising([], [], sigma=25), metric=error, metric_name="error", further={})
+    (found,) = samples({"dense": nn.Identity()}, given, task, RECIPE)
+    assert [shot.metric for shot in found.shots[:2]] == [pytest.approx(0.01, rel=1e-4)] * 2
+
+
+def test_a_picture_that_is_right_has_no_figure_that_is_finite() -> None:
+    given = [(torch.full((1, 1, 20, 30), 0.5),) * 2]
+
+    def infinite(output: Tensor, batch: tuple[Tensor, Tensor]) -> tuple[float, int]:
+        return float("inf"), 1
+
+    task = replace(Denoising([], [], sigma=25), metric=infinite, metric_name="PSNR (dB)", further={})
+    (found,) = samples({"dense": nn.Identity()}, given, task, RECIPE)
+    assert [shot.metric for shot in found.shots] == [None] * 3

@@ -703,6 +703,33 @@ def test_networks_that_restore_images(method: Method, scale: int) -> None:
     assert result.model(torch.rand(1, 1, 9, 7)).shape == (1, 1, 9 * scale, 7 * scale)  # another size
 
 
+def restored(**functions: Any) -> mp.Result:
+    """A restorer that is cut, where what is shown of its pictures is made by other functions."""
+    pairs = [(torch.rand(1, 1, 12, 16), torch.rand(1, 1, 12, 16))]
+    task = mp.Denoising(pairs, pairs, sigma=25)
+    task = replace(task, pictures=replace(task.pictures, **functions))
+    recipe = mp.Recipe(epochs=1, lr=1e-4, precision="32-true", device="cpu")
+    return mp.prune(
+        Restorer(1), pairs[0][:1], method=mp.Magnitude(), budget=BUDGET, task=task, recipe=recipe, progress=False
+    )
+
+
+def refuses(given: Any) -> Tensor:
+    raise RuntimeError("no such pictures")
+
+
+def test_pictures_that_cannot_be_shown_are_no_reason_to_lose_what_was_trained() -> None:
+    report = restored(made=refuses).report
+    assert report.samples == ()
+    assert "no pictures are shown, since showing them failed: RuntimeError: no such pictures" in report.notes
+
+
+def test_what_there_is_without_a_network_is_measured_before_anything_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mp.Magnitude, "find", lambda *given: pytest.fail("the method was asked"))
+    with pytest.raises(RuntimeError, match="no such pictures"):
+        restored(floor=refuses)
+
+
 # Partners and accumulation.
 
 

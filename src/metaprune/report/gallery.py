@@ -13,10 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from metaprune.report.report import Sample, Shot
+from metaprune.train.checks import TrainError
 from metaprune.train.engine import measured
 from metaprune.train.recipe import Recipe
-from metaprune.train.scores import scores, scores_of_outputs
-from metaprune.train.task import Batch, Pictures, Task
+from metaprune.train.scores import scores_of_few
+from metaprune.train.several.dividing import examples_in, rows_of
+from metaprune.train.task import Batch, Pictures, Task, on
 
 __all__ = ["samples"]
 
@@ -54,27 +56,33 @@ def _sample(
     name: str, networks: Mapping[str, nn.Module], batch: Batch, way: Pictures, task: Task, recipe: Recipe
 ) -> Sample:
     """One picture; each version is measured where the truth is known."""
+    batch = _first_of(batch, task)
     came = way.floor(batch)
-    shots = [(way.floor_name, came, None if way.truth is None else scores_of_outputs(way.floor, [batch], task))]
+    made: dict[str, Any] = {way.floor_name: came}
+    versions = {way.floor_name: came}
     for known, network in networks.items():
         outputs: list[Any] = []
-        found = None
-        if way.truth is None:
-            measured(network, [batch], task, recipe, [], outputs.append)
-        else:
-            found = scores(network, [batch], task, recipe, look=outputs.append)
-        shots.append((known, way.made(outputs[0]).float().cpu(), found))
+        measured(network, [batch], task, recipe, [], outputs.append)
+        made[known] = on(torch.device("cpu"), outputs[0])
+        versions[known] = way.made(made[known]).float()
+    said = {} if way.truth is None else {known: scores_of_few(output, batch, task) for known, output in made.items()}
     if way.truth is not None:
-        shots.append(("true", way.truth(batch), None))
-    far = shots[-1] if way.truth is not None else shots[min(1, len(shots) - 1)]
-    window = _farthest(came[0], far[1][0])
-    cut = (
-        Shot(known, _png(pictures[0], window), s.metric, s.further)
-        if s
-        else Shot(known, _png(pictures[0], window), None)
-        for known, pictures, s in shots
-    )
-    return Sample(name, window.width, window.height, tuple(cut))
+        versions["true"] = way.truth(batch)
+    far = list(versions)[-1 if way.truth is not None else min(1, len(versions) - 1)]
+    window = _farthest(came[0], versions[far][0])
+    shots = []
+    for known, pictures in versions.items():
+        further = said.get(known, {})
+        shots.append(Shot(known, _png(pictures[0], window), further.pop(task.metric_name, None), further))
+    return Sample(name, window.width, window.height, tuple(shots))
+
+
+def _first_of(batch: Batch, task: Task) -> Batch:
+    """The first example of a batch; the whole batch where its examples cannot be told apart."""
+    try:
+        return rows_of(batch, 0, 1, examples_in(batch, task), task)
+    except TrainError:
+        return batch
 
 
 class _Window(NamedTuple):

@@ -74,7 +74,7 @@ class Shot:
     png: str
     """In base64."""
     metric: float | None
-    """None for the truth."""
+    """None for the truth, and where one picture has no value of it."""
     further: dict[str, float] = field(default_factory=dict)
 
 

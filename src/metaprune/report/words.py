@@ -137,8 +137,8 @@ def against_dense(report: Report, value: float | None, longer: float | None = No
 def measures(report: Report, value: float | None, further: Mapping[str, float]) -> str:
     """A value of the metric and those beside it: 31.77 dB, SSIM 0.8902."""
     measure = f" {unit(report)}" if unit(report) and value is not None else ""
-    rest = (f"{name} {significant(other, 4)}" for name, other in further.items())
-    return ", ".join([f"{metric(report, value)}{measure}", *rest])
+    rest = [f"{name} {significant(other, 4)}" for name, other in further.items()]
+    return ", ".join(rest if value is None and rest else [f"{metric(report, value)}{measure}", *rest])
 
 
 def cut(report: Report) -> str:

@@ -25,7 +25,7 @@ from metaprune.report.report import Alignment, Figures, Report
 from metaprune.run_folder import RunFolder, remembered
 from metaprune.session.cutting import shrink
 from metaprune.session.in_time import on_clock, tree_of, within
-from metaprune.session.measuring import clock_of, figures, in_turns
+from metaprune.session.measuring import clock_of, figures, floor, in_turns
 from metaprune.session.reporting import Asked, Compared, of_data, report_of, unaligned
 from metaprune.session.result import Result
 from metaprune.session.rounds import Round, Standing, absolute, budgets, parts
@@ -129,7 +129,7 @@ def prune(
     name = network or type(dense).__name__
     said = of_data(task) | ({} if steps == 1 else {"steps": f"{steps}"})
     asked = Asked(dense, now.first, method, budget, task, recipe, name, data, commands, said, of_training, former)
-    whole = figures(dense, now.first, None, task, recipe, asked.split)
+    whole, without = figures(dense, now.first, None, task, recipe, asked.split), floor(task, asked.split)
     dense_val = whole.metric if asked.split == "val" else evaluate(dense, task.val, task, recipe)
     folder = None
     if out is not None:
@@ -146,7 +146,7 @@ def prune(
     for logger in loggers if processes.now().leads else ():
         getattr(logger, "finalize", lambda status: None)("success")
     partners = {name: partner.module for name, partner in task.partners.items()}
-    report = report_of(asked, done, plan, measured)
+    report = report_of(asked, done, plan, measured, without)
     return Result(done[-1].shrunk.model, plan, report, now.first, partners, dense, now.calls)
 
 

@@ -18,16 +18,17 @@ from metaprune.graph.plan import Plan
 from metaprune.graph.tensors import digest
 from metaprune.methods.method import Found, Method
 from metaprune.report.gallery import samples
-from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, LayerRow, Report
+from metaprune.report.report import Alignment, AxisRow, Epoch, Figures, Floor, LayerRow, Report, Sample
 from metaprune.report.summary import roles, wiring
 from metaprune.session.cutting import SILENT
-from metaprune.session.measuring import environment, floor, part
+from metaprune.session.measuring import environment, part
 from metaprune.session.rounds import Round
 from metaprune.surgery.attention import written_out
 from metaprune.surgery.resized import cropped
 from metaprune.surgery.shapes import failure
 from metaprune.surgery.slice import carve
 from metaprune.timing import Timed
+from metaprune.train.checks import said
 from metaprune.train.recipe import Recipe
 from metaprune.train.run import Row
 from metaprune.train.task import Task, averaged, settings_of
@@ -105,9 +106,18 @@ class Compared:
     time: Timed | None
 
 
-def report_of(asked: Asked, rounds: Sequence[Round], plan: Plan, measured: Compared) -> Report:
-    """The report of a session: `plan` is what all rounds together cut of the dense network."""
+def report_of(asked: Asked, rounds: Sequence[Round], plan: Plan, measured: Compared, without: Floor | None) -> Report:
+    """The report of a session.
+
+    Args:
+        asked: For what it was asked.
+        rounds: What was done.
+        plan: What all rounds together cut of the dense network.
+        measured: The networks.
+        without: What there is without a network.
+    """
     graph, task, former, last = asked.graph, asked.task, asked.former, rounds[-1].shrunk
+    shown, unseen = _samples(asked, last.model)
     return Report(
         network=asked.network,
         data=asked.data,
@@ -130,15 +140,24 @@ def report_of(asked: Asked, rounds: Sequence[Round], plan: Plan, measured: Compa
         history=_history(rounds, former),
         spent=_spent(rounds, former),
         alignment=measured.alignment,
-        notes=tuple(dict.fromkeys(_notes(asked, rounds, plan, measured.time))),
+        notes=tuple(dict.fromkeys((*_notes(asked, rounds, plan, measured.time), *unseen))),
         commands=(*(former.commands if former else ()), *asked.commands),
         wiring=wiring(graph),
         roles=roles(graph),
         environment=environment(asked.recipe),
         example=_example(graph),
-        floor=floor(task, asked.split),
-        samples=samples({"dense": asked.model, "pruned": last.model}, part(task, asked.split), task, asked.recipe),
+        floor=without,
+        samples=shown,
     )
+
+
+def _samples(asked: Asked, pruned: nn.Module) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """What the report shows of pictures; and, where that fails, a note: after all that was trained, nothing is lost."""
+    networks = {"dense": asked.model, "pruned": pruned}
+    try:
+        return samples(networks, part(asked.task, asked.split), asked.task, asked.recipe), ()
+    except Exception as error:
+        return (), (f"no pictures are shown, since showing them failed: {said(error)}",)
 
 
 def unaligned(found: Found, graph: ChannelGraph, budget: Budget) -> tuple[nn.Module, Plan] | None:

@@ -1,4 +1,4 @@
-"""All metrics of a task in one pass: the one that chooses and those beside it; also of the inputs as they come."""
+"""All metrics of a task in one pass: the one that chooses and those beside it; also of the inputs, and of one batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,13 +6,14 @@ from typing import Any
 
 from torch import nn
 
+from metaprune.graph.errors import MetapruneError
 from metaprune.train.checks import counted, length
 from metaprune.train.engine import in_processes, measured
 from metaprune.train.measure import Measure, begin
 from metaprune.train.recipe import Recipe
 from metaprune.train.task import Batch, Loader, Task
 
-__all__ = ["Scores", "scores", "scores_of_outputs"]
+__all__ = ["Scores", "scores", "scores_of_few", "scores_of_outputs"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,27 @@ def scores_of_outputs(outputs: Callable[[Batch], Any], batches: Loader, task: Ta
         for measure in measures:
             measure.add(output, batch)
     return _read(task, first, others)
+
+
+def scores_of_few(output: Any, batch: Batch, task: Task) -> dict[str, float]:
+    """What the metrics say of one batch, by name; what only more examples have is left out.
+
+    A distance between sets of pictures has no value for one of them, nor has the PSNR of a picture that is right.
+
+    Args:
+        output: Of a network, on the device of the batch.
+        batch: Of a few examples, or of one.
+        task: The metrics.
+    """
+    found = {}
+    for name, metric in {task.metric_name: task.metric, **task.further}.items():
+        try:
+            measure = begin(task, metric, name, f"evaluate: {name}")
+            measure.add(output, batch)
+            found[name] = measure.value()
+        except MetapruneError:
+            continue
+    return found
 
 
 def _measures(task: Task) -> list[Measure]:
