@@ -38,7 +38,7 @@ PAGE = Path(__file__).with_suffix(".md")
 METHODS: dict[str, Callable[[], Any]] = {
     "dhp": mp.DHP.generator,
     "magnitude": mp.Magnitude,
-    "uniform": mp.Uniform,
+    "uniform": partial(mp.Uniform, spend=True),
 }
 CONTROL = "scratch"
 CYCLE = "cycle"
@@ -221,7 +221,7 @@ def row_of(run: Run, network_name: str, part: Part, args: argparse.Namespace) ->
     recipe = recipe_of(setting.pruned, run.seed)
     folder = args.out / f"{stem}-dense{'-cycle' if run.arm == CYCLE else ''}"
     network = dense_generator(build, task, recipe_of(setting.dense), folder)
-    method: Any = mp.DHP.generator() if run.arm == CYCLE else METHODS.get(run.arm, mp.Uniform)()
+    method: Any = mp.DHP.generator() if run.arm == CYCLE else METHODS.get(run.arm, METHODS["uniform"])()
     example: tuple[Tensor, ...] = (torch.rand(2, 1, setting.side, setting.side),)
     if run.arm == CYCLE:
         example = tuple(torch.rand(2, 3, setting.side, setting.side) for _ in range(2))
@@ -229,7 +229,7 @@ def row_of(run: Run, network_name: str, part: Part, args: argparse.Namespace) ->
     if run.arm == CONTROL:
         task = part.task()  # and a fresh discriminator
         torch.manual_seed(run.seed)
-        plan = mp.plan(network, example, method=mp.Uniform(), budget=budget)
+        plan = mp.plan(network, example, method=METHODS["uniform"](), budget=budget)
         method, recipe = Scratch(plan, build()), replace(recipe, epochs=setting.dense + setting.pruned)
     out = args.out / f"{stem}-{run.folder}"
     result = mp.prune(

@@ -8,6 +8,7 @@ from torch import nn
 
 import metaprune as mp
 from metaprune.cost.budget import Allocation
+from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.methods.method import Found, Method, Problem
 from metaprune.methods.saliency import group_norms
@@ -103,6 +104,27 @@ def test_what_uniform_widths_leave_of_the_budget_is_said() -> None:
         f"widths are uniform to half a step each, which leaves {100 * left:.2f}% of the dense cost unspent",
     )
     assert whole.notes == ()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.45, 0.6])
+def test_uniform_widths_may_be_a_step_wider_where_that_fits(share: float) -> None:
+    model = small.Small()
+    graph = mp.trace(model, small.EXAMPLE)
+    budget = mp.Budget(macs=share, multiple_of=1)
+    allocation = Allocation(graph, budget)
+    plain, wider = (find(mp.Uniform(spend), model, graph, budget) for spend in (False, True))
+    assert 0 <= allocation.left_unspent(wider.plan) < allocation.left_unspent(plain.plan)
+    for axis, width in wider.plan.widths.items():
+        assert width - plain.plan.widths[axis] in (0, 1)
+        more = wider.plan.kept | {axis: tuple(range(width + 1))}
+        assert width > plain.plan.widths[axis] or mp.macs(graph, mp.Plan(more)) > allocation.limit
+    (said,) = wider.notes
+    assert said.startswith("widths are uniform to a step and a half each, which leaves")
+
+
+def test_what_is_no_switch_is_refused() -> None:
+    with pytest.raises(MetapruneError, match="Uniform: expected spend as True or False, got 'yes'"):
+        mp.Uniform("yes")  # type: ignore[arg-type]
 
 
 def test_random_is_its_seed() -> None:

@@ -255,19 +255,23 @@ class Allocation:
         return Softness(self.lanes, self.bounds)
 
     @on_the_cpu()
-    def proportional(self, scores: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> Plan:
+    def proportional(
+        self, scores: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None, *, spend: bool = False
+    ) -> Plan:
         """The same share of every axis, or shares in proportion to given ones, as large as the budget allows.
 
         Args:
             scores: For each free axis, which of its channels stay: those with the highest; shape (size,).
             ratios: For each free axis, its share relative to the others', from 0: then it gets its smallest width. By
                 default all are equal; axes of one width have the mean of theirs.
+            spend: Whether axes may be a step wider than their share, those first whose share is nearest to it, to use
+                up what the steps of the widths leave of the budget.
 
         Raises:
             BudgetError: An axis has no ratio, or one that is no number from 0.
 
         Returns:
-            A plan within the bounds. Nothing is exchanged to use up what the steps of the widths leave of the budget.
+            A plan within the bounds. Nothing is exchanged to use up the rest.
         """
         weight = {name: 1.0 if ratios is None else self._ratio(ratios, lane) for name, lane in self.lanes.items()}
         shares = sorted(
@@ -291,7 +295,13 @@ class Allocation:
         too_many = bisect.bisect_left(
             range(len(shares) + 1), True, key=lambda place: not self._fits(widths(place), allowed)
         )
-        return self._kept(self._ranked(scores)[0], widths(max(too_many - 1, 0)))
+        found = widths(max(too_many - 1, 0))
+        if spend:
+            wider = {name: _wider(lane.widths, found[name]) for name, lane in self.lanes.items() if weight[name] > 0}
+            for name in sorted(wider, key=lambda n: (found[n] + wider[n]) / (self.lanes[n].size * weight[n])):
+                if self._fits(more := {**found, name: wider[name]}, allowed):
+                    found = more
+        return self._kept(self._ranked(scores)[0], found)
 
     @on_the_cpu()
     def nearest(

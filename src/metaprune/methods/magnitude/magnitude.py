@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from metaprune.cost.budget import Allocation
+from metaprune.graph.errors import MetapruneError
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 
@@ -47,11 +48,20 @@ class Uniform:
     """The same share of every axis stays, to half a step of its width: the channels with the largest group norm.
 
     A control. What the steps leave of the budget stays unspent, and is said.
+
+    Attributes:
+        spend: Whether axes may be a step wider, to use more of it up.
     """
+
+    spend: bool = False
 
     name: ClassVar[str] = "uniform"
     reference: ClassVar[str] = "control: the same share of every axis"
     asks_data: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.spend, bool):
+            raise MetapruneError(f"Uniform: expected spend as True or False, got {self.spend!r}")
 
     def scores(self, problem: Problem) -> dict[str, Tensor]:
         """Ranks inside each axis, which are comparable between axes."""
@@ -61,9 +71,9 @@ class Uniform:
         """Rank inside each axis, and take the largest share that fits the budget."""
         scores = self.scores(problem)
         allocation = Allocation(problem.graph, problem.budget)
-        plan = allocation.proportional(scores)
-        left = allocation.left_unspent(plan)
-        said = f"widths are uniform to half a step each, which leaves {left:.2%} of the dense cost unspent"
+        plan = allocation.proportional(scores, spend=self.spend)
+        left, steps = allocation.left_unspent(plan), "a step and a half" if self.spend else "half a step"
+        said = f"widths are uniform to {steps} each, which leaves {left:.2%} of the dense cost unspent"
         return Found(plan, problem.model, scores, notes=(said,) if plan.kept and left > UNSPENT else ())
 
 
