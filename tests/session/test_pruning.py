@@ -357,7 +357,9 @@ def test_a_latency_that_only_the_smallest_network_meets(monkeypatch: pytest.Monk
 def test_a_latency_that_is_missed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan was made by a clock that had gone slower by the end."""
     monkeypatch.setattr("metaprune.session.pruning.within", lambda time, found, *_: (found, time))
-    monkeypatch.setattr("metaprune.session.pruning.in_turns", lambda networks, *_: dict.fromkeys(networks, late))
+    monkeypatch.setattr(
+        "metaprune.session.pruning.in_turns_or_why", lambda networks, *_: (dict.fromkeys(networks, late), "")
+    )
     tells(monkeypatch, timed(lambda params: 1.0))
     late = Latency(1.7, 0.0, 1, 2, "cpu", "32-true", 1)
     report = prune(budget=mp.Budget(latency=1.5), recipe=small.recipe(1)).report
@@ -701,6 +703,28 @@ def test_networks_that_restore_images(method: Method, scale: int) -> None:
     assert from_json(to_json(report)) == report
     assert 'src="data:image/png;base64,' in render(report)
     assert result.model(torch.rand(1, 1, 9, 7)).shape == (1, 1, 9 * scale, 7 * scale)  # another size
+
+
+def test_a_clock_that_cannot_run_the_network_says_so_before_anything_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Viewed(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[2](self[1](self[0](x).relu()).view(len(x), -1))  # type: ignore[no-any-return]
+
+    model = Viewed(nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), nn.Linear(16 * 64, 3))
+    monkeypatch.setattr(mp.Magnitude, "find", lambda *given: pytest.fail("the method was asked"))
+    with pytest.raises(MetapruneError, match=r"view size is not compatible.*; try channels_last=False"):
+        prune(model, clock=mp.Clock(channels_last=True))
+
+
+def test_a_time_that_cannot_be_taken_in_the_end_is_no_reason_to_lose_what_was_trained() -> None:
+    def measure(network: nn.Module) -> float:
+        raise ConnectionError("the phone is gone")
+
+    report = prune(small.network(), clock=mp.Clock(measure=measure)).report
+    assert (report.dense.latency, report.pruned.latency) == (None, None)
+    assert "the networks were not timed, since that failed: ConnectionError: the phone is gone" in report.notes
+    assert "Latency" in render(report)
+    assert from_json(to_json(report)) == report
 
 
 def restored(**functions: Any) -> mp.Result:

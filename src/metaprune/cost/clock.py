@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from metaprune.cost import stopwatch
 from metaprune.cost.backends import check
-from metaprune.cost.latency import ROUNDS, Latency, available, latencies, ratio
+from metaprune.cost.latency import ROUNDS, Latency, available, latencies, ratio, rehearse
 from metaprune.cost.latency_form import Sum
 from metaprune.cost.roofline import Roofline, place_of
 from metaprune.cost.signature import pieces
@@ -107,6 +107,15 @@ class Clock:
             return {name: self._asked(network) for name, network in networks.items()}
         args, named = self.inputs(args, kwargs or {})
         return latencies(networks, args, named, **self.settings)
+
+    def rehearse(self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """One pass of a network that will be timed; `measure` is not asked.
+
+        Raises:
+            MetapruneError: The network cannot take the inputs.
+        """
+        if self.measure is None:
+            rehearse(network, *self.inputs(args, kwargs), **self.settings)
 
     def ratio(
         self,

@@ -17,7 +17,7 @@ from metaprune.graph.arguments import is_number, is_whole, wanted
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.rehearsal import as_the_caller, on_the_cpu
 
-__all__ = ["Latency", "latencies", "latency", "ratio"]
+__all__ = ["Latency", "latencies", "latency", "ratio", "rehearse"]
 
 ROUNDS = (
     6  # the time is split among so many: even one run each leaves a spread, and a machine that drifts hits all alike
@@ -161,6 +161,24 @@ def latencies(
 
 
 @on_the_cpu()
+def rehearse(
+    network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, **conditions: Any
+) -> None:
+    """One pass, untimed: what cannot be measured is better known before a long training.
+
+    Args:
+        network: To be measured later.
+        args: as for `latencies`.
+        kwargs: see there.
+        conditions: seconds, device, precision, channels_last, threads and backend, as for `latencies`.
+
+    Raises:
+        MetapruneError: as `latencies` does.
+    """
+    _timers({"": network}, args, kwargs, **{"seconds": 1.0, **conditions})
+
+
+@on_the_cpu()
 def ratio(
     network: nn.Module,
     other: nn.Module,
@@ -270,6 +288,7 @@ def _timers(
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise MetapruneError(
                 f"latency: the {f'network {name}'.strip()} cannot take the inputs: {type(error).__name__}: {reason}"
+                f"{'; try channels_last=False' if channels_last else ''}"
             ) from error
         timers[name] = Timer("run()", globals={"run": run}, num_threads=threads, timer=clock)
     return timers

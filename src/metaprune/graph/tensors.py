@@ -14,6 +14,7 @@ from metaprune.graph.copying import clone
 
 __all__ = [
     "call_with",
+    "channels_first",
     "channels_last",
     "clone",
     "digest",
@@ -100,6 +101,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def channels_last(x: Tensor) -> Tensor:
     """Images or filters, four dimensions, laid out in memory as (N, H, W, C); any other tensor as it is."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """The same, laid out as (N, C, H, W)."""
+    return x.contiguous() if x.dim() == 4 else x
 
 
 def in_double(tensor: Tensor) -> Tensor:

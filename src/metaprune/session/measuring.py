@@ -17,6 +17,7 @@ from metaprune.graph.capture import inference_mode_of
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 from metaprune.report.report import Figures, Floor
+from metaprune.train.checks import said
 from metaprune.train.engine import device_of
 from metaprune.train.processes import now
 from metaprune.train.randomness import isolated
@@ -25,7 +26,7 @@ from metaprune.train.scores import scores, scores_of_outputs
 from metaprune.train.task import Loader, Task
 from metaprune.version import VERSION
 
-__all__ = ["clock_of", "environment", "figures", "floor", "in_turns", "moved", "part"]
+__all__ = ["clock_of", "environment", "figures", "floor", "in_turns", "in_turns_or_why", "moved", "part"]
 
 
 def part(task: Task, split: str) -> Loader:
@@ -68,6 +69,21 @@ def clock_of(recipe: Recipe) -> Clock:
 def in_turns(networks: Mapping[str, nn.Module], graph: ChannelGraph, clock: Clock) -> dict[str, Latency]:
     """Times of networks on the graph's example inputs, in turns; of several processes the first measures."""
     return now().told(lambda: _in_turns(networks, graph, clock))
+
+
+def in_turns_or_why(
+    networks: Mapping[str, nn.Module], graph: ChannelGraph, clock: Clock
+) -> tuple[dict[str, Latency], str]:
+    """The same; none, and why not, where that fails: after all that was trained, nothing is lost."""
+
+    def tried() -> tuple[dict[str, Latency], str]:
+        try:
+            return _in_turns(networks, graph, clock), ""
+        except Exception as error:
+            return {}, said(error)
+
+    found: tuple[dict[str, Latency], str] = now().told(tried)
+    return found
 
 
 def _in_turns(networks: Mapping[str, nn.Module], graph: ChannelGraph, clock: Clock) -> dict[str, Latency]:

@@ -25,7 +25,7 @@ from metaprune.report.report import Alignment, Figures, Report
 from metaprune.run_folder import RunFolder, remembered
 from metaprune.session.cutting import shrink
 from metaprune.session.in_time import on_clock, tree_of, within
-from metaprune.session.measuring import clock_of, figures, floor, in_turns
+from metaprune.session.measuring import clock_of, figures, floor, in_turns_or_why
 from metaprune.session.reporting import Asked, Compared, of_data, report_of, unaligned
 from metaprune.session.result import Result
 from metaprune.session.rounds import Round, Standing, absolute, budgets, parts
@@ -119,6 +119,8 @@ def prune(
     asked_for = budget if former is None else absolute(budget, now.first)
     known = processes.now().told(lambda: remembered(out, budget))
     time = on_clock(now.model, now.graph, asked_for, clock, known, dense)
+    if time is None:
+        processes.now().told(lambda: clock.rehearse(dense, now.first.args, now.first.kwargs))
     bounds = budgets(asked_for if time is None else time.budget, now.graph, steps)
     schedule = parts(recipe, steps)
     for bound in bounds:
@@ -211,17 +213,18 @@ class _Run:
         asked, small, budget = self.asked, last.shrunk.model, last.problem.budget
         rough = unaligned(last.found, now.graph, budget)
         networks = {"dense": asked.model, "pruned": small} | ({"rough": rough[0]} if rough else {})
-        times = in_turns(networks, now.first, self.clock)
+        times, untimed = in_turns_or_why(networks, now.first, self.clock)
         alignment = None
         if rough is not None:
-            alignment = Alignment(budget.step, macs(now.graph, rough[1]), times["rough"])
+            alignment = Alignment(budget.step, macs(now.graph, rough[1]), times.get("rough"))
         pruned = figures(small, now.first, plan, asked.task, asked.recipe, asked.split)
         return Compared(
-            dense=replace(whole, latency=times["dense"]),
-            pruned=replace(pruned, latency=times["pruned"]),
+            dense=replace(whole, latency=times.get("dense")),
+            pruned=replace(pruned, latency=times.get("pruned")),
             dense_val=dense_val,
             alignment=alignment,
             time=time,
+            untimed=untimed,
         )
 
 

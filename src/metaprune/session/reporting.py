@@ -97,6 +97,7 @@ class Compared:
         dense_val: Metric of the dense one on the validation split.
         alignment: What widths that ignore alignment would have cost.
         time: What is known of time; None where no bound is on it.
+        untimed: Why the networks could not be timed in the end; empty where they were.
     """
 
     dense: Figures
@@ -104,6 +105,7 @@ class Compared:
     dense_val: float | None
     alignment: Alignment | None
     time: Timed | None
+    untimed: str = ""
 
 
 def report_of(asked: Asked, rounds: Sequence[Round], plan: Plan, measured: Compared, without: Floor | None) -> Report:
@@ -140,7 +142,7 @@ def report_of(asked: Asked, rounds: Sequence[Round], plan: Plan, measured: Compa
         history=_history(rounds, former),
         spent=_spent(rounds, former),
         alignment=measured.alignment,
-        notes=tuple(dict.fromkeys((*_notes(asked, rounds, plan, measured.time), *unseen))),
+        notes=tuple(dict.fromkeys((*_notes(asked, rounds, plan, measured), *unseen))),
         commands=(*(former.commands if former else ()), *asked.commands),
         wiring=wiring(graph),
         roles=roles(graph),
@@ -289,7 +291,7 @@ def _example(graph: ChannelGraph) -> str:
     )
 
 
-def _notes(asked: Asked, rounds: Sequence[Round], plan: Plan, time: Timed | None) -> list[str]:
+def _notes(asked: Asked, rounds: Sequence[Round], plan: Plan, measured: Compared) -> list[str]:
     """What a reader should know of the run."""
     graph, former = asked.graph, asked.former
     notes = [] if former is None else [f"it was pruned before, by {former.method} to {former.budget}"]
@@ -310,7 +312,8 @@ def _notes(asked: Asked, rounds: Sequence[Round], plan: Plan, time: Timed | None
             "PyTorch's attention module cannot be cut, so it was replaced by an equivalent one of four linear layers: "
             + ", ".join(graph.written_out)
         )
-    notes += [] if time is None else _of_time(graph, asked.budget, time)
+    notes += [] if measured.time is None else _of_time(graph, asked.budget, measured.time)
+    notes += [f"the networks were not timed, since that failed: {measured.untimed}"] if measured.untimed else []
     return notes + list(former.notes if former else ())
 
 

@@ -106,7 +106,7 @@ def answer(network: Callable[..., Any], batch: Batch, task: Task, what: str) -> 
         raise
     except Exception as error:
         raise TaskError(
-            f"{what}: the network cannot take the batch: {said(error)}{_why(network, args, kwargs, tensors)}"
+            f"{what}: the network cannot take the batch: {said(error)}{_why(error, network, args, kwargs, tensors)}"
         ) from error
 
 
@@ -250,7 +250,9 @@ def said(error: BaseException) -> str:
     return told if len(told) <= 200 else f"{told[:200]} …"
 
 
-def _why(network: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> str:
+def _why(
+    error: Exception, network: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]
+) -> str:
     """What is likely wrong with a batch."""
     if not isinstance(network, nn.Module):
         return ""
@@ -263,6 +265,8 @@ def _why(network: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: l
     odd += [t.dtype for t in tensors if t.dtype is torch.uint8]
     if odd and kinds:
         return f"; it is {odd[0]} where the weights are {min(map(str, kinds))}: convert it, as images.float()"
+    if any(bits in str(error) for bits in ("BFloat16", "Half", "same dtype")):
+        return "; where it runs in mixed precision, that may be why: Recipe(precision='32-true') does without"
     return ""
 
 

@@ -13,10 +13,9 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from metaprune.graph.arguments import is_whole, wanted
-from metaprune.graph.tensors import channels_last, clone
+from metaprune.graph.tensors import clone
 from metaprune.train import randomness
 from metaprune.train.average import Average
 from metaprune.train.borrowing import Compiled, borrowed, statistics_kept
@@ -33,6 +32,7 @@ from metaprune.train.checks import (
     smallest,
 )
 from metaprune.train.extras import Extras
+from metaprune.train.layout import Layout
 from metaprune.train.logs import Logging
 from metaprune.train.loop import Loop, Window
 from metaprune.train.measure import Measure, begin
@@ -174,7 +174,11 @@ def fit(
         average = None if task.average is None or during else Average(module, task.average)
         acting = [*during] if average is None else [average]
         run = Run(loop.modules, loop.optimizers, acting, identity | {"average": task.average}, group)
-        place = partial(_placed, fabric, recipe=recipe)
+        layout = Layout(recipe, _filters(module, task, recipe, group), lambda text: bar.line(f"{name}: {text}"))
+
+        def place(batch: Batch) -> Batch:
+            return layout.of(fabric.to_device(batch))
+
         data = divided(near(train, fabric.device), task, group, f"{name}: the training data")
         val = near(task.val, fabric.device)
         across = Across(group) if group.size > 1 else None
@@ -190,8 +194,13 @@ def fit(
                 window = Window.at(done, total, recipe.accumulate)
                 lr = recipe.lr_at(run.epoch + (run.batch + window.middle) / batches)
                 loop.begin(window, lr, weight)
-                with fabric.autocast(), statistics_kept(module, only=done == 0), _across(across, weight), compiled:
-                    loss = step(loop.training, batch, name)
+
+                def stepped(batch: Batch, first: bool = done == 0) -> Tensor:
+                    with statistics_kept(module, only=first):
+                        return step(loop.training, batch, name)
+
+                with fabric.autocast(), _across(across, weight), compiled:
+                    loss = layout.tried(stepped, batch)
                 with _across(across, weight):  # backward may run parts of the network again
                     loop.learn(loss)
                 if window.closes:
@@ -212,7 +221,7 @@ def fit(
                 if checkpoint and run.batch < batches:
                     run.save_every(checkpoint)
             with average.shown() if average else nullcontext():
-                row = run.end_epoch(_score(fabric, loop.training.network, val, task, recipe, group))
+                row = run.end_epoch(_score(fabric, loop.training.network, val, task, layout, group))
                 if best:
                     best.look(row)
                 bar.line(
@@ -251,6 +260,7 @@ def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:
         stack.enter_context(borrowed(twin, fabric.device, recipe, group, divide=_splits(recipe, group)))
         for partner in task.partners.values():
             stack.enter_context(borrowed(partner.module, fabric.device, recipe))
+        layout = Layout(recipe, _filters(twin, task, recipe, group))
         for trained in (twin, *(partner.module for partner in task.partners.values())):
             trained.train()
         randomness.seed(recipe.seed, 0)
@@ -258,10 +268,11 @@ def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:
         partners = {name: fabric.setup(partner.module) for name, partner in task.partners.items()}
         data = divided(First(task.train, batches), task, group, "prune: the training data")
         batch, weight, _ = next(iter(data))
-        batch = _placed(fabric, batch, recipe)
+        batch = fabric.to_device(batch)
         across = Across(group) if group.size > 1 else None
+        training = Training(network, twin, partners, {}, task)
         with torch.enable_grad(), fabric.autocast(), _across(across, weight):
-            loss = step(Training(network, twin, partners, {}, task), batch, what)
+            loss = layout.tried(lambda batch: step(training, batch, what), batch)
         if not math.isfinite(loss.item()):
             raise TrainError(
                 f"{what}: the loss is {loss.item()} at epoch 1, step 1, whatever the lr; look for numbers in the "
@@ -269,7 +280,8 @@ def rehearse(module: nn.Module, task: Task, recipe: Recipe) -> None:
             )
         if smallest(task.train) == 1 and holds_tensors(batch, task):
             with torch.no_grad(), fabric.autocast():
-                answer(network, one_of(batch, examples_of(batch, task)), task, f"{what} of the last training batch")
+                one = layout.of(one_of(batch, examples_of(batch, task)))
+                answer(network, one, task, f"{what} of the last training batch")
 
 
 @in_processes
@@ -310,7 +322,8 @@ def measured(
     with borrowed(module, fabric.device, recipe, group, divide=_splits(recipe, group)):
         randomness.seed(recipe.seed)
         turns = ALONE if look else group  # who looks is to see all
-        _pass(fabric, fabric.setup(module), batches, task, recipe, measures, turns, look)
+        layout = Layout(recipe, () if _splits(recipe, group) else (module,))
+        _pass(fabric, fabric.setup(module), batches, task, layout, measures, turns, look)
 
 
 def device_of(recipe: Recipe) -> torch.device:
@@ -356,17 +369,21 @@ def _across(mode: Across | None, weight: float) -> Any:
     return mode
 
 
-def _placed(fabric: Any, batch: Batch, recipe: Recipe) -> Batch:
-    """A batch on the device, in the layout of the recipe."""
-    batch = fabric.to_device(batch)
-    return tree_map_only(Tensor, channels_last, batch) if recipe.channels_last else batch
+def _filters(module: nn.Module, task: Task, recipe: Recipe, group: Group) -> tuple[nn.Module, ...]:
+    """What is laid out as the recipe says: all that trains, unless weights are split between processes."""
+    partners = tuple(partner.module for partner in task.partners.values())
+    return partners if _splits(recipe, group) else (module, *partners)
 
 
-def _score(fabric: Any, network: Any, batches: Loader, task: Task, recipe: Recipe, group: Group) -> float:
+def _score(fabric: Any, network: Any, batches: Loader, task: Task, layout: Layout, group: Group) -> float:
     """The metric, in evaluation mode."""
     measure = begin(task, task.metric, task.metric_name, MEASURING)
-    _pass(fabric, network, batches, task, recipe, [measure], group)
+    _pass(fabric, network, batches, task, layout, [measure], group)
     return measure.value()
+
+
+def _add(measure: Measure, both: tuple[Any, Batch], *, divided: bool) -> None:
+    measure.add(*both, divided=divided)
 
 
 def _pass(
@@ -374,7 +391,7 @@ def _pass(
     network: Any,
     batches: Loader,
     task: Task,
-    recipe: Recipe,
+    layout: Layout,
     measures: Sequence[Measure],
     group: Group = ALONE,
     look: Look = None,
@@ -383,13 +400,13 @@ def _pass(
     network.eval()
     several = group.size > 1
     with torch.no_grad():  # not inference mode: what a loader or a module caches here may be trained on later
-        turns: Literal["turns", "side by side"] = "side by side" if _splits(recipe, group) else "turns"
+        turns: Literal["turns", "side by side"] = "side by side" if _splits(layout.recipe, group) else "turns"
         for part in divided(batches, task, group, f"{MEASURING}: the data", turns):
-            batch = _placed(fabric, part.batch, recipe)
-            output = predicted(network, batch, task, MEASURING)
+            batch = layout.of(fabric.to_device(part.batch))
+            output = layout.tried(lambda batch: predicted(network, batch, task, MEASURING), batch)
             if look:
                 look(output)
             for measure in measures if part.weight else ():
-                measure.add(output, batch, divided=several)
+                layout.tried(partial(_add, measure, divided=several), (output, batch))
         for measure in measures if several else ():
             measure.gather(group)
