@@ -250,9 +250,7 @@ def said(error: BaseException) -> str:
     return told if len(told) <= 200 else f"{told[:200]} …"
 
 
-def _why(
-    error: Exception, network: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]
-) -> str:
+def _why(error: Exception, network: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> str:
     """What is likely wrong with a batch."""
     if not isinstance(network, nn.Module):
         return ""
