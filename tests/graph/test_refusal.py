@@ -75,6 +75,12 @@ class Scripted(Two):
         self.a = torch.jit.script(nn.Linear(4, 8))  # type: ignore[no-untyped-call]
 
 
+class Compiled(Two):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.compile(nn.Linear(4, 8))  # type: ignore[assignment]
+
+
 class Lazy(Two):
     def __init__(self) -> None:
         super().__init__()
@@ -92,6 +98,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], str | None, str, str]] = {
     "mistaken": (Mistaken, "return self.a(h)", "itself fails", "pass inputs"),
     "inference": (MadeInInference, "h * scale", "inference mode", "torch.no_grad()"),
     "scripted": (Scripted, None, "scripted", "scripted from"),
+    "compiled": (Compiled, None, "a is what torch.compile made", "in its place (a._orig_mod), and compile what is cut"),
+    "compiled whole": (lambda: torch.compile(Two()), None, "the network is what torch.compile made", "(_orig_mod)"),
     "lazy": (Lazy, None, "no size yet", "call the network once"),
 }
 

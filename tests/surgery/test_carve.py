@@ -1,5 +1,7 @@
 """Carve: what is cut, what is undone, and what it says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,31 @@ def test_shapes_numbers_and_values() -> None:
     assert (cut.inner[0].out_channels, cut.inner[1].num_features, cut.back.in_channels) == (3, 3, 3)
     assert (cut.wide[2].in_channels, cut.wide[2].out_channels, cut.wide[2].groups) == (2, 2, 2)
     assert cut.head.in_features == 2
+
+
+class Sized(nn.Module):
+    """Has a length, as containers do, which makes it false where that is 0; and one axis that a number holds fast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def __len__(self) -> int:
+        return 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).relu()
+        return self.c(self.b(x.view(-1, 6) if len(x) else x).relu())
+
+
+def test_a_network_of_no_length_is_a_network() -> None:
+    model = Sized().eval()
+    graph = mp.trace(model, (torch.zeros(3, 4),))
+    fixed = next(name for name in graph.axes if name.startswith("a"))
+    known = replace(graph, axes=graph.axes | {fixed: replace(graph.axes[fixed], fixed=None)})
+    done = carve(model, known, mp.Plan({fixed: range(4), "b": range(5)}))
+    assert done.undone.keys() == {fixed}
+    assert (done.model.b.out_features, done.model.c.in_features) == (5, 5)
 
 
 def test_an_empty_plan_is_a_copy() -> None:

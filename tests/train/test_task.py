@@ -16,6 +16,15 @@ def test_accuracy_is_in_percent() -> None:
     assert (float(total), count) == (300.0, 4)
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.int16, torch.uint8])
+def test_labels_are_whole_numbers_of_any_size(kind: torch.dtype) -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]])
+    task, labels = Classification([], []), torch.tensor([0, 1])
+    batch = (torch.zeros(2, 1), labels.to(kind))
+    assert float(task.loss(logits, batch)) == pytest.approx(float(F.cross_entropy(logits, labels)))
+    assert tuple(map(float, task.metric(logits, batch))) == (100.0, 2.0)  # type: ignore[operator]
+
+
 def test_the_loss_is_cross_entropy() -> None:
     for smoothing in (0.0, 0.1):
         loss = Classification([], [], label_smoothing=smoothing).loss(LOGITS, BATCH)

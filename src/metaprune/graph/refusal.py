@@ -61,13 +61,19 @@ def refuse_at_once(model: nn.Module) -> None:
     """Refuse what no export reads, before anything runs.
 
     Raises:
-        TraceError: The network is scripted, compiled ahead of time, or was not given its sizes yet.
+        TraceError: The network is scripted, compiled, or was not given its sizes yet.
     """
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise TraceError(
                 f"trace: {name or 'the network'} is a scripted module, whose code PyTorch does not show to an export;\n"
                 "pass the module that it was scripted from"
+            )
+        if "_orig_mod" in module._modules and hasattr(module, "dynamo_ctx"):
+            inner = f"{name}._orig_mod" if name else "_orig_mod"
+            raise TraceError(
+                f"trace: {name or 'the network'} is what torch.compile made of a module, and a cut would leave what it "
+                f"compiled;\npass the network with the module itself in its place ({inner}), and compile what is cut"
             )
     for name, parameter in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(parameter):

@@ -100,7 +100,7 @@ def carve(model: nn.Module, graph: ChannelGraph, plan: Plan, by_values: bool = T
     if isinstance(result, str):
         culprits = Culprits(graph, wanted, carving.attempt_where_some_fail, undone)
         culprits.sort(result)
-        result = culprits.model or carving.attempt({})
+        result = carving.attempt({}) if culprits.model is None else culprits.model
     if isinstance(result, str):
         raise TraceError(f"slice: the network does not trace to the same graph twice ({result}); is its code random?")
     plan = Plan({name: stays for name, stays in plan.kept.items() if name not in undone})

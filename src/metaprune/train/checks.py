@@ -262,7 +262,8 @@ def _why(error: Exception, network: Any, args: tuple[Any, ...], kwargs: dict[str
     odd = [t.dtype for t in tensors if t.is_floating_point() and kinds and t.dtype not in kinds]
     odd += [t.dtype for t in tensors if t.dtype is torch.uint8]
     if odd and kinds:
-        return f"; it is {odd[0]} where the weights are {min(map(str, kinds))}: convert it, as images.float()"
+        way = "double" if kinds == {torch.float64} else "float"
+        return f"; it is {odd[0]} where the weights are {min(map(str, kinds))}: convert it, as images.{way}()"
     if any(bits in str(error) for bits in ("BFloat16", "Half", "same dtype")):
         return "; where it runs in mixed precision, that may be why: Recipe(precision='32-true') does without"
     return ""

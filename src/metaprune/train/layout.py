@@ -52,13 +52,13 @@ class Layout:
         except MetapruneError as error:
             if self.lie is not channels_last or not isinstance(error.__cause__, RuntimeError):
                 raise
-            failed, why = error, said(error.__cause__)
+            why = said(error.__cause__)
         self._change(channels_first)
         try:
             found = run(self.of(batch))
-        except MetapruneError:
+        except MetapruneError:  # the fault that is left when the layout is none
             self._change(channels_last)
-            raise failed from failed.__cause__
+            raise
         if self.tell is not None:
             self.tell(
                 f"the network does not take pictures channels last, so it is given them channels first, which may be "

@@ -387,6 +387,7 @@ def _labels(logits: Tensor, batch: Batch) -> Tensor:
             f"classification: expected logits (N, classes) and N whole-number labels, got an output of shape "
             f"{tuple(logits.shape)} and labels of shape {tuple(labels.shape)} and type {labels.dtype}"
         )
+    labels = labels.long()
     if labels.device.type != "cpu":  # who would look there would wait, in each step
         return labels
     low, high = (int(bound) for bound in torch.aminmax(labels))
