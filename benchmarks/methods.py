@@ -43,7 +43,11 @@ VARIANTS = ("metapruning:fresh=false", "metapruning:fitness=rewarded")
 
 SETTINGS = {
     "resnet20": Setting(mp.Recipe(20, lr=0.1, warmup=1.0), mp.Recipe(10, lr=0.05)),
-    "mobilenet_v2": Setting(mp.Recipe(20, lr=0.1, warmup=1.0), mp.Recipe(10, lr=0.05), {"pixels": 32, "width": 0.5}),
+    "mobilenet_v2": Setting(  # in float32: depthwise convolutions train twice as fast in it on a CPU
+        mp.Recipe(20, lr=0.1, warmup=1.0, precision="32-true"),
+        mp.Recipe(10, lr=0.05, precision="32-true"),
+        {"pixels": 64, "width": 0.5},
+    ),
     "vit": Setting(
         mp.Recipe(20, lr=1e-3, warmup=2.0, weight_decay=0.05, optimizer="adamw"),
         mp.Recipe(10, lr=5e-4, weight_decay=0.05, optimizer="adamw"),
