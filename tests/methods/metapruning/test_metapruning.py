@@ -220,6 +220,41 @@ def test_bad_settings(fields: Any, words: str) -> None:
         mp.MetaPruning(**fields)
 
 
+def wordy(metric: float, share: float) -> str:
+    return f"{metric} at {share}"
+
+
+class Pairs:
+    """A metric that wants more examples than one batch has."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def update(self, output: torch.Tensor, labels: torch.Tensor) -> None:
+        self.seen += len(labels)
+
+    def compute(self) -> float:
+        if self.seen <= 24:
+            raise ValueError("too few examples")
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "metric", "said"),
+    [
+        ({"fitness": wordy}, None, "MetaPruning: expected a fitness that gives a number, got '.* at 1.0'"),
+        ({"batches": 1}, Pairs(), "too few examples"),
+    ],
+)
+def test_what_ranks_candidates_is_tried_before_anything_trains(
+    settings: dict[str, Any], metric: Any, said: str, model: small.Small, graph: mp.ChannelGraph
+) -> None:
+    task = small.task() if metric is None else replace(small.task(), metric=metric, metric_name="pairs")
+    task = replace(task, loss=lambda output, batch: pytest.fail("it trained"))
+    with pytest.raises(MetapruneError, match=said):
+        mp.MetaPruning(**QUICK, **settings).searched(problem_of(model, graph, task=task))
+
+
 def test_a_run_knows_its_fitness_by_name() -> None:
     """Where a function stood in memory would be another each time."""
     assert repr(mp.MetaPruning(fitness=task_loss)).count("test_metapruning.task_loss,") == 1

@@ -176,6 +176,7 @@ class MetaPruning:
                 "MetaPruning: expected the whole network in each process, got strategy='fsdp'; weights are made and "
                 "cropped here, which split ones cannot be: leave the strategy out"
             )
+        self._rehearse(problem)
         net, history = self.trained(problem)
         return Searched(net, self.genes(problem), self.evolved(problem, net), history)
 
@@ -221,8 +222,7 @@ class MetaPruning:
             problem: Its budget may be another than that which the pruning network was trained for.
             net: From `trained`.
         """
-        task, recipe, genes = problem.task, problem.recipe, self.genes(problem)
-        asked = task.val if self.batches is None else First(task.val, self.batches)
+        task, recipe, genes, asked = problem.task, problem.recipe, self.genes(problem), self._asked(problem)
 
         def measure(widths: Widths) -> float:
             return evaluate(net.copy(genes.plan(widths)), asked, task, recipe)
@@ -264,6 +264,24 @@ class MetaPruning:
             return group_norms(problem.model, problem.graph)
         gradients = gate_gradients(problem.model, problem.graph, problem.task, seed=problem.recipe.seed)
         return evidence_per_cost(gradients, dict.fromkeys(gradients, 1.0), power=0.0)
+
+    def _asked(self, problem: Problem) -> Loader:
+        """What candidates are measured on."""
+        return problem.task.val if self.batches is None else First(problem.task.val, self.batches)
+
+    def _rehearse(self, problem: Problem) -> None:
+        """Measure and rank the given network as candidates will be: what fails is better known before anything trains.
+
+        Raises:
+            MetapruneError: So few batches have no metric, or the fitness is no number.
+        """
+        if self.batches is None and isinstance(self.fitness, str):
+            return
+        asked = self._asked(problem)
+        metric = evaluate(problem.model, asked, problem.task, problem.recipe)
+        found = self._fitness(problem, asked)(metric, 1.0)
+        if not is_number(found):
+            raise MetapruneError(f"MetaPruning: expected a fitness that gives a number, got {found!r}")
 
     def _fitness(self, problem: Problem, asked: Loader) -> Fitness:
         """What ranks candidates."""
