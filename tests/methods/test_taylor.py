@@ -5,15 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import metaprune as mp
 from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
+from metaprune.methods.gates.terms import counted_axes
 from metaprune.methods.method import Problem
 from metaprune.methods.saliency import gate_gradients
 from tests.laws import oracle
 from tests.methods import small
+from tests.zoo import ZOO
 
 BATCHES = 3
 
@@ -23,32 +25,61 @@ def in_order(task: mp.Task) -> mp.Task:
     return replace(task, train=[[images.double(), labels] for images, labels in task.train])
 
 
-def gated(model: nn.Module, graph: mp.ChannelGraph, axis: str, channel: int, gate: float) -> nn.Module:
-    """A copy whose parameters are multiplied wherever they hold a channel."""
+def gated(model: nn.Module, graph: mp.ChannelGraph, axis: str, channel: int, gate: float, *roles: str) -> nn.Module:
+    """A copy whose parameters are multiplied wherever they hold a channel, or have one of some roles there."""
     model = copy.deepcopy(model)
+    places = {(use.tensor, use.dim) for use in graph.uses if use.axis == axis and use.role in roles}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             for dim, term in enumerate(graph.tensors[name]):
-                if getattr(term, "name", "") == axis:
+                if getattr(term, "name", "") == axis and (not roles or (name, dim) in places):
                     parameter.select(dim, channel).mul_(gate)
     return model
 
 
-def test_a_gates_gradient_is_a_difference_of_losses() -> None:
-    """Wherever the axis stands, norms and biases among it; in evaluation mode, whatever the mode."""
+@pytest.mark.parametrize("held", [False, True])
+def test_a_gates_gradient_is_a_difference_of_losses(held: bool) -> None:
+    """Where the axis is read, or wherever it stands, norms and biases too; in evaluation mode, whatever the mode."""
     model = small.network()
     graph = mp.trace(model, small.EXAMPLE)
     model, task = model.double().train(), in_order(small.task())
-    found = gate_gradients(model, graph, task, BATCHES)
+    found = gate_gradients(model, graph, task, BATCHES, held=held)
     assert model.training
-    step = 1e-7  # so small that no activation passes zero
+    step, roles = 1e-7, () if held else ("reads",)  # so small a step that no activation passes zero
     for axis, rows in found.items():
         assert rows.shape == (BATCHES, graph.axes[axis].size)
         for channel in (0, 3):
-            more, less = (gated(model, graph, axis, channel, 1 + s).eval() for s in (step, -step))
+            more, less = (gated(model, graph, axis, channel, 1 + s, *roles).eval() for s in (step, -step))
             for row, (images, labels) in zip(rows, task.train, strict=False):
                 slope = (task.loss(more(images), [images, labels]) - task.loss(less(images), [images, labels])) / 2
                 assert row[channel].item() == pytest.approx(slope.item() / step, rel=1e-5, abs=1e-9)
+
+
+def squares(output: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return (output * batch[1]).mean()
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet_v2", "convnext", "vit", "gpt", "unet", "shufflenet_v2", "mixer"])
+def test_the_loss_changes_by_it_when_a_channel_goes_that_says_little(name: str) -> None:
+    """To first order: of channels that small weights read, where weights alone read them and no norm runs over them."""
+    model, args, kwargs = ZOO[name].example()
+    graph = mp.trace(model, args, kwargs)
+    shared = {use.axis for use in graph.uses if getattr(graph.tensors[use.tensor][use.dim], "name", "") != use.axis}
+    read = [axis for axis in graph.free if axis not in {*graph.unabsorbed, *counted_axes(graph), *shared}]
+    assert read
+    generator, little = torch.Generator().manual_seed(0), 1e-4
+    output = model(*args, **kwargs)
+    batch = (args[0], torch.randn(output.shape, generator=generator, dtype=output.dtype))
+    task = mp.Task([batch], [batch], None, squares, lambda output, batch: (0.0, 1), inputs=lambda batch: (args, kwargs))
+    for axis in read:
+        quiet = gated(model, graph, axis, 1, little, "reads")
+        rows = gate_gradients(quiet, graph, task)[axis]
+        kept = tuple(channel for channel in range(graph.axes[axis].size) if channel != 1)
+        with torch.no_grad():
+            before, after = (
+                squares(net(*args, **kwargs), batch) for net in (quiet, mp.mask(quiet, graph, mp.Plan({axis: kept})))
+            )
+        assert rows[0, 1].item() == pytest.approx((before - after).item(), rel=5e-3, abs=1e-12), axis
 
 
 def test_frozen_parameters_are_asked_too() -> None:
@@ -106,7 +137,7 @@ def test_without_data_there_is_nothing_to_ask() -> None:
         mp.Taylor().find(Problem(model, graph, mp.Budget(macs=0.5), task, small.recipe()))
 
 
-@pytest.mark.parametrize("wrong", [{"batches": 0}, {"cost_power": -1.0}, {"cost_power": float("inf")}])
+@pytest.mark.parametrize("wrong", [{"batches": 0}, {"cost_power": -1.0}, {"cost_power": float("inf")}, {"held": 1}])
 def test_bad_settings(wrong: dict) -> None:
     with pytest.raises(MetapruneError, match=f"Taylor: expected {next(iter(wrong))}"):
         mp.Taylor(**wrong)

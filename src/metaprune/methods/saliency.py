@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -55,13 +56,16 @@ def relative_norms(tensors: Mapping[str, Tensor], graph: ChannelGraph) -> dict[s
 
 
 def gate_gradients(
-    model: nn.Module, graph: ChannelGraph, task: Task, most: int = BATCHES, seed: int = 0
+    model: nn.Module, graph: ChannelGraph, task: Task, most: int = BATCHES, seed: int = 0, *, held: bool = False
 ) -> dict[str, Float[Tensor, " batches size"]]:
     """How the loss of a batch would change to first order if a channel went: dL/dg of a gate g = 1 on it.
 
-    The gate multiplies every parameter that holds the channel (biases and norms, too), so that by the chain rule its
-    gradient is the sum of w dL/dw over them, frozen ones too (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771,
-    for groups). Processes that prune together take turns with the batches, and each is told of all.
+    The gate is where the channel is read, and multiplies the weights there, so that by the chain rule its gradient is
+    the sum of w dL/dw over them, frozen ones too (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771, for groups).
+    What makes and carries the channel (rows, biases, norms, depthwise filters) says the same once more, and before a
+    norm over several channels something else. Along axes that weights alone do not read (`ChannelGraph.unabsorbed`),
+    such as that of queries and keys, it is half of what weights say that make or read them: each side says it once.
+    Processes that prune together take turns with the batches, and each is told of all.
 
     Args:
         model: The network, on any device; asked in evaluation mode and left untouched.
@@ -69,6 +73,7 @@ def gate_gradients(
         task: Its training data and loss.
         most: Use at most this many batches.
         seed: Of their order.
+        held: Whether the gate multiplies all that holds the channel, along every axis.
 
     Returns:
         For each free axis a float64 tensor on the CPU; no rows where the task gave no batches.
@@ -82,7 +87,7 @@ def gate_gradients(
     device = next((leaf.device for leaf in leaves.values()), None)
     found: dict[str, list[Tensor]] = {name: [] for name in graph.free}
     model.eval()
-    asked, group = asker(model, task), now()
+    asked, group, gates = asker(model, task), now(), _gates(graph, held)
     try:
         with randomness.isolated():
             randomness.seed(seed)
@@ -100,8 +105,8 @@ def gate_gradients(
                 totals = {
                     name: torch.zeros(axis.size, dtype=torch.float64, device="cpu") for name, axis in graph.free.items()
                 }
-                for axis, channel in on_channels(said.items(), graph, graph.free):
-                    totals[axis] += channel
+                for axis, channel in on_channels(said.items(), graph, graph.free, gates.places):
+                    totals[axis] += channel / gates.sides[axis]
                 for axis, total in totals.items():
                     found[axis].append(total)
     finally:
@@ -114,6 +119,30 @@ def gate_gradients(
     }
     empty = {name: torch.zeros(0, axis.size, dtype=torch.float64, device="cpu") for name, axis in graph.free.items()}
     return {name: torch.stack(rows) if rows else empty[name] for name, rows in found.items()}
+
+
+class _Gates(NamedTuple):
+    """Where the gates of channels are.
+
+    Attributes:
+        places: Tensors, dimensions and axes; None: wherever a tensor holds an axis.
+        sides: For each axis, how many times they multiply its channels.
+    """
+
+    places: frozenset[tuple[str, int, str]] | None
+    sides: Mapping[str, int]
+
+
+def _gates(graph: ChannelGraph, held: bool) -> _Gates:
+    if held:
+        return _Gates(None, dict.fromkeys(graph.free, 1))
+    places = {
+        role: {(use.tensor, use.dim, use.axis) for use in graph.uses if use.role == role}
+        for role in ("reads", "writes")
+    }
+    read = {axis for _, _, axis in places["reads"]} - graph.unabsorbed.keys()
+    beside = {place for place in places["writes"] if place[2] not in read}
+    return _Gates(frozenset(places["reads"] | beside), {axis: 1 if axis in read else 2 for axis in graph.free})
 
 
 def evidence_per_cost(

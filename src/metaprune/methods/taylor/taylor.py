@@ -1,7 +1,7 @@
 """One shot by evidence: rank channels by how much the loss would change without them.
 
-Source: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019. Departures: a gate on all the
-parameters that hold a channel takes the place of one on a norm, and evidence is counted per unit of cost.
+Source: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019. Departures: a gate where a channel
+is read takes the place of one behind a norm, and evidence is counted per unit of cost.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ class Taylor:
     Attributes:
         batches: How many batches of the training data are asked.
         cost_power: Evidence, the mean square of the gradient, is divided by the cost of a channel to this power.
+        held: Whether the gate of a channel multiplies all the parameters that hold it, in place of those that read it.
     """
 
     batches: int = BATCHES
     cost_power: float = 1.0
+    held: bool = False
 
     name: ClassVar[str] = "Taylor"
     asks_data: ClassVar[bool] = True
@@ -41,10 +43,13 @@ class Taylor:
             raise MetapruneError(f"Taylor: expected batches from 1, got {self.batches!r}")
         if not (is_number(self.cost_power) and 0 <= self.cost_power < float("inf")):
             raise MetapruneError(f"Taylor: expected cost_power from 0, got {self.cost_power!r}")
+        if not isinstance(self.held, bool):
+            raise MetapruneError(f"Taylor: expected held as True or False, got {self.held!r}")
 
     def scores(self, problem: Problem) -> dict[str, Tensor]:
         """What the training data say of each channel, per unit of cost."""
-        said = gate_gradients(problem.model, problem.graph, problem.task, self.batches, problem.recipe.seed)
+        seed = problem.recipe.seed
+        said = gate_gradients(problem.model, problem.graph, problem.task, self.batches, seed, held=self.held)
         return evidence_per_cost(said, Allocation(problem.graph, problem.budget).prices({}), self.cost_power)
 
     def find(self, problem: Problem) -> Found:

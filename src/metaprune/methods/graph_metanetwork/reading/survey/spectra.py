@@ -48,7 +48,7 @@ def spectra(
     Args:
         graph: The channel graph.
         tensors: The network's, by name.
-        gradients: From `saliency.gate_gradients`.
+        gradients: From `evidence.asked`.
     """
     found: dict[str, list[float]] = {name: [] for name in graph.free}
     for name in graph.parameters:
