@@ -23,13 +23,17 @@ data, the best four with a second seed, and the best two with three seeds that h
 and the best one-shot criterion, both chosen before those three seeds, are compared on test data (mean, and its standard
 error from the seeds). “Above its own”: the metanetwork's criterion. “Peak”: what a surface through all that was tried
 says is the best, tuned with the same three seeds, above the best criterion. “Between” is the deviation of validation
-figures between allocations of one network, what seeds do taken out; “seeds”, the deviation that seeds make.
+figures between allocations of one network, what seeds do taken out; “seeds”, the deviation that seeds make. “Taylor”
+here has gates on all that holds a channel.
 """
 
 FUSED = "criterion, fused"
 """What the criterion cuts, fused into what stays: what an edit of weights could begin with."""
 
-CONTROLS = ("criterion", "uniform", "magnitude", "taylor", "dhp", FUSED)
+HELD = "taylor, held"
+"""Taylor with gates on all that holds a channel, as the metanetwork's criterion has them."""
+
+CONTROLS = ("criterion", "uniform", "magnitude", "taylor", "dhp", FUSED, HELD)
 """The metanetwork's own criterion first."""
 
 ONE_SHOT = CONTROLS[1:4]
@@ -322,6 +326,12 @@ def _summary(rows: Sequence[Row], room: Sequence[Row]) -> list[str]:
             lines += [
                 "",
                 f"What the criterion cuts, fused into what stays: {value:+.2f} ± {error:.2f} to its criterion.",
+            ]
+        if held := [row for row in rows if row["arm"] == HELD]:
+            value, error = above([row for row in rows if row["arm"] == "taylor"], held)
+            lines += [
+                "",
+                f"Taylor's gates where channels are read, to gates on all that holds them: {value:+.2f} ± {error:.2f}.",
             ]
         lines += [
             "",

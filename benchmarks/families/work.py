@@ -13,7 +13,7 @@ import torch
 from benchmarks.experiment import Kept
 from benchmarks.families.data import Data, Sources, prepared
 from benchmarks.families.drawn import FAMILIES, built, tuned
-from benchmarks.families.page import CONTROLS, FUSED
+from benchmarks.families.page import CONTROLS, FUSED, HELD
 from benchmarks.families.told import plan_of, row_of, searched, written
 from torch import nn
 
@@ -406,7 +406,12 @@ class Work:
 
     def compare(self, member: Member, name: str, shares: Sequence[float], seeds: Sequence[int]) -> None:
         """All rows of the table of one network: a metanetwork against its criterion and the others."""
-        arms: dict[str, Callable[[], Any]] = {**RIVALS, "dhp": mp.DHP, FUSED: partial(mp.IntraFusion, Criterion())}
+        arms: dict[str, Callable[[], Any]] = {
+            **RIVALS,
+            "dhp": mp.DHP,
+            FUSED: partial(mp.IntraFusion, Criterion()),
+            HELD: partial(mp.Taylor, held=True),
+        }
         if self.metanetwork(name).exists():
             arms[name] = partial(self.pruning, name)
         for share, seed, (arm, method) in itertools.product(shares, seeds, arms.items()):
