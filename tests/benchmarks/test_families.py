@@ -162,7 +162,7 @@ def test_the_table_of_families_left_out_by_hand() -> None:
     """Areas are means over budgets and networks; the error of one run is the deviation over seeds, pooled."""
     gains = {"criterion": 0.0, "uniform": -1.0, "magnitude": 0.25, "taylor": 0.5, "dhp": 3.0}
     rows = [
-        *runs("plain", gains | {"without plain": 1.0, "criterion, fused": 0.2}),
+        *runs("plain", gains | {"without plain": 1.0, "criterion, fused": 0.2, "taylor, held": 0.1}),
         *runs("basic", gains | {"without basic": -0.5}),
         *runs("dense", gains | {"without dense": 0.01}),
         *runs("mixer", gains | {"all families": 0.01}),
@@ -177,6 +177,7 @@ def test_the_table_of_families_left_out_by_hand() -> None:
     assert "all families" not in told
     assert "mixer" not in told
     assert f"fused into what stays: +0.20 ± {error:.2f}" in told
+    assert f"Taylor's gates where channels are read, to gates on all that holds them: +0.40 ± {error:.2f}." in told
     apart = page.apart(rows)
     assert "| mixer | cifar10 | 62.00 | 62.01 |" in apart
     assert "plain" not in apart
