@@ -13,9 +13,8 @@ from metaprune.cost.budget import Allocation, Budget
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import clone, named_tensors
-from metaprune.methods.graph_metanetwork.reading.evidence import asked
 from metaprune.methods.graph_metanetwork.reading.network_graph import Block, NetworkGraph, graph_of
-from metaprune.methods.saliency import evidence_per_cost, relative_norms
+from metaprune.methods.saliency import evidence_per_cost, gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Task
 
@@ -76,7 +75,7 @@ def heights(model: nn.Module, graph: ChannelGraph, task: Task, criterion: Criter
     evidence: dict[str, Tensor] = {}
     if criterion == "blend" and len(task.train):
         prices = Allocation(graph, Budget(macs=1.0, multiple_of=1)).prices({})
-        evidence = evidence_per_cost(asked(own, graph, task), prices)
+        evidence = evidence_per_cost(gate_gradients(own, graph, task), prices)
     return ranking(named_tensors(own), graph, graph_of(own, graph), criterion, None, evidence)
 
 

@@ -1,7 +1,7 @@
 """One shot by evidence: rank channels by how much the loss would change without them.
 
-Source: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019. Departures: a gate where a channel
-is read takes the place of one behind a norm, and evidence is counted per unit of cost.
+Source: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019. Departures: a gate where a
+channel is read takes the place of one behind a norm, and evidence is counted per unit of cost.
 """
 
 from __future__ import annotations

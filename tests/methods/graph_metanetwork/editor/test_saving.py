@@ -18,13 +18,13 @@ from tests.methods.graph_metanetwork.cases import case, stirred
 @pytest.mark.parametrize("scored", ["channels", "axes", "both", "widths"])
 def test_saved_and_loaded_it_edits_alike(scored: str, tmp_path: Path) -> None:
     """With all its settings, and its parameters bit for bit, of which its edits are a function."""
-    told: dict[str, Any] = {"surveys": ["place", "kind"], "edits": False} if scored == "both" else {}
+    told: dict[str, Any] = {"surveys": ["place", "kind"], "edits": False, "held": True} if scored == "both" else {}
     before = stirred(hidden=6, layers=2, step=0.05, relative=False, scored=scored, **told)
     save(before, tmp_path / "metanetwork.safetensors")
     after = load(tmp_path / "metanetwork.safetensors")
     assert after.config == before.config
     assert after.config == {"hidden": 6, "layers": 2, "step": 0.05, "relative": False, "scored": scored} | (
-        told or {"surveys": [], "edits": True}
+        told or {"surveys": [], "edits": True, "held": False}
     )
     ours, theirs = before.state_dict(), after.state_dict()
     assert ours.keys() == theirs.keys()
@@ -48,6 +48,17 @@ def test_what_it_can_expect_goes_with_it(tmp_path: Path) -> None:
         write_tensors(tmp_path / "bad.safetensors", metanetwork.state_dict(), about)
         with pytest.raises(MetapruneError, match="do not fit"):
             load(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_files_of_before_there_was_a_choice_of_gates(held: bool, tmp_path: Path) -> None:
+    metanetwork = stirred(held=held)
+    older = {name: value for name, value in metanetwork.config.items() if name != "held"}
+    for name, config in (("new", metanetwork.config), ("old", older)):
+        about = {"format": "metaprune.metanetwork.1", "config": config}
+        write_tensors(tmp_path / f"{name}.safetensors", metanetwork.state_dict(), about)
+    assert load(tmp_path / "new.safetensors").held == held
+    assert load(tmp_path / "old.safetensors").held
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

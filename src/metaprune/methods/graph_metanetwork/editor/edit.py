@@ -15,11 +15,11 @@ from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.graph.tensors import named_tensors, with_tensors
 from metaprune.methods.graph_metanetwork.criterion import Criterion, ranking
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Metanetwork
-from metaprune.methods.graph_metanetwork.reading.evidence import asked, informed
+from metaprune.methods.graph_metanetwork.reading.evidence import informed
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
 from metaprune.methods.graph_metanetwork.reading.survey.left import left
 from metaprune.methods.graph_metanetwork.reading.survey.survey import surveyed
-from metaprune.methods.saliency import evidence_per_cost, relative_norms
+from metaprune.methods.saliency import evidence_per_cost, gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Task
 
@@ -34,7 +34,7 @@ class Rewritten(NamedTuple):
         read: What the metanetwork read.
         scores: How far it raises each channel in the ranking, see `metanetwork.Edited`.
         tilts: By how much each axis is to be wider than the criterion has it, see there.
-        gradients: What the training data said of its channels (`evidence.asked`); empty without a task.
+        gradients: What the training data said of its channels (`saliency.gate_gradients`); empty without a task.
     """
 
     model: nn.Module
@@ -59,7 +59,7 @@ def rewrite(
         model: The network; left untouched. Its attention modules are written out where the graph says so.
         graph: From `mp.trace(model, …)`; it is the copy's graph, too.
         metanetwork: What edits it.
-        task: Some of its training data are asked about each channel (`evidence.asked`); without a task
+        task: Some of its training data are asked about each channel (`saliency.gate_gradients`); without a task
             the metanetwork has nothing but the weights.
         share: Of the cost, that the network will be cut to.
         allocation: The budget it will be cut to, where a metanetwork is told what the criterion leaves; by default that
@@ -77,7 +77,7 @@ def rewrite(
         raise MetapruneError(
             f"edit: expected a {type(model).__name__} with parameters that train, got none; call model.requires_grad_()"
         )
-    gradients = asked(model, graph, task) if task is not None else {}
+    gradients = gate_gradients(model, graph, task, held=metanetwork.held) if task is not None else {}
     read = informed(read, gradients, relative_norms(named_tensors(model), graph))
     read = surveyed(read, model, graph, task, metanetwork.surveys, gradients)
     told = None

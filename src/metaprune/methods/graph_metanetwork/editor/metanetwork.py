@@ -125,6 +125,8 @@ class Metanetwork(nn.Module):
             criterion; "both", an axis's score and how far a channel is above the mean of its axis; or "widths", by how
             much each axis is to be wider than the criterion has it, which leaves the order of channels alone, too.
         edits: Whether weights are edited; else it ranks only, in half the time.
+        held: Whether what the data say of a channel, to it and to its criterion, is of a gate on all that holds it
+            (`saliency.gate_gradients`), as in metanetworks of before; such files are read so.
 
     Attributes:
         expectation: What it can expect to gain above its criterion, where that was measured; it goes to its file, too.
@@ -143,6 +145,7 @@ class Metanetwork(nn.Module):
         surveys: Sequence[str] = (),
         scored: Scored = "channels",
         edits: bool = True,
+        held: bool = False,
     ) -> None:
         super().__init__()
         if hidden < 2 or hidden % 2:
@@ -161,6 +164,7 @@ class Metanetwork(nn.Module):
         self.surveys = tuple(surveys)
         self.scored: Scored = scored
         self.edits = edits
+        self.held = held
         self.expectation: Expectation | None = None
         surveyed = columns(self.surveys)
         self.read_axis = Encoder(AXIS_FEATURES, hidden, hidden)
@@ -197,6 +201,7 @@ class Metanetwork(nn.Module):
             "surveys": list(self.surveys),
             "scored": self.scored,
             "edits": self.edits,
+            "held": self.held,
         }
 
     def forward(self, graph: NetworkGraph) -> Edited:

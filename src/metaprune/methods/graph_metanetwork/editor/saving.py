@@ -51,7 +51,7 @@ def load(path: str | Path) -> Metanetwork:
             "save(metanetwork, path) writes one"
         )
     try:
-        config = about["config"]
+        config = {"held": True, **about["config"]}  # of before there was a choice
         [kind] = {tensor.dtype for tensor in tensors.values()}
         if not kind.is_floating_point or not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise ValueError("there are values that are whole, or not finite")

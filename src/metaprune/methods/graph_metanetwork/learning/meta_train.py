@@ -148,7 +148,15 @@ def meta_train(
             taught = (lessons or {}).get(name, ())
             graph = trace(one.model, one.args, one.kwargs)
             data = DataModel.of(
-                name, one.model, graph, one.task, training.device, taught, criterion, metanetwork.surveys
+                name,
+                one.model,
+                graph,
+                one.task,
+                training.device,
+                taught,
+                criterion,
+                metanetwork.surveys,
+                metanetwork.held,
             )
             training.points[name] = one.points
             if choose_by == "lessons" and name in held_out:

@@ -7,24 +7,16 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.rehearsal import on_the_cpu
 from metaprune.methods.graph_metanetwork.reading.features import EVIDENCE_FEATURES
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph
-from metaprune.methods.saliency import gate_gradients
-from metaprune.train.task import Task
 
-__all__ = ["asked", "informed"]
+__all__ = ["informed"]
 
 LEAST = 1e-4
 """What says less than this share of the others says nothing."""
-
-
-def asked(model: nn.Module, graph: ChannelGraph, task: Task) -> dict[str, Float[Tensor, " batches size"]]:
-    """What the training data say of each channel: of gates on all that holds it, as metanetworks have learned it."""
-    return gate_gradients(model, graph, task, held=True)
 
 
 @on_the_cpu()
@@ -41,7 +33,7 @@ def informed(
 
     Args:
         graph: Of the network, from `graph_of`.
-        gradients: From `asked`.
+        gradients: From `saliency.gate_gradients`.
         norms: From `saliency.relative_norms`.
     """
     evidence = torch.zeros(len(graph.axis), EVIDENCE_FEATURES)

@@ -157,7 +157,7 @@ def test_it_learns_what_was_found() -> None:
         return sum(same) / len(same)
 
     before = agreement()
-    for step in range(30):
+    for step in range(40):
         lesson = given[step % 2]
         optimizer.zero_grad()
         objectives = Imitate().objectives(data, small.task(), [], lesson.share)

@@ -18,12 +18,12 @@ from metaprune.methods.graph_metanetwork.criterion import Criterion, ranking
 from metaprune.methods.graph_metanetwork.editor.metanetwork import Edited
 from metaprune.methods.graph_metanetwork.learning.lessons.lesson import Lesson, of_share, shares
 from metaprune.methods.graph_metanetwork.learning.lessons.tries import Tries, tries_of
-from metaprune.methods.graph_metanetwork.reading.evidence import asked, informed
+from metaprune.methods.graph_metanetwork.reading.evidence import informed
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph, graph_of
 from metaprune.methods.graph_metanetwork.reading.survey.left import left
 from metaprune.methods.graph_metanetwork.reading.survey.survey import surveyed
 from metaprune.methods.graph_metanetwork.widths import widened
-from metaprune.methods.saliency import evidence_per_cost, relative_norms
+from metaprune.methods.saliency import evidence_per_cost, gate_gradients, relative_norms
 from metaprune.surgery.attention import written_out
 from metaprune.train.task import Task
 
@@ -69,10 +69,11 @@ class DataModel:
         lessons: Sequence[Lesson] = (),
         criterion: Criterion = "blend",
         surveys: Sequence[str] = (),
+        held: bool = False,
     ) -> DataModel:
         """Ready to learn from; `model` is left untouched, and some training data of the task are asked about it.
 
-        What a metanetwork is told of its axes beside (`Metanetwork.surveys`) is surveyed here.
+        What a metanetwork is told of its axes beside (`Metanetwork.surveys`) is surveyed here; `held` is as it has it.
 
         Raises:
             MetapruneError: Nothing of it trains, or nothing of it can be cut.
@@ -91,7 +92,7 @@ class DataModel:
             raise MetapruneError(
                 f"meta_train: expected axes that can be cut in data model {name!r}, got none; print the graph"
             )
-        said = asked(own, graph, task)
+        said = gate_gradients(own, graph, task, held=held)
         allocation = Allocation(graph, Budget(macs=1.0, multiple_of=1))
         evidence = evidence_per_cost(said, allocation.prices({})) if len(task.train) else {}
         read = informed(read, said, relative_norms(named_tensors(own), graph))

@@ -48,7 +48,7 @@ def spectra(
     Args:
         graph: The channel graph.
         tensors: The network's, by name.
-        gradients: From `evidence.asked`.
+        gradients: From `saliency.gate_gradients`.
     """
     found: dict[str, list[float]] = {name: [] for name in graph.free}
     for name in graph.parameters:

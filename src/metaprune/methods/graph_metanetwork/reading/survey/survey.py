@@ -14,13 +14,12 @@ from metaprune.cost.budget import Allocation, Budget
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.tensors import named_tensors
-from metaprune.methods.graph_metanetwork.reading.evidence import asked
 from metaprune.methods.graph_metanetwork.reading.network_graph import NetworkGraph
 from metaprune.methods.graph_metanetwork.reading.survey.left import LEFT
 from metaprune.methods.graph_metanetwork.reading.survey.position import COST, KIND, PLACE, costs, kinds, places
 from metaprune.methods.graph_metanetwork.reading.survey.sensitivity import SENSITIVITY, sensitivity
 from metaprune.methods.graph_metanetwork.reading.survey.spectra import SPECTRA, spectra
-from metaprune.methods.saliency import relative_norms
+from metaprune.methods.saliency import gate_gradients, relative_norms
 from metaprune.train.task import First, Task
 
 __all__ = ["GROUPS", "Group", "columns", "surveyed"]
@@ -74,14 +73,14 @@ def surveyed(
         graph: Its channel graph.
         task: Whose training data are asked; None tells of sensitivity and gates nothing.
         groups: Which.
-        gradients: From `evidence.asked`, where they are known.
+        gradients: From `saliency.gate_gradients`, where they are known.
     """
     groups = [group for group in groups if group != "left"]
     if not columns(groups):
         return read
     names = list(read.names)
     if gradients is None:
-        gradients = asked(model, graph, task) if task is not None else {}
+        gradients = gate_gradients(model, graph, task) if task is not None else {}
     norms = relative_norms(named_tensors(model), graph)
     shares = read.axes.tolist()
     depths = {name: (row[2], row[3]) for name, row in zip(names, shares, strict=True)}
