@@ -117,17 +117,23 @@ def main() -> None:
     if "apart" in parts:
         apart(work, args.shares)
     room, lessons, meta, runs = (work.kept(what).write() for what in ("head_room", "lessons", "meta", "runs"))
+    now, was = page.latter(runs), page.former(runs)
+    learned = [row for row in meta if not row["name"].endswith(page.BEFORE)]
     sections = [
         page.HEAD,
         page.head_room(room, EPOCHS),
-        page.table(runs, room),
-        page.expecting(runs),
-        page.apart(runs),
-        page.ablations(runs),
-        page.savings(runs, meta, room, lessons),
+        page.table(now, room),
+        page.expecting(now),
+        page.apart(now),
+        page.ablations(now),
+        page.savings(now, learned, room, lessons),
     ]
-    if draw(runs, PAGE.with_suffix(".svg"), len(KNOWN) - 1):
+    if draw(now, PAGE.with_suffix(".svg"), len(KNOWN) - 1):
         sections.append(f"![What each family gains, and how that grows]({PAGE.stem}.svg)")
+    if any(of_before := [page.table(was, room), page.expecting(was), page.ablations(was)]):
+        sections += [page.FORMER, *(section.replace("## ", "### ") for section in of_before)]
+        if draw(was, PAGE.with_name(f"{PAGE.stem}_held.svg"), len(KNOWN) - 1):
+            sections.append(f"![What each family gained, and how that grew]({PAGE.stem}_held.svg)")
     PAGE.write_text("\n".join(filter(None, sections)).rstrip() + "\n")
     print(PAGE.read_text())  # noqa: T201
 

@@ -30,8 +30,11 @@ here has gates on all that holds a channel.
 FUSED = "criterion, fused"
 """What the criterion cuts, fused into what stays: what an edit of weights could begin with."""
 
-HELD = "taylor, held"
-"""Taylor with gates on all that holds a channel, as the metanetwork's criterion has them."""
+BEFORE = ", held"
+"""How arms end whose gates are on all that holds a channel."""
+
+HELD = f"taylor{BEFORE}"
+"""Taylor with such gates."""
 
 CONTROLS = ("criterion", "uniform", "magnitude", "taylor", "dhp", FUSED, HELD)
 """The metanetwork's own criterion first."""
@@ -61,6 +64,13 @@ Metanetworks that differ in one thing, with the family left out; points above th
 on the same networks. “Fused”: what the metanetwork cuts, fused into what stays, as with the criterion above.
 """
 
+FORMER = """## As it was
+
+The same with gates on all that holds a channel, as criterion, metanetworks and Taylor had them before (“held”). What
+was changed one at a time there has not been changed anew.
+
+"""
+
 SAVED = """## What a forward pass saves
 
 The metanetwork's word takes {forward:.1f} s of a core for a network and a budget, and no epoch. A search takes
@@ -76,6 +86,22 @@ says what it gains: {level:+.2f} {slope:+.2f} d points, ± {error:.2f} on a fami
 ({families} families, d up to {furthest:.2f}). Where that is two errors from nothing, `GraphMetanetwork` tries nothing:
 by the line through the other families, on {sure} of {whole} networks and budgets here, on {right} of which it is right.
 """
+
+
+def latter(rows: Sequence[Row]) -> list[Row]:
+    """Those with gates where channels are read, and Taylor's of before as a control."""
+    return [row for row in rows if row["arm"] == HELD or not row["arm"].endswith(BEFORE)]
+
+
+def former(rows: Sequence[Row]) -> list[Row]:
+    """Those of before, by the names that they had."""
+    found = []
+    for row in rows:
+        if row["arm"].endswith(BEFORE):
+            found.append({**row, "arm": row["arm"].removesuffix(BEFORE)})
+        elif row["arm"] in ("magnitude", "dhp"):
+            found.append(row)
+    return found
 
 
 def gain(row: Row) -> tuple[float, float]:

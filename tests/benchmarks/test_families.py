@@ -184,6 +184,19 @@ def test_the_table_of_families_left_out_by_hand() -> None:
     assert page.table([]) == page.apart(rows[:10]) == ""
 
 
+def test_rows_of_before_stand_by_themselves() -> None:
+    """Arms whose gates are on all that holds a channel are a table of their own; what has no gates is in both."""
+    now = runs("plain", {"criterion": 1.0, "without plain": 1.5, "taylor": 0.5, "dhp": 3.0})
+    was = runs("plain", {"criterion, held": 0.0, "without plain, held": 1.0, "taylor, held": 0.25})
+    assert page.latter([*now, *was]) == [*now, *(row for row in was if row["arm"] == "taylor, held")]
+    arms = [row["arm"] for row in page.former([*now, *was])]
+    assert list(dict.fromkeys(arms)) == ["dhp", "criterion", "without plain", "taylor"]
+    told = page.table(page.former([*now, *was]))
+    assert "| plain | cifar10 | 62.00 | 63.00 | +1.00" in told
+    assert "| taylor | +0.75 ±" in told
+    assert "held" not in told
+
+
 def test_what_it_can_expect_by_hand() -> None:
     """A gain of a point at any distance: it is sure of it, and right, where it did not lose."""
     rows = [
