@@ -12,7 +12,7 @@ from metaprune.cost.budget import Allocation
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.gates.terms import counted_axes
 from metaprune.methods.method import Problem
-from metaprune.methods.saliency import gate_gradients
+from metaprune.methods.saliency import _gates, gate_gradients
 from tests.laws import oracle
 from tests.methods import small
 from tests.zoo import ZOO
@@ -80,6 +80,17 @@ def test_the_loss_changes_by_it_when_a_channel_goes_that_says_little(name: str) 
                 squares(net(*args, **kwargs), batch) for net in (quiet, mp.mask(quiet, graph, mp.Plan({axis: kept})))
             )
         assert rows[0, 1].item() == pytest.approx((before - after).item(), rel=5e-3, abs=1e-12), axis
+
+
+@pytest.mark.parametrize("name", ["hf_mamba", "layer_norm_mlp", "vit", "gpt", "lstm", "gru", "tied_autoencoder"])
+def test_every_axis_has_gates(name: str) -> None:
+    """Those that weights alone do not read, or only carry, too: else they would seem to say nothing."""
+    model, args, kwargs = ZOO[name].example()
+    graph = mp.trace(model, args, kwargs)
+    gates = _gates(graph, held=False)
+    assert gates.places is not None
+    assert {axis for _, _, axis in gates.places} >= graph.free.keys()
+    assert gates.sides.keys() == graph.free.keys()
 
 
 def test_frozen_parameters_are_asked_too() -> None:

@@ -141,8 +141,11 @@ def _gates(graph: ChannelGraph, held: bool) -> _Gates:
         for role in ("reads", "writes")
     }
     read = {axis for _, _, axis in places["reads"]} - graph.unabsorbed.keys()
+    made = {axis for _, _, axis in places["writes"]}
     beside = {place for place in places["writes"] if place[2] not in read}
-    return _Gates(frozenset(places["reads"] | beside), {axis: 1 if axis in read else 2 for axis in graph.free})
+    rest = {(use.tensor, use.dim, use.axis) for use in graph.uses if use.axis not in read | made}  # only carried
+    sides = {axis: 2 if axis in made - read else 1 for axis in graph.free}
+    return _Gates(frozenset(places["reads"] | beside | rest), sides)
 
 
 def evidence_per_cost(
