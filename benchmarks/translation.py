@@ -229,7 +229,7 @@ def row_of(run: Run, network_name: str, part: Part, args: argparse.Namespace) ->
     if run.arm == CONTROL:
         task = part.task()  # and a fresh discriminator
         torch.manual_seed(run.seed)
-        plan = mp.plan(network, example, method=METHODS["uniform"](), budget=budget)
+        plan = mp.plan(network, example, method=method, budget=budget)
         method, recipe = Scratch(plan, build()), replace(recipe, epochs=setting.dense + setting.pruned)
     out = args.out / f"{stem}-{run.folder}"
     result = mp.prune(

@@ -12,7 +12,7 @@ from metaprune.graph.errors import MetapruneError, PlanError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
 
-__all__ = ["brief", "is_finite", "is_number", "is_whole", "wanted", "wanted_cut"]
+__all__ = ["brief", "check_switch", "is_finite", "is_number", "is_whole", "wanted", "wanted_cut"]
 
 
 def wanted(who: str, what: str, value: object, kind: Any, example: str, error: type[MetapruneError]) -> None:
@@ -28,6 +28,16 @@ def wanted(who: str, what: str, value: object, kind: Any, example: str, error: t
     """
     if isinstance(value, type) or not isinstance(value, kind):
         raise error(f"{who}: expected the {what} as {example}, got {brief(value)}")
+
+
+def check_switch(who: str, name: str, value: object) -> None:
+    """Refuse what is neither on nor off.
+
+    Raises:
+        MetapruneError: It is no truth value.
+    """
+    if not isinstance(value, bool):
+        raise MetapruneError(f"{who}: expected {name} as True or False, got {value!r}")
 
 
 def brief(value: object) -> str:

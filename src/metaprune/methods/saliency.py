@@ -14,6 +14,7 @@ from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.sums import on_channels
 from metaprune.graph.tensors import in_double, named_tensors
+from metaprune.graph.uses import Use
 from metaprune.surgery.attention import written_out
 from metaprune.train import randomness
 from metaprune.train.processes import now
@@ -136,16 +137,16 @@ class _Gates(NamedTuple):
 def _gates(graph: ChannelGraph, held: bool) -> _Gates:
     if held:
         return _Gates(None, dict.fromkeys(graph.free, 1))
-    places = {
-        role: {(use.tensor, use.dim, use.axis) for use in graph.uses if use.role == role}
-        for role in ("reads", "writes")
-    }
-    read = {axis for _, _, axis in places["reads"]} - graph.unabsorbed.keys()
-    made = {axis for _, _, axis in places["writes"]}
-    beside = {place for place in places["writes"] if place[2] not in read}
-    rest = {(use.tensor, use.dim, use.axis) for use in graph.uses if use.axis not in read | made}  # only carried
-    sides = {axis: 2 if axis in made - read else 1 for axis in graph.free}
-    return _Gates(frozenset(places["reads"] | beside | rest), sides)
+    made, read = ({use.axis for use in graph.uses if use.role == role} for role in ("writes", "reads"))
+    alone = read - graph.unabsorbed.keys()
+
+    def counts(use: Use) -> bool:
+        if use.role == "reads" or use.axis in alone:
+            return use.role == "reads"
+        return use.role == "writes" or use.axis not in made  # where it is only carried, by what carries it
+
+    places = frozenset((use.tensor, use.dim, use.axis) for use in graph.uses if counts(use))
+    return _Gates(places, {axis: 2 if axis in made - alone else 1 for axis in graph.free})
 
 
 def evidence_per_cost(

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune.cost.budget import Allocation
-from metaprune.graph.arguments import is_whole
+from metaprune.graph.arguments import check_switch, is_whole
 from metaprune.graph.errors import MetapruneError
 from metaprune.graph.graph import ChannelGraph
 from metaprune.graph.plan import Plan
@@ -76,8 +76,7 @@ class IntraFusion:
                 raise MetapruneError(f"intra-fusion: expected {field} as one of {allowed}, got {value!r}")
         if not is_whole(self.norm) or self.norm not in (1, 2):
             raise MetapruneError(f"intra-fusion: expected norm as 1 or 2, got {self.norm!r}")
-        if not isinstance(self.recalibrate, bool):
-            raise MetapruneError(f"intra-fusion: expected recalibrate as True or False, got {self.recalibrate!r}")
+        check_switch("intra-fusion", "recalibrate", self.recalibrate)
         if self.ranking is not None and (isinstance(self.ranking, type) or not isinstance(self.ranking, OneShot)):
             raise MetapruneError(
                 f"intra-fusion: expected ranking as a method that decides without training, as mp.Taylor(), got "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metaprune.cost.budget import Allocation
-from metaprune.graph.errors import MetapruneError
+from metaprune.graph.arguments import check_switch
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import group_norms
 
@@ -60,8 +60,7 @@ class Uniform:
     asks_data: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.spend, bool):
-            raise MetapruneError(f"Uniform: expected spend as True or False, got {self.spend!r}")
+        check_switch("Uniform", "spend", self.spend)
 
     def scores(self, problem: Problem) -> dict[str, Tensor]:
         """Ranks inside each axis, which are comparable between axes."""

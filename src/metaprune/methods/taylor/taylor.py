@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from metaprune.cost.budget import Allocation
-from metaprune.graph.arguments import is_number, is_whole
+from metaprune.graph.arguments import check_switch, is_number, is_whole
 from metaprune.graph.errors import MetapruneError
 from metaprune.methods.method import Found, Problem
 from metaprune.methods.saliency import BATCHES, evidence_per_cost, gate_gradients
@@ -43,8 +43,7 @@ class Taylor:
             raise MetapruneError(f"Taylor: expected batches from 1, got {self.batches!r}")
         if not (is_number(self.cost_power) and 0 <= self.cost_power < float("inf")):
             raise MetapruneError(f"Taylor: expected cost_power from 0, got {self.cost_power!r}")
-        if not isinstance(self.held, bool):
-            raise MetapruneError(f"Taylor: expected held as True or False, got {self.held!r}")
+        check_switch("Taylor", "held", self.held)
 
     def scores(self, problem: Problem) -> dict[str, Tensor]:
         """What the training data say of each channel, per unit of cost."""
